@@ -1,0 +1,197 @@
+"""What the API, the page and vagusctl show: read-only pictures of the fleet, built by the daemon from its state.
+
+Times: `*_s` are ages or durations in seconds at the moment of the picture; `at` is wall-clock epoch seconds for display.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal, Protocol
+
+from msgspec import Struct
+
+from vagus_protocol.messages import Etcd, Link, Report
+
+
+class View(Struct, frozen=True, kw_only=True):
+    """A JSON object of the API."""
+
+
+class Severity(StrEnum):
+    OK = "ok"
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+    UNKNOWN = "unknown"
+
+
+class VerdictView(View, frozen=True):
+    """A detector's finding. `kind`: liveness, controller, link, quorum, load. `subject`: node, pair/path or fleet."""
+
+    kind: str
+    subject: str
+    state: str
+    severity: Severity
+    reason: str
+    evidence: tuple[str, ...] = ()
+    since_s: float
+
+
+class NodeView(View, frozen=True):
+    name: str
+    site: str
+    online: bool
+    liveness: VerdictView
+    load: VerdictView
+    version: str
+    reflex: str
+    addresses: tuple[str, ...]
+    paths: tuple[str, ...]
+    report_age_s: float | None
+    broker: str
+    reports_lost: int
+    epoch: int
+    generation: int
+    # peer → path that the node's kernel uses now (observed)
+    observed: dict[str, str]
+    drift: tuple[str, ...]
+    # the last report as it came, None before the first
+    report: Report | None
+
+
+class LinkEnd(View, frozen=True):
+    """One end's view of one path of a pair; `link` None: this end has not told."""
+
+    node: str
+    link: Link | None
+
+
+class PathView(View, frozen=True):
+    path: str
+    verdict: VerdictView
+    ends: tuple[LinkEnd, LinkEnd]
+    # proven from both ends in the last seconds; `unproven` says why not, "" when it is
+    proven: bool
+    unproven: str
+
+
+class PairView(View, frozen=True):
+    """`name` is "a--b", a < b. `assigned`: what the controller wants; `observed`: what a's and b's kernels do."""
+
+    name: str
+    nodes: tuple[str, str]
+    assigned: str
+    observed: tuple[str, str]
+    # settled, moving, waiting (wants to move, blocked by `reason`), recommended (a person must approve), held (by hand)
+    status: str
+    origin: Literal["default", "auto", "operator", "reflex"]
+    reason: str
+    since_s: float
+    paths: tuple[PathView, ...]
+
+
+class MemberView(View, frozen=True):
+    node: str
+    etcd: Etcd | None
+    age_s: float | None
+
+
+class QuorumView(View, frozen=True):
+    verdict: VerdictView
+    leader: str
+    term: int | None
+    voters: int
+    answering: int
+    # how many more members may fail before quorum is lost; None when unknown
+    margin: int | None
+    members: tuple[MemberView, ...]
+    leader_changes_1h: int
+
+
+class PauseView(View, frozen=True):
+    id: int
+    scope: Literal["fleet", "site", "node"]
+    target: str
+    reason: str
+    who: str
+    expires_s: float
+
+
+class FleetView(View, frozen=True):
+    """The whole picture, one object: GET /api/v1/fleet and the first SSE message."""
+
+    fleet: str
+    controller: str
+    version: str
+    epoch: int
+    mode: Literal["auto", "recommend"]
+    # one sentence that says how the fleet is
+    summary: str
+    severity: Severity
+    # the controller's own view of itself: its broker session and whether it is blind
+    observer: VerdictView
+    broker: str
+    uptime_s: float
+    at: float
+    nodes: tuple[NodeView, ...]
+    pairs: tuple[PairView, ...]
+    quorum: QuorumView
+    pauses: tuple[PauseView, ...]
+
+
+class EventEntry(View, frozen=True):
+    """A line of history: an agent's event or a change of verdict."""
+
+    id: int
+    at: float
+    source: str
+    kind: str
+    subject: str
+    text: str
+    severity: Severity
+
+
+class LedgerEntry(View, frozen=True):
+    """A decision, also one not to act. `action`: failover, failback, switchover, adopt, revert, hold, recommend, pause,
+    resume, refuse."""
+
+    id: int
+    at: float
+    who: str
+    action: str
+    subject: str
+    reason: str
+    evidence: tuple[str, ...]
+    outcome: str
+
+
+class Refused(Exception):
+    """An operator's request that is not done: says why and what to do instead."""
+
+
+class Operator(Protocol):
+    """What the API may ask of the daemon; all of it runs in the daemon's event loop and returns at once.
+
+    Commands raise `Refused`; unknown names raise `KeyError(name)`.
+    """
+
+    def fleet(self) -> FleetView: ...
+    def switchover(self, pair: str, path: str, *, who: str, reason: str, force: bool = False) -> LedgerEntry: ...
+    def failback(self, pair: str, *, who: str, reason: str) -> LedgerEntry: ...
+    def pause(self, scope: str, target: str, *, who: str, reason: str, for_s: float) -> PauseView: ...
+    def resume(self, pause_id: int, *, who: str) -> None: ...
+
+
+class History(Protocol):
+    """What the API reads from the store. Newest first; `before` is an id for paging."""
+
+    def events(self, *, limit: int, before: int | None = None, subject: str | None = None) -> list[EventEntry]: ...
+    def ledger(self, *, limit: int, before: int | None = None, subject: str | None = None) -> list[LedgerEntry]: ...
+
+
+class Change(Struct, frozen=True):
+    """One message of the SSE stream: `topic` is fleet, event or ledger; `data` the matching view."""
+
+    id: int
+    topic: Literal["fleet", "event", "ledger"]
+    data: FleetView | EventEntry | LedgerEntry

@@ -1,0 +1,332 @@
+"""Every MQTT payload, as a struct.
+
+Conventions: durations are seconds (`_s`), sizes bytes, shares 0..1; absent is None, never 0. Only durations travel:
+a node's wall clock is not trusted. Every payload carries `v`; unknown fields are ignored, so N and N-1 talk.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+VERSION = 1
+
+# A name must be one MQTT topic level and a file or unit name on disk.
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"
+Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
+Text = Annotated[str, Meta(max_length=1024)]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Seconds = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class Message(Struct, frozen=True, kw_only=True, omit_defaults=True, repr_omit_defaults=True):
+    """A part of a payload."""
+
+
+class Payload(Message, frozen=True, kw_only=True):
+    """A whole payload of one topic."""
+
+    v: Literal[1]
+
+
+# --- presence ------------------------------------------------------------------------------------------------------
+
+
+class PathOffer(Message, frozen=True):
+    """A path that this node has, in the order of its rungs (the first is the default)."""
+
+    name: Name
+    metered: bool = False
+    idle_interval_s: Seconds = 0.2
+
+
+class PeerOffer(Message, frozen=True):
+    """A peer in this node's configuration: what the controller may assign, nothing else."""
+
+    name: Name
+    addresses: tuple[str, ...]
+    paths: tuple[Name, ...]
+    prefixes: tuple[str, ...] = ()
+
+
+class Presence(Payload, frozen=True, kw_only=True):
+    """Birth, clean goodbye, or the last will (`online=False, reason="connection lost"`)."""
+
+    node: Name
+    session: Text
+    online: bool
+    boot_id: Text = ""
+    version: Text = ""
+    site: Text = ""
+    addresses: tuple[str, ...] = ()
+    paths: tuple[PathOffer, ...] = ()
+    peers: tuple[PeerOffer, ...] = ()
+    reflex: Literal["orphaned", "always", "off"] = "orphaned"
+    etcd_member: bool = False
+    reason: Text = ""
+
+
+# --- report --------------------------------------------------------------------------------------------------------
+
+
+class LinkState(StrEnum):
+    UNKNOWN = "unknown"
+    UP = "up"
+    DEGRADED = "degraded"
+    SUSPECT = "suspect"
+    DOWN = "down"
+
+
+class Relay(StrEnum):
+    """How Tailscale carries a peer. `idle` says nothing about the path (see TRAPS: empty CurAddr = DERP or idle)."""
+
+    DIRECT = "direct"
+    PEER_RELAY = "peer-relay"
+    DERP = "derp"
+    IDLE = "idle"
+    RIDING_BACKUP = "riding-backup"
+
+
+class Link(Message, frozen=True):
+    """One peer over one path, as the sender sees it."""
+
+    peer: Name
+    path: Name
+    state: LinkState
+    since_s: Seconds = 0.0
+    reason: Text = ""
+    rtt_s: Seconds | None = None
+    jitter_s: Seconds | None = None
+    loss_10s: Share | None = None
+    loss_60s: Share | None = None
+    # Age of the newest reply: the standby's proof.
+    proven_s: Seconds | None = None
+    # The peer's own view of this link, from its probes; None: never heard.
+    peer_state: LinkState | None = None
+    relay: Relay | None = None
+    current: bool = False
+
+
+class Pressure(Message, frozen=True):
+    """PSI averages over 10 s, shares 0..1. None where the kernel has PSI off (Raspberry Pi: `psi=1`)."""
+
+    some: Share
+    full: Share | None = None
+
+
+class Disk(Message, frozen=True):
+    mount: Text
+    used: Share
+    free_bytes: Count
+
+
+class DiskIo(Message, frozen=True):
+    device: Text
+    busy: Share | None = None
+    read_bps: float = 0.0
+    write_bps: float = 0.0
+    await_s: Seconds | None = None
+
+
+class Throttling(Message, frozen=True):
+    """Raspberry Pi firmware flags (get_throttled): now, and since boot."""
+
+    undervoltage: bool = False
+    frequency_capped: bool = False
+    throttled: bool = False
+    soft_temp_limit: bool = False
+    undervoltage_since_boot: bool = False
+    throttled_since_boot: bool = False
+
+
+class Process(Message, frozen=True):
+    """Share of one core and resident bytes of all processes of one name."""
+
+    name: Text
+    count: Count
+    cpu: Annotated[float, Meta(ge=0)]
+    rss_bytes: Count
+
+
+class System(Message, frozen=True):
+    """The machine. CPU shares are of all cores together."""
+
+    cores: Annotated[int, Meta(ge=1)]
+    load1: Seconds
+    load5: Seconds
+    load15: Seconds
+    uptime_s: Seconds
+    runnable: Count | None = None
+    blocked: Count | None = None
+    cpu_user: Share | None = None
+    cpu_system: Share | None = None
+    cpu_iowait: Share | None = None
+    cpu_steal: Share | None = None
+    cpu_idle: Share | None = None
+    psi_cpu: Pressure | None = None
+    psi_io: Pressure | None = None
+    psi_memory: Pressure | None = None
+    memory_bytes: Count | None = None
+    memory_available_bytes: Count | None = None
+    swap_bytes: Count | None = None
+    swap_used_bytes: Count | None = None
+    disks: tuple[Disk, ...] = ()
+    disk_io: tuple[DiskIo, ...] = ()
+    net_errors: Count | None = None
+    net_drops: Count | None = None
+    tcp_retransmits: Count | None = None
+    temperature_c: float | None = None
+    throttling: Throttling | None = None
+    processes: tuple[Process, ...] = ()
+
+
+class EtcdMember(Message, frozen=True):
+    id: Text
+    name: Text
+    peer_urls: tuple[str, ...] = ()
+    learner: bool = False
+
+
+class Etcd(Message, frozen=True):
+    """The node's own member. `answering=False`: reason says why; the rest is absent."""
+
+    answering: bool
+    reason: Text = ""
+    # Age of this observation: a frozen member's last answer gets old, it does not vanish.
+    age_s: Seconds = 0.0
+    version: Text = ""
+    member_id: Text = ""
+    leader_id: Text = ""
+    term: Count | None = None
+    raft_index: Count | None = None
+    applied_index: Count | None = None
+    db_bytes: Count | None = None
+    learner: bool = False
+    alarms: tuple[Text, ...] = ()
+    members: tuple[EtcdMember, ...] = ()
+    # Latency of a linearizable read; None: it failed, `read_error` says how.
+    read_s: Seconds | None = None
+    read_error: Text = ""
+
+
+class Tailscale(Message, frozen=True):
+    backend_state: Text
+    health: tuple[Text, ...] = ()
+    key_expires_s: float | None = None
+    error: Text = ""
+
+
+class Service(Message, frozen=True):
+    name: Text
+    ok: bool
+    peer: Text = ""
+    latency_s: Seconds | None = None
+    reason: Text = ""
+
+
+class Report(Payload, frozen=True, kw_only=True):
+    node: Name
+    session: Text
+    seq: Count
+    boot_id: Text
+    interval_s: Seconds
+    # How late the agent's own event loop ran, worst of this interval.
+    lag_s: Seconds = 0.0
+    system: System | None = None
+    links: tuple[Link, ...] = ()
+    etcd: Etcd | None = None
+    tailscale: Tailscale | None = None
+    services: tuple[Service, ...] = ()
+    epoch: Count = 0
+    generation: Count = 0
+    dropped_events: Count = 0
+    broker: Text = ""
+
+
+# --- event ---------------------------------------------------------------------------------------------------------
+
+
+class EventKind(StrEnum):
+    LINK = "link"
+    STEERING = "steering"
+    DRIFT = "drift"
+    REFLEX = "reflex"
+    REFUSED = "refused"
+    ETCD = "etcd"
+    SERVICE = "service"
+    TAILSCALE = "tailscale"
+    UPLINK = "uplink"
+    AGENT = "agent"
+
+
+class Event(Payload, frozen=True, kw_only=True):
+    node: Name
+    session: Text
+    seq: Count
+    kind: EventKind
+    text: Text
+    age_s: Seconds = 0.0
+    peer: Text = ""
+    path: Text = ""
+    # For kind=link: every link to that peer at this moment, so that one event is enough to decide on.
+    links: tuple[Link, ...] = ()
+
+
+# --- desired and observed ------------------------------------------------------------------------------------------
+
+
+class Assignment(Message, frozen=True):
+    path: Name
+    reason: Text = ""
+
+
+class Desired(Payload, frozen=True, kw_only=True):
+    """The body that is signed. `assignments`: peer → path; a peer that is not named takes its first path."""
+
+    fleet: Name
+    node: Name
+    controller: Name
+    epoch: Count
+    generation: Count
+    assignments: dict[Name, Assignment]
+    phase: Literal["trial", "confirmed"] = "confirmed"
+    confirm_within_s: Seconds = 10.0
+
+
+class ObservedState(StrEnum):
+    APPLIED = "applied"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+class Observed(Payload, frozen=True, kw_only=True):
+    """What the kernel does now, and the last (epoch, generation) that was accepted."""
+
+    node: Name
+    session: Text
+    epoch: Count
+    generation: Count
+    state: ObservedState
+    # peer → path that the kernel's own route lookup answers with, or "" when it answers with none of ours
+    paths: dict[Name, str] = {}
+    # peer → why the agent overrode it by itself
+    reflex: dict[Name, str] = {}
+    verified: Text = ""
+    reason: Text = ""
+    drift: tuple[Text, ...] = ()
+    # the (epoch, generation) that was refused, when state is "refused"
+    refused_epoch: Count = 0
+    refused_generation: Count = 0
+
+
+class ControllerPresence(Payload, frozen=True, kw_only=True):
+    controller: Name
+    session: Text
+    online: bool
+    leader: bool = False
+    epoch: Count = 0
+    version: Text = ""
+    mode: Text = ""

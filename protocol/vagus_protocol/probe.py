@@ -1,0 +1,88 @@
+"""The UDP probe and its echo between agents: fixed layout, big-endian, tagged by keyed BLAKE2b.
+
+    magic 4 | kind 1 | sender 8 | receiver 8 | boot 8 | seq 4 | sent_us 8 | hold_us 4 | lag_ms 2 | interval_ms 2
+    | n 1 | n × (path 4, state 1) | tag 16
+
+`sender`, `receiver` and `path` are hashes of names (`name_hash`), so the layout is fixed and a packet for another node
+is dropped. `views` is what the sender now thinks of its links to the receiver, over all paths: the end that sees a
+failure first tells the other over a path that lives. An echo repeats the probe's seq and sent_us; `hold_us` is how long
+the responder kept it, which the prober subtracts, so a busy responder does not look like a slow path. Probe and echo
+have the same shape and views are cut to the probe's, so a reply is never larger than the request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import struct
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+from vagus_protocol.codec import Rejected
+from vagus_protocol.messages import LinkState
+
+MAGIC: Final = b"vgs1"
+TAG: Final = 16
+MAX_VIEWS: Final = 8
+_HEAD: Final = struct.Struct("!4sBQQQIQIHHB")
+_VIEW: Final = struct.Struct("!IB")
+MAX_PACKET: Final = _HEAD.size + MAX_VIEWS * _VIEW.size + TAG
+_STATES: Final = (LinkState.UNKNOWN, LinkState.UP, LinkState.DEGRADED, LinkState.SUSPECT, LinkState.DOWN)
+_CODES: Final = {state: code for code, state in enumerate(_STATES)}
+
+
+class Kind(IntEnum):
+    PROBE = 1
+    ECHO = 2
+
+
+class Packet(NamedTuple):
+    kind: Kind
+    sender: int
+    receiver: int
+    boot: int
+    seq: int
+    sent_us: int
+    hold_us: int
+    lag_ms: int
+    interval_ms: int
+    views: tuple[tuple[int, LinkState], ...]
+
+
+def name_hash(name: str) -> int:
+    """64-bit hash of a node's name (or boot id) as it stands in packets."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())
+
+
+def path_hash(name: str) -> int:
+    """32-bit hash of a path's name as it stands in packets."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest())
+
+
+def pack(packet: Packet, key: bytes) -> bytes:
+    """The packet on the wire. Fields must fit their width; durations are clamped by the caller."""
+    views = packet.views[:MAX_VIEWS]
+    body = _HEAD.pack(MAGIC, *packet[:-1], len(views)) + b"".join(
+        _VIEW.pack(path, _CODES[state]) for path, state in views
+    )
+    return body + hashlib.blake2b(body, digest_size=TAG, key=key).digest()
+
+
+def unpack(data: bytes, key: bytes) -> Packet | Rejected:
+    """The packet in `data`, or why it is none. The tag is checked before anything else is believed."""
+    if len(data) < _HEAD.size + TAG or len(data) > MAX_PACKET or data[:4] != MAGIC:
+        return Rejected("not a vagus probe")
+    body = data[:-TAG]
+    if not hmac.compare_digest(hashlib.blake2b(body, digest_size=TAG, key=key).digest(), data[-TAG:]):
+        return Rejected("probe with a wrong tag: another fleet's key, or forged")
+    _, kind, sender, receiver, boot, seq, sent_us, hold_us, lag_ms, interval_ms, count = _HEAD.unpack_from(body)
+    if len(body) != _HEAD.size + count * _VIEW.size:
+        return Rejected("probe whose length does not match its view count")
+    if kind not in (1, 2):
+        return Rejected(f"probe of unknown kind {kind}")
+    views = []
+    for path, code in _VIEW.iter_unpack(body[_HEAD.size :]):
+        if code >= len(_STATES):
+            return Rejected(f"probe with unknown link state {code}")
+        views.append((path, _STATES[code]))
+    return Packet(Kind(kind), sender, receiver, boot, seq, sent_us, hold_us, lag_ms, interval_ms, tuple(views))
