@@ -15,7 +15,7 @@ class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A table of the TOML file; unknown keys are errors."""
 
 
-class Path(Section, frozen=True):
+class Path(Section, frozen=True, kw_only=True):
     """A network between nodes. The order in the file is the order of the rungs: the first is the default."""
 
     name: str
@@ -28,7 +28,7 @@ class Path(Section, frozen=True):
     networks: tuple[Network, ...] = ()
 
 
-class Peer(Section, frozen=True):
+class Peer(Section, frozen=True, kw_only=True):
     name: str
     # The peer's service addresses (/32, /128).
     addresses: tuple[Address, ...]
@@ -41,7 +41,7 @@ class Peer(Section, frozen=True):
     paths: tuple[str, ...] = ()
 
 
-class Broker(Section, frozen=True):
+class Broker(Section, frozen=True, kw_only=True):
     """Tried in order: backup first, then public, then overlay."""
 
     host: str
@@ -52,7 +52,7 @@ class Broker(Section, frozen=True):
     path: str = ""
 
 
-class Mqtt(Section, frozen=True):
+class Mqtt(Section, frozen=True, kw_only=True):
     brokers: tuple[Broker, ...]
     username: str = ""
     password_file: str = ""
@@ -64,7 +64,7 @@ class Mqtt(Section, frozen=True):
     backlog: int = 500
 
 
-class Probe(Section, frozen=True):
+class Probe(Section, frozen=True, kw_only=True):
     port: int = 5180
     # RFC 6298: timeout = srtt + 4 × rttvar, not below the floor, not above the cap. A first miss only starts the burst,
     # so its floor may be low.
@@ -82,7 +82,7 @@ class Probe(Section, frozen=True):
     degraded_exit_loss: float = 0.015
 
 
-class Steering(Section, frozen=True):
+class Steering(Section, frozen=True, kw_only=True):
     enabled: bool = True
     table: int = 5180
     priority: int = 5180
@@ -93,7 +93,7 @@ class Steering(Section, frozen=True):
     recheck_s: float = 30.0
 
 
-class Etcd(Section, frozen=True):
+class Etcd(Section, frozen=True, kw_only=True):
     endpoint: str = "127.0.0.1:2379"
     ca_file: str = ""
     cert_file: str = ""
@@ -104,7 +104,7 @@ class Etcd(Section, frozen=True):
     timeout_s: float = 2.0
 
 
-class Tailscale(Section, frozen=True):
+class Tailscale(Section, frozen=True, kw_only=True):
     # The path whose peers Tailscale carries.
     path: str = "overlay"
     socket: str = "/var/run/tailscale/tailscaled.sock"
@@ -112,7 +112,7 @@ class Tailscale(Section, frozen=True):
     timeout_s: float = 2.0
 
 
-class Check(Section, frozen=True):
+class Check(Section, frozen=True, kw_only=True):
     """A service check from our service address: exactly one of tcp ("host:port") and http (a URL)."""
 
     name: str
@@ -125,13 +125,13 @@ class Check(Section, frozen=True):
     timeout_s: float = 2.0
 
 
-class Report(Section, frozen=True):
+class Report(Section, frozen=True, kw_only=True):
     interval_s: float = 2.0
     processes: tuple[str, ...] = ("tailscaled", "etcd", "k3s")
     mounts: tuple[str, ...] = ("/",)
 
 
-class Config(Section, frozen=True):
+class Config(Section, frozen=True, kw_only=True):
     fleet: str
     node: str
     addresses: tuple[Address, ...]

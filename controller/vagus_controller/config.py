@@ -11,13 +11,13 @@ class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A table of the TOML file; unknown keys are errors."""
 
 
-class Broker(Section, frozen=True):
+class Broker(Section, frozen=True, kw_only=True):
     host: str
     port: int = 1883
     tls: bool = False
 
 
-class Mqtt(Section, frozen=True):
+class Mqtt(Section, frozen=True, kw_only=True):
     brokers: tuple[Broker, ...]
     username: str = ""
     password_file: str = ""
@@ -27,14 +27,14 @@ class Mqtt(Section, frozen=True):
     protocol: Literal["5", "3.1.1"] = "5"
 
 
-class Http(Section, frozen=True):
+class Http(Section, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 8118
     # A file with the operator's bearer token; made with a random one (mode 0600) when it is missing.
     token_file: str = "/var/lib/vagus-controller/token"
 
 
-class Store(Section, frozen=True):
+class Store(Section, frozen=True, kw_only=True):
     # SQLAlchemy URL; PostgreSQL works too.
     url: str = "sqlite:////var/lib/vagus-controller/vagus.db"
     # Older rows go, and the oldest go first when the rows are more than this.
@@ -42,7 +42,7 @@ class Store(Section, frozen=True):
     keep_rows: int = 500_000
 
 
-class Liveness(Section, frozen=True):
+class Liveness(Section, frozen=True, kw_only=True):
     # In report intervals of the node: later than this is late, silent.
     late_intervals: float = 2.5
     silent_intervals: float = 5.0
@@ -50,7 +50,7 @@ class Liveness(Section, frozen=True):
     blind_share: float = 0.6
 
 
-class Load(Section, frozen=True):
+class Load(Section, frozen=True, kw_only=True):
     # Tasks (runnable and blocked) per core, above the node's own baseline, that count as pressure; and the floor.
     enter_per_core: float = 1.5
     exit_per_core: float = 0.8
@@ -59,7 +59,7 @@ class Load(Section, frozen=True):
     exit_for_s: float = 20.0
 
 
-class Failover(Section, frozen=True):
+class Failover(Section, frozen=True, kw_only=True):
     mode: Literal["auto", "recommend"] = "auto"
     # Seconds of proven overlay before traffic goes home by itself.
     failback_hold_s: float = 60.0
@@ -76,7 +76,7 @@ class Failover(Section, frozen=True):
     adopt_reflex: bool = True
 
 
-class Config(Section, frozen=True):
+class Config(Section, frozen=True, kw_only=True):
     fleet: str
     name: str
     mqtt: Mqtt

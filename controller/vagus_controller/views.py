@@ -1,6 +1,6 @@
 """What the API, the page and vagusctl show: read-only pictures of the fleet, built by the daemon from its state.
 
-Times: `*_s` are ages or durations in seconds at the moment of the picture; `at` is wall-clock epoch seconds for display.
+Times: `*_s` are ages or durations in seconds when the picture was taken; `at` is wall-clock epoch seconds, for display.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Severity(StrEnum):
     UNKNOWN = "unknown"
 
 
-class VerdictView(View, frozen=True):
+class VerdictView(View, frozen=True, kw_only=True):
     """A detector's finding. `kind`: liveness, controller, link, quorum, load. `subject`: node, pair/path or fleet."""
 
     kind: str
@@ -37,7 +37,7 @@ class VerdictView(View, frozen=True):
     since_s: float
 
 
-class NodeView(View, frozen=True):
+class NodeView(View, frozen=True, kw_only=True):
     name: str
     site: str
     online: bool
@@ -59,14 +59,14 @@ class NodeView(View, frozen=True):
     report: Report | None
 
 
-class LinkEnd(View, frozen=True):
+class LinkEnd(View, frozen=True, kw_only=True):
     """One end's view of one path of a pair; `link` None: this end has not told."""
 
     node: str
     link: Link | None
 
 
-class PathView(View, frozen=True):
+class PathView(View, frozen=True, kw_only=True):
     path: str
     verdict: VerdictView
     ends: tuple[LinkEnd, LinkEnd]
@@ -75,7 +75,7 @@ class PathView(View, frozen=True):
     unproven: str
 
 
-class PairView(View, frozen=True):
+class PairView(View, frozen=True, kw_only=True):
     """`name` is "a--b", a < b. `assigned`: what the controller wants; `observed`: what a's and b's kernels do."""
 
     name: str
@@ -90,13 +90,13 @@ class PairView(View, frozen=True):
     paths: tuple[PathView, ...]
 
 
-class MemberView(View, frozen=True):
+class MemberView(View, frozen=True, kw_only=True):
     node: str
     etcd: Etcd | None
     age_s: float | None
 
 
-class QuorumView(View, frozen=True):
+class QuorumView(View, frozen=True, kw_only=True):
     verdict: VerdictView
     leader: str
     term: int | None
@@ -108,7 +108,7 @@ class QuorumView(View, frozen=True):
     leader_changes_1h: int
 
 
-class PauseView(View, frozen=True):
+class PauseView(View, frozen=True, kw_only=True):
     id: int
     scope: Literal["fleet", "site", "node"]
     target: str
@@ -117,7 +117,7 @@ class PauseView(View, frozen=True):
     expires_s: float
 
 
-class FleetView(View, frozen=True):
+class FleetView(View, frozen=True, kw_only=True):
     """The whole picture, one object: GET /api/v1/fleet and the first SSE message."""
 
     fleet: str
@@ -139,7 +139,7 @@ class FleetView(View, frozen=True):
     pauses: tuple[PauseView, ...]
 
 
-class EventEntry(View, frozen=True):
+class EventEntry(View, frozen=True, kw_only=True):
     """A line of history: an agent's event or a change of verdict."""
 
     id: int
@@ -151,7 +151,7 @@ class EventEntry(View, frozen=True):
     severity: Severity
 
 
-class LedgerEntry(View, frozen=True):
+class LedgerEntry(View, frozen=True, kw_only=True):
     """A decision, also one not to act. `action`: failover, failback, switchover, adopt, revert, hold, recommend, pause,
     resume, refuse."""
 

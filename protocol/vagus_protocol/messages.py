@@ -35,7 +35,7 @@ class Payload(Message, frozen=True, kw_only=True):
 # --- presence ------------------------------------------------------------------------------------------------------
 
 
-class PathOffer(Message, frozen=True):
+class PathOffer(Message, frozen=True, kw_only=True):
     """A path that this node has, in the order of its rungs (the first is the default)."""
 
     name: Name
@@ -43,7 +43,7 @@ class PathOffer(Message, frozen=True):
     idle_interval_s: Seconds = 0.2
 
 
-class PeerOffer(Message, frozen=True):
+class PeerOffer(Message, frozen=True, kw_only=True):
     """A peer in this node's configuration: what the controller may assign, nothing else."""
 
     name: Name
@@ -90,7 +90,7 @@ class Relay(StrEnum):
     RIDING_BACKUP = "riding-backup"
 
 
-class Link(Message, frozen=True):
+class Link(Message, frozen=True, kw_only=True):
     """One peer over one path, as the sender sees it."""
 
     peer: Name
@@ -110,20 +110,20 @@ class Link(Message, frozen=True):
     current: bool = False
 
 
-class Pressure(Message, frozen=True):
+class Pressure(Message, frozen=True, kw_only=True):
     """PSI averages over 10 s, shares 0..1. None where the kernel has PSI off (Raspberry Pi: `psi=1`)."""
 
     some: Share
     full: Share | None = None
 
 
-class Disk(Message, frozen=True):
+class Disk(Message, frozen=True, kw_only=True):
     mount: Text
     used: Share
     free_bytes: Count
 
 
-class DiskIo(Message, frozen=True):
+class DiskIo(Message, frozen=True, kw_only=True):
     device: Text
     busy: Share | None = None
     read_bps: float = 0.0
@@ -131,7 +131,7 @@ class DiskIo(Message, frozen=True):
     await_s: Seconds | None = None
 
 
-class Throttling(Message, frozen=True):
+class Throttling(Message, frozen=True, kw_only=True):
     """Raspberry Pi firmware flags (get_throttled): now, and since boot."""
 
     undervoltage: bool = False
@@ -142,7 +142,7 @@ class Throttling(Message, frozen=True):
     throttled_since_boot: bool = False
 
 
-class Process(Message, frozen=True):
+class Process(Message, frozen=True, kw_only=True):
     """Share of one core and resident bytes of all processes of one name."""
 
     name: Text
@@ -151,7 +151,7 @@ class Process(Message, frozen=True):
     rss_bytes: Count
 
 
-class System(Message, frozen=True):
+class System(Message, frozen=True, kw_only=True):
     """The machine. CPU shares are of all cores together."""
 
     cores: Annotated[int, Meta(ge=1)]
@@ -183,14 +183,14 @@ class System(Message, frozen=True):
     processes: tuple[Process, ...] = ()
 
 
-class EtcdMember(Message, frozen=True):
+class EtcdMember(Message, frozen=True, kw_only=True):
     id: Text
     name: Text
     peer_urls: tuple[str, ...] = ()
     learner: bool = False
 
 
-class Etcd(Message, frozen=True):
+class Etcd(Message, frozen=True, kw_only=True):
     """The node's own member. `answering=False`: reason says why; the rest is absent."""
 
     answering: bool
@@ -212,14 +212,14 @@ class Etcd(Message, frozen=True):
     read_error: Text = ""
 
 
-class Tailscale(Message, frozen=True):
+class Tailscale(Message, frozen=True, kw_only=True):
     backend_state: Text
     health: tuple[Text, ...] = ()
     key_expires_s: float | None = None
     error: Text = ""
 
 
-class Service(Message, frozen=True):
+class Service(Message, frozen=True, kw_only=True):
     name: Text
     ok: bool
     peer: Text = ""
@@ -278,7 +278,7 @@ class Event(Payload, frozen=True, kw_only=True):
 # --- desired and observed ------------------------------------------------------------------------------------------
 
 
-class Assignment(Message, frozen=True):
+class Assignment(Message, frozen=True, kw_only=True):
     path: Name
     reason: Text = ""
 
