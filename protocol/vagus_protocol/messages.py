@@ -13,12 +13,14 @@ from msgspec import Meta, Struct
 
 VERSION = 1
 
-# A name must be one MQTT topic level and a file or unit name on disk.
-NAME_PATTERN = r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"
+# A name must be one MQTT topic level and a file or unit name on disk. `$` alone also matches before a final newline.
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$(?!\n)"
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 Text = Annotated[str, Meta(max_length=1024)]
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Seconds = Annotated[float, Meta(ge=0)]
+# Numbers are bounded so that whoever computes with a stranger's report can neither overflow nor meet an infinity.
+Number = Annotated[float, Meta(ge=-1e12, le=1e12)]
+Seconds = Annotated[float, Meta(ge=0, le=1e12)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -126,8 +128,8 @@ class Disk(Message, frozen=True, kw_only=True):
 class DiskIo(Message, frozen=True, kw_only=True):
     device: Text
     busy: Share | None = None
-    read_bps: float = 0.0
-    write_bps: float = 0.0
+    read_bps: Number = 0.0
+    write_bps: Number = 0.0
     await_s: Seconds | None = None
 
 
@@ -147,14 +149,14 @@ class Process(Message, frozen=True, kw_only=True):
 
     name: Text
     count: Count
-    cpu: Annotated[float, Meta(ge=0)]
+    cpu: Annotated[float, Meta(ge=0, le=1e6)]
     rss_bytes: Count
 
 
 class System(Message, frozen=True, kw_only=True):
     """The machine. CPU shares are of all cores together."""
 
-    cores: Annotated[int, Meta(ge=1)]
+    cores: Annotated[int, Meta(ge=1, le=2**16)]
     load1: Seconds
     load5: Seconds
     load15: Seconds
@@ -178,7 +180,7 @@ class System(Message, frozen=True, kw_only=True):
     net_errors: Count | None = None
     net_drops: Count | None = None
     tcp_retransmits: Count | None = None
-    temperature_c: float | None = None
+    temperature_c: Number | None = None
     throttling: Throttling | None = None
     processes: tuple[Process, ...] = ()
 
@@ -215,7 +217,7 @@ class Etcd(Message, frozen=True, kw_only=True):
 class Tailscale(Message, frozen=True, kw_only=True):
     backend_state: Text
     health: tuple[Text, ...] = ()
-    key_expires_s: float | None = None
+    key_expires_s: Number | None = None
     error: Text = ""
 
 
@@ -312,7 +314,7 @@ class Observed(Payload, frozen=True, kw_only=True):
     state: ObservedState
     # peer → path that the kernel's own route lookup answers with, or "" when it answers with none of ours
     paths: dict[Name, str] = {}
-    # peer → why the agent overrode it by itself
+    # peer → the path that the agent put it on by itself
     reflex: dict[Name, str] = {}
     verified: Text = ""
     reason: Text = ""
