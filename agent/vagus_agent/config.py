@@ -66,8 +66,8 @@ class Mqtt(Section, frozen=True, kw_only=True):
 
 class Probe(Section, frozen=True, kw_only=True):
     port: int = 5180
-    # RFC 6298: timeout = srtt + 4 × rttvar, not below the floor, not above the cap. A first miss only starts the burst,
-    # so its floor may be low.
+    # RFC 6298: timeout = srtt + max(floor, 4 × rttvar), not above the cap. A first miss only starts the burst, so the
+    # floor may be low.
     timeout_floor_s: float = 0.02
     timeout_cap_s: float = 1.0
     # The burst that confirms: all of `burst` probes lost → down. P(false down) ≈ loss ** burst, at each end.

@@ -1,0 +1,58 @@
+"""Fencing: whether a desired may change anything here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from vagus_agent.config import Config
+from vagus_protocol.messages import Desired
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The newest desired that was taken. `assignments`: peer → path."""
+
+    epoch: int = 0
+    generation: int = 0
+    assignments: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def term(self) -> tuple[int, int]:
+        return self.epoch, self.generation
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    reason: str
+
+
+def judge(desired: Desired, last: Accepted, config: Config) -> Accepted | Refusal:
+    """What to keep as the newest desired: `last` itself when it is the same again, a new one, or why it is refused.
+
+    Taken only if (epoch, generation) is greater than the last one, every peer and path is in our configuration, and the
+    phase is one we can carry out.
+    """
+    term = (desired.epoch, desired.generation)
+    assignments = {peer: assignment.path for peer, assignment in desired.assignments.items()}
+    if term == last.term:
+        if assignments == dict(last.assignments):
+            return last
+        return Refusal(
+            f"epoch {term[0]} generation {term[1]} came twice with different content: two controllers share one epoch "
+            f"(the second one is {desired.controller})"
+        )
+    if term < last.term:
+        return Refusal(
+            f"epoch {term[0]} generation {term[1]} of {desired.controller} is older than the accepted "
+            f"{last.epoch}/{last.generation}: a replay, or a controller that lost its lead"
+        )
+    if desired.phase != "confirmed":
+        return Refusal(f"phase {desired.phase!r} is not known to this version: upgrade the agent")
+    offered = {peer.name: [path.name for path in config.paths_to(peer)] for peer in config.peers}
+    for peer, path in assignments.items():
+        if peer not in offered:
+            return Refusal(f"peer {peer!r} is not in this node's configuration")
+        if path not in offered[peer]:
+            return Refusal(f"path {path!r} to {peer} is not offered here; offered: {', '.join(offered[peer])}")
+    return Accepted(desired.epoch, desired.generation, assignments)

@@ -1,0 +1,301 @@
+"""One link: a peer over one path, as this node sees it. A literal transition table fed by probes.
+
+unknown ─streak─► up ⇄ degraded            the burst decides: any reply brings the link back, none is `down`
+   │              │ miss, alarm, step
+   └─burst lost   ▼
+       ▼       suspect ─burst lost─► down ─streak─► up
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from vagus_agent.config import Probe
+from vagus_protocol.messages import LinkState
+
+UNKNOWN, UP, DEGRADED, SUSPECT, DOWN = LinkState
+
+
+class Signal(StrEnum):
+    STREAK = "streak"  # enough replies in a row
+    REPLY = "reply"  # one reply
+    MISS = "miss"  # one probe unanswered in time
+    ALARM = "alarm"  # the peer suspects this link
+    LOST = "burst lost"  # every probe of the burst unanswered
+    LOSSY = "lossy"
+    CLEAN = "clean"
+    UNSENDABLE = "unsendable"  # the kernel refuses to send on this path
+
+
+# SUSPECT on REPLY goes back to what it was before: see `_Link.apply`.
+TRANSITIONS: Final[dict[tuple[LinkState, Signal], LinkState]] = {
+    (UNKNOWN, Signal.STREAK): UP,
+    (UNKNOWN, Signal.LOST): DOWN,
+    (UNKNOWN, Signal.UNSENDABLE): DOWN,
+    (UP, Signal.MISS): SUSPECT,
+    (UP, Signal.ALARM): SUSPECT,
+    (UP, Signal.LOSSY): DEGRADED,
+    (UP, Signal.UNSENDABLE): DOWN,
+    (DEGRADED, Signal.MISS): SUSPECT,
+    (DEGRADED, Signal.ALARM): SUSPECT,
+    (DEGRADED, Signal.CLEAN): UP,
+    (DEGRADED, Signal.UNSENDABLE): DOWN,
+    (SUSPECT, Signal.REPLY): UP,
+    (SUSPECT, Signal.LOST): DOWN,
+    (SUSPECT, Signal.UNSENDABLE): DOWN,
+    (DOWN, Signal.STREAK): UP,
+}
+
+# RFC 6298: gains and factor of the smoothed RTT; its initial timeout.
+_ALPHA: Final = 1 / 8
+_BETA: Final = 1 / 4
+_K: Final = 4
+_INITIAL_TIMEOUT_S: Final = 1.0
+# Replies before an unknown link is up: two, so that one stray echo is not proof.
+_FIRST_STREAK: Final = 2
+# Fewer probes than this say nothing about loss.
+_LOSS_EVIDENCE: Final = 50
+_WINDOW_S: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    link: Link
+    old: LinkState
+    new: LinkState
+    reason: str
+    at: float
+
+
+class Link:
+    """State of one link. Times are monotonic seconds; `changes` collects transitions for the owner."""
+
+    __slots__ = (
+        "_before",
+        "_buckets",
+        "_burst_deadline",
+        "_burst_left",
+        "_sendable",
+        "_settings",
+        "_streak",
+        "changes",
+        "idle_interval",
+        "last_reply",
+        "last_sent",
+        "next_send",
+        "path",
+        "peer",
+        "peer_lag",
+        "peer_state",
+        "reason",
+        "rtt",
+        "rttvar",
+        "since",
+        "state",
+    )
+
+    def __init__(
+        self, peer: str, path: str, idle_interval: float, settings: Probe, start: float, changes: list[Change]
+    ) -> None:
+        self.peer = peer
+        self.path = path
+        self.idle_interval = idle_interval
+        self.state = UNKNOWN
+        self.since = start
+        self.reason = "not probed yet"
+        self.rtt: float | None = None
+        self.rttvar = 0.0
+        self.last_reply: float | None = None
+        self.last_sent = start
+        self.next_send = start
+        self.peer_state: LinkState | None = None
+        self.peer_lag = 0.0
+        self.changes = changes
+        self._settings = settings
+        self._before = UP
+        self._streak = 0
+        self._burst_left = 0
+        self._burst_deadline: float | None = None
+        self._sendable = True
+        # (second, probes answered or lost, lost), idle probes only: a burst would bias the loss
+        self._buckets: deque[list[int]] = deque(maxlen=_WINDOW_S + 1)
+
+    # --- what time asks for ------------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float:
+        """When `poll` must be called next (probe timeouts are the owner's)."""
+        if self._burst_deadline is None or self._burst_left:
+            return self.next_send
+        return min(self.next_send, self._burst_deadline)
+
+    def poll(self, now: float) -> bool:
+        """Whether a probe is to be sent now; ends a burst whose time is over."""
+        if self._burst_deadline is not None and now >= self._burst_deadline and not self._burst_left:
+            self._end_burst()
+            if self.state in (SUSPECT, UNKNOWN):
+                waited = f"{self._settings.burst} of {self._settings.burst} burst probes lost"
+                self._apply(Signal.LOST, now, f"{waited} after {self.reason}" if self.state is SUSPECT else waited)
+        if now < self.next_send:
+            return False
+        self.last_sent = now
+        if self._burst_left:
+            self._burst_left -= 1
+            self.next_send = now + (self._settings.burst_interval_s if self._burst_left else self.idle_interval)
+            self._burst_deadline = now + self.confirm_wait
+        else:
+            # Keep the phase, unless we are late by more than a whole interval.
+            self.next_send = max(self.next_send + self.idle_interval, now + self.idle_interval / 2)
+        return True
+
+    @property
+    def in_burst(self) -> bool:
+        return self._burst_deadline is not None
+
+    @property
+    def timeout(self) -> float:
+        """Seconds after which a probe counts as missed (RFC 6298), stretched by the peer's own lateness."""
+        if self.rtt is None:
+            return _INITIAL_TIMEOUT_S
+        settings = self._settings
+        margin = max(_K * self.rttvar, settings.timeout_floor_s)
+        return min(self.rtt + margin, settings.timeout_cap_s) + self.peer_lag
+
+    @property
+    def confirm_wait(self) -> float:
+        """Seconds to wait for the last burst probe: three round trips, so that an RTT step is not an outage."""
+        if self.rtt is None:
+            return _INITIAL_TIMEOUT_S
+        settings = self._settings
+        patient = 3 * self.rtt + _K * self.rttvar
+        return min(max(patient, settings.confirm_floor_s), settings.timeout_cap_s) + self.peer_lag
+
+    def stretch(self, stall: float) -> None:
+        """Time in which this process did not run does not count against the link."""
+        if self._burst_deadline is not None:
+            self._burst_deadline += stall
+
+    def align(self, heard: float, now: float) -> None:
+        """Put our idle probes midway between the peer's: together they look twice as often at no cost."""
+        if self._burst_deadline is None and self.state is not UNKNOWN:
+            midway = heard + self.idle_interval / 2
+            # Never later than one and a half intervals after our last: a peer in bursts must not silence us.
+            if now < midway <= self.last_sent + 1.5 * self.idle_interval:
+                self.next_send = midway
+
+    # --- what happened -----------------------------------------------------------------------------------------
+
+    def replied(self, rtt: float, sent: float, now: float, *, idle: bool) -> None:
+        """A probe came back after `rtt` seconds (without the responder's hold)."""
+        if self.rtt is None:
+            self.rtt, self.rttvar = rtt, rtt / 2
+        else:
+            self.rttvar += _BETA * (abs(self.rtt - rtt) - self.rttvar)
+            self.rtt += _ALPHA * (rtt - self.rtt)
+        self.last_reply = now if self.last_reply is None else max(self.last_reply, now)
+        self._sendable = True
+        if idle:
+            self._count(now, lost=False)
+        self._streak += 1
+        if self.state is SUSPECT:
+            self._end_burst()
+            self._apply(Signal.REPLY, now, f"answered in {_ms(rtt)}")
+        elif self._streak >= (_FIRST_STREAK if self.state is UNKNOWN else self._settings.up_after):
+            self._end_burst_if_unknown()
+            self._apply(Signal.STREAK, now, f"{self._streak} replies in a row, the last in {_ms(rtt)}")
+
+    def missed(self, now: float, *, idle: bool) -> None:
+        """A probe was not answered within `timeout`."""
+        self._streak = 0
+        if idle:
+            self._count(now, lost=True)
+        if self.state in (UP, DEGRADED):
+            self._suspect(Signal.MISS, now, f"no reply within {_ms(self.timeout)}")
+        elif self.state is UNKNOWN and self._burst_deadline is None:
+            self._start_burst(now)
+
+    def alarmed(self, now: float) -> None:
+        """The peer suspects this link: look at once."""
+        if self.state in (UP, DEGRADED):
+            self._suspect(Signal.ALARM, now, "the peer gets no replies")
+
+    def refused(self, why: str, now: float) -> None:
+        """The kernel did not take a probe for this path."""
+        self._streak = 0
+        if self._sendable or self.state is not DOWN:
+            self._sendable = False
+            self._end_burst()
+            self._apply(Signal.UNSENDABLE, now, why)
+
+    def judge_loss(self, now: float) -> None:
+        """Enter or leave `degraded` by the loss of the last minute."""
+        total, lost = self._loss(now, _WINDOW_S)
+        if total < _LOSS_EVIDENCE:
+            return
+        share = lost / total
+        if share >= self._settings.degraded_enter_loss:
+            self._apply(Signal.LOSSY, now, f"{share:.0%} of the last minute's probes lost")
+        elif share <= self._settings.degraded_exit_loss:
+            self._apply(Signal.CLEAN, now, f"{share:.1%} of the last minute's probes lost")
+
+    def loss(self, now: float, window: int) -> float | None:
+        """Share of idle probes lost in the last `window` seconds; None without any."""
+        total, lost = self._loss(now, window)
+        return lost / total if total else None
+
+    # --- inside ------------------------------------------------------------------------------------------------
+
+    def _apply(self, signal: Signal, now: float, reason: str) -> None:
+        new = TRANSITIONS.get((self.state, signal))
+        if new is None:
+            return
+        if signal is Signal.REPLY:
+            new = self._before
+        old, self.state, self.since, self.reason = self.state, new, now, reason
+        if new is not SUSPECT:
+            self._before = new if new in (UP, DEGRADED) else UP
+        self.changes.append(Change(self, old, new, reason, now))
+
+    def _suspect(self, signal: Signal, now: float, reason: str) -> None:
+        self._before = self.state
+        self._apply(signal, now, reason)
+        self._start_burst(now)
+
+    def _start_burst(self, now: float) -> None:
+        self._burst_left = self._settings.burst
+        self._burst_deadline = now + self._settings.burst * self._settings.burst_interval_s + self.confirm_wait
+        self.next_send = now
+
+    def _end_burst(self) -> None:
+        if self._burst_left:
+            self.next_send = self.last_sent + self.idle_interval
+        self._burst_left, self._burst_deadline = 0, None
+
+    def _end_burst_if_unknown(self) -> None:
+        if self.state is UNKNOWN:
+            self._end_burst()
+
+    def _count(self, now: float, *, lost: bool) -> None:
+        second = int(now)
+        if not self._buckets or self._buckets[-1][0] != second:
+            self._buckets.append([second, 0, 0])
+        bucket = self._buckets[-1]
+        bucket[1] += 1
+        bucket[2] += lost
+
+    def _loss(self, now: float, window: int) -> tuple[int, int]:
+        start = int(now) - window
+        total = lost = 0
+        for second, probes, gone in reversed(self._buckets):
+            if second <= start:
+                break
+            total += probes
+            lost += gone
+        return total, lost
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds >= 0.01 else f"{seconds * 1000:.1f} ms"

@@ -1,0 +1,262 @@
+"""All links of a node: which probes to send and when, what each answer means. No sockets: bytes in, bytes out.
+
+How fast a silent failure is found, both ends together: their idle probes interleave (`Link.align`), so one of them
+meets the failure within half an idle interval; it suspects after its timeout and tells the other end over every other
+path, which then looks at once; both end their burst together.
+
+    worst = idle/2 + timeout + (burst - 1) × burst_interval + confirm wait   (defaults on a short path: 248 ms)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from vagus_agent.config import Config, Path, Peer
+from vagus_agent.core.link import DOWN, SUSPECT, Change, Link
+from vagus_protocol.codec import Rejected
+from vagus_protocol.messages import LinkState
+from vagus_protocol.probe import Kind, Packet, name_hash, pack, path_hash, unpack
+
+# Lateness of our own event loop below this is ordinary scheduling.
+_ORDINARY_LAG_S: Final = 0.01
+# The remembered lag halves in this time.
+_LAG_HALF_LIFE_S: Final = 2.0
+# Nobody's lag buys more patience than this: a peer that claims to be slow must not hide a dead path.
+_LAG_CAP_S: Final = 0.5
+# Replies later than this are not waited for.
+_FORGET_S: Final = 3.0
+_LOSS_CHECK_S: Final = 2.0
+
+
+@dataclass(slots=True)
+class _Outstanding:
+    link: Link
+    sent: float
+    sent_us: int
+    deadline: float
+    idle: bool
+    missed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A datagram for `peer` over `path`."""
+
+    peer: str
+    path: str
+    data: bytes
+
+
+@dataclass(slots=True)
+class _Peer:
+    name: str
+    hash: int
+    links: dict[str, Link]
+    # learnt from echoes only: an echo answers our own fresh probe, so it cannot be a replay
+    boot: int | None = None
+    last_seq: int | None = None
+    views: tuple[tuple[int, LinkState], ...] = ()
+
+
+class Prober:
+    """The engine: `poll` when `deadline` has come, `received` for every datagram; take `changes` after either."""
+
+    def __init__(self, config: Config, key: bytes, boot: int, now: float, phase: float) -> None:
+        """`boot`: 64 random bits of this process; `phase` in 0..1 spreads the nodes' idle probes."""
+        self.changes: list[Change] = []
+        self.links: list[Link] = []
+        self.rejected = 0
+        self._key = key
+        self._boot = boot
+        self._self = name_hash(config.node)
+        self._settings = config.probe
+        self._peers: dict[str, _Peer] = {}
+        self._by_hash: dict[int, _Peer] = {}
+        self._outstanding: dict[int, _Outstanding] = {}
+        self._seq = 0
+        self._lag = 0.0
+        self._lag_at = now
+        self._worst_lag = 0.0
+        self._loss_check = now + _LOSS_CHECK_S
+        self._path_hashes = {path.name: path_hash(path.name) for path in config.paths}
+        self._path_names = {digest: name for name, digest in self._path_hashes.items()}
+        for peer in config.peers:
+            self.add_peer(peer, config.paths_to(peer), now, phase)
+
+    def add_peer(self, peer: Peer, paths: Sequence[Path], now: float, phase: float) -> None:
+        entry = _Peer(peer.name, name_hash(peer.name), {})
+        for path in paths:
+            start = now + phase * path.idle_interval_s
+            link = Link(peer.name, path.name, path.idle_interval_s, self._settings, start, self.changes)
+            entry.links[path.name] = link
+            self.links.append(link)
+        self._peers[peer.name] = self._by_hash[entry.hash] = entry
+
+    # --- time --------------------------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float:
+        """When `poll` must be called next. A plain scan: a node has tens of links, and a heap cost more here."""
+        first = self._loss_check
+        for link in self.links:
+            first = min(first, link.deadline)
+        for probe in self._outstanding.values():
+            first = min(first, probe.deadline)
+        return first
+
+    def poll(self, now: float) -> list[Send]:
+        """Probes that are due. Call it after every waiting datagram was given to `received`: what is not there by then
+        is late, not unread."""
+        self._notice_lag(now)
+        sends: list[Send] = []
+        for seq in [seq for seq, probe in self._outstanding.items() if probe.deadline <= now]:
+            self._expire(seq, now)
+        for link in self.links:
+            if link.deadline <= now and link.poll(now):
+                sends.append(self._probe(link, now))
+        if now >= self._loss_check:
+            self._loss_check = now + _LOSS_CHECK_S
+            for link in self.links:
+                link.judge_loss(now)
+        for change in self.changes:
+            if change.new in (SUSPECT, DOWN) and change.at == now:
+                sends += self._tell(change.link, now)
+        return sends
+
+    def _expire(self, seq: int, now: float) -> None:
+        probe = self._outstanding[seq]
+        if probe.missed:
+            del self._outstanding[seq]
+            return
+        probe.missed = True
+        probe.deadline = probe.sent + _FORGET_S
+        probe.link.missed(now, idle=probe.idle)
+
+    def _notice_lag(self, now: float) -> None:
+        late = now - self.deadline
+        self._lag *= 0.5 ** ((now - self._lag_at) / _LAG_HALF_LIFE_S)
+        self._lag_at = now
+        if late <= _ORDINARY_LAG_S:
+            return
+        self._lag = max(self._lag, min(late, _LAG_CAP_S))
+        self._worst_lag = max(self._worst_lag, late)
+        grace = min(late, _LAG_CAP_S)
+        for probe in self._outstanding.values():
+            if not probe.missed:
+                probe.deadline = max(probe.deadline, now) + grace
+        for link in self.links:
+            link.stretch(grace)
+
+    def take_worst_lag(self) -> float:
+        """The worst lateness of our own event loop since the last call, seconds."""
+        worst, self._worst_lag = self._worst_lag, 0.0
+        return worst
+
+    # --- datagrams ---------------------------------------------------------------------------------------------
+
+    def received(
+        self, data: bytes, source_peer: str | None, path: str, arrived: float, now: float, hold: float
+    ) -> list[Send]:
+        """What to send back for one datagram.
+
+        `source_peer`: whose service address it came from; `path`: the path of the interface it came in on; `arrived`:
+        the kernel's receive time on the monotonic clock; `hold`: seconds since then.
+        """
+        packet = unpack(data, self._key)
+        if isinstance(packet, Rejected):
+            self.rejected += 1
+            return []
+        peer = self._by_hash.get(packet.sender)
+        if peer is None or peer.name != source_peer or packet.receiver != self._self or path not in peer.links:
+            self.rejected += 1
+            return []
+        if packet.kind is Kind.PROBE:
+            sends = [self._echo(peer, path, packet, hold)]
+            if packet.boot == peer.boot and _newer(packet.seq, peer.last_seq):
+                peer.last_seq = packet.seq
+                link = peer.links[path]
+                if self._self > peer.hash and packet.interval_ms == round(link.idle_interval * 1000):
+                    link.align(arrived, now)
+                self._learn(peer, packet, now)
+            return sends
+        self._answered(peer, path, packet, arrived, now)
+        return []
+
+    def refused(self, peer: str, path: str, why: str, now: float) -> list[Send]:
+        """The kernel did not take a probe: `why` in words. Returns what to tell the peer over other paths."""
+        link = self._peers[peer].links[path]
+        count = len(self.changes)
+        link.refused(why, now)
+        return self._tell(link, now) if len(self.changes) > count else []
+
+    def _answered(self, peer: _Peer, path: str, packet: Packet, arrived: float, now: float) -> None:
+        probe = self._outstanding.get(packet.seq)
+        if probe is None or probe.link is not peer.links[path] or probe.sent_us != packet.sent_us:
+            self.rejected += 1
+            return
+        del self._outstanding[packet.seq]
+        if packet.boot != peer.boot:
+            peer.boot, peer.last_seq = packet.boot, None
+        rtt = max(arrived - probe.sent - packet.hold_us / 1e6, 0.0)
+        probe.link.replied(rtt, probe.sent, now, idle=probe.idle and not probe.missed)
+        self._learn(peer, packet, now)
+
+    def _learn(self, peer: _Peer, packet: Packet, now: float) -> None:
+        """The peer's own view of every link between us; its alarm makes us look at once."""
+        lag = min(packet.lag_ms / 1000, _LAG_CAP_S)
+        for link in peer.links.values():
+            link.peer_lag = lag
+        if packet.views == peer.views:
+            return
+        peer.views = packet.views
+        for digest, state in packet.views:
+            known = peer.links.get(self._path_names.get(digest, ""))
+            if known is None or known.peer_state is state:
+                continue
+            if state in (SUSPECT, DOWN) and known.peer_state not in (SUSPECT, DOWN):
+                known.alarmed(now)
+            known.peer_state = state
+
+    def _probe(self, link: Link, now: float) -> Send:
+        self._seq = (self._seq + 1) & 0xFFFFFFFF
+        idle = not link.in_burst
+        sent_us = int(now * 1e6)
+        deadline = now + link.timeout + (self._lag if self._lag > _ORDINARY_LAG_S else 0.0)
+        self._outstanding[self._seq] = _Outstanding(link, now, sent_us, deadline, idle)
+        return self._packet(Kind.PROBE, link.peer, link.path, self._seq, sent_us, 0, link.idle_interval)
+
+    def _echo(self, peer: _Peer, path: str, probe: Packet, hold: float) -> Send:
+        hold_us = min(int(max(hold, 0.0) * 1e6), 0xFFFFFFFF)
+        views = len(probe.views)
+        interval = peer.links[path].idle_interval
+        return self._packet(Kind.ECHO, peer.name, path, probe.seq, probe.sent_us, hold_us, interval, views)
+
+    def _packet(
+        self, kind: Kind, peer: str, path: str, seq: int, sent_us: int, hold_us: int, interval: float, views: int = 8
+    ) -> Send:
+        entry = self._peers[peer]
+        packet = Packet(
+            kind=kind,
+            sender=self._self,
+            receiver=entry.hash,
+            boot=self._boot,
+            seq=seq,
+            sent_us=sent_us,
+            hold_us=hold_us,
+            lag_ms=min(int(self._lag * 1000), 0xFFFF) if self._lag > _ORDINARY_LAG_S else 0,
+            interval_ms=min(round(interval * 1000), 0xFFFF),
+            views=tuple((self._path_hashes[name], link.state) for name, link in entry.links.items())[:views],
+        )
+        return Send(peer, path, pack(packet, self._key))
+
+    def _tell(self, link: Link, now: float) -> list[Send]:
+        """A probe over every other path at once: it carries the news, and proves that path while this one is silent."""
+        others = self._peers[link.peer].links.values()
+        return [self._probe(other, now) for other in others if other is not link]
+
+
+def _newer(seq: int, last: int | None) -> bool:
+    """Whether `seq` comes after `last` in 32-bit serial arithmetic (RFC 1982)."""
+    return last is None or 0 < (seq - last) & 0xFFFFFFFF < 2**31

@@ -1,0 +1,214 @@
+"""The probe sockets: pinned to a path by interface index, answered out of the interface a probe came in on.
+
+One socket an address family, bound to the node's own service address: probes meet the same addresses, routes,
+filters and AllowedIPs as traffic. Kernel receive timestamps (SO_TIMESTAMPNS) keep a late event loop from looking like a
+slow link.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from vagus_agent.config import Address, Config
+from vagus_agent.core.link import Change
+from vagus_agent.core.prober import Prober, Send
+from vagus_protocol.probe import MAX_PACKET
+
+# Linux values; Python's socket module lacks the first two.
+_SO_TIMESTAMPNS: Final = 35
+_IP_PKTINFO: Final = 8
+_TIMESPEC: Final = struct.Struct("@qq")
+_PKTINFO4: Final = struct.Struct("@i4s4s")
+_PKTINFO6: Final = struct.Struct("@16sI")
+_ANCILLARY: Final = socket.CMSG_SPACE(_TIMESPEC.size) + socket.CMSG_SPACE(max(_PKTINFO4.size, _PKTINFO6.size))
+# Datagrams read in one go; the rest waits for the next turn of the loop.
+_BATCH: Final = 256
+# A kernel timestamp further from now than this is a step of the wall clock, not a delay.
+_CREDIBLE_HOLD_S: Final = 5.0
+_REFUSALS: Final = {
+    errno.ENODEV: "interface {interface} is gone",
+    errno.ENXIO: "interface {interface} is gone",
+    errno.ENETUNREACH: "no route to {peer} on {interface}",
+    errno.EHOSTUNREACH: "no route to {peer} on {interface}",
+    errno.ENETDOWN: "interface {interface} is down",
+    errno.EPERM: "a local firewall rule refuses probes on {interface}",
+    errno.EACCES: "no route to {peer} on {interface}",
+    errno.EINVAL: "own service address is not local",
+    errno.EADDRNOTAVAIL: "own service address is not local",
+    errno.ENOKEY: "{interface} has no key or endpoint for {peer}",
+    errno.EDESTADDRREQ: "{interface} has no endpoint for {peer}",
+}
+
+
+class ProbeSockets:
+    """Drives a `Prober` with real datagrams and the loop's clock."""
+
+    def __init__(
+        self, config: Config, prober: Prober, on_changes: Callable[[Sequence[Change]], None], now: Callable[[], float]
+    ) -> None:
+        self._config = config
+        self._prober = prober
+        self._on_changes = on_changes
+        self._now = now
+        self._sockets: dict[int, socket.socket] = {}
+        self._targets: dict[str, tuple[socket.socket, tuple[str, int], bytes]] = {}
+        self._peer_of: dict[str, str] = {}
+        self._interface_of = {path.name: path.interface for path in config.paths}
+        self._index_of: dict[str, int] = {}
+        self._path_of: dict[int, str] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def open(self) -> None:
+        """Bind and start probing. Raises OSError when a service address is not on this machine."""
+        for address in self._config.addresses:
+            if address.version not in self._sockets:
+                self._sockets[address.version] = _socket(address, self._config.probe.port)
+        own = {address.version: address for address in reversed(self._config.addresses)}
+        for peer in self._config.peers:
+            for address in peer.addresses:
+                self._peer_of[str(address)] = peer.name
+            target = next((address for address in peer.addresses if address.version in self._sockets), None)
+            if target is not None:
+                source = own[target.version].packed
+                where = (str(target), self._config.probe.port)
+                self._targets[peer.name] = (self._sockets[target.version], where, source)
+        self.interfaces_changed()
+        loop = asyncio.get_running_loop()
+        for sock in self._sockets.values():
+            loop.add_reader(sock, self._readable)
+        self._turn()
+
+    def close(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._timer is not None:
+            self._timer.cancel()
+        for sock in self._sockets.values():
+            loop.remove_reader(sock)
+            sock.close()
+        self._sockets.clear()
+
+    def interfaces_changed(self, _: Mapping[str, int] | None = None) -> None:
+        """Look up the interfaces' indexes again: a tunnel that was made anew has another one."""
+        self._index_of.clear()
+        for path, interface in self._interface_of.items():
+            try:
+                self._index_of[path] = socket.if_nametoindex(interface)
+            except OSError:
+                continue
+        self._path_of = {index: path for path, index in self._index_of.items()}
+
+    def _readable(self) -> None:
+        self._turn()
+
+    def _turn(self) -> None:
+        """Read all that waits, then let time pass, then send: late reading never counts as loss."""
+        for version, sock in self._sockets.items():
+            self._drain(version, sock)
+        self._send(self._prober.poll(self._now()))
+        if self._prober.changes:
+            changes, self._prober.changes[:] = tuple(self._prober.changes), []
+            self._on_changes(changes)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._sockets:
+            delay = max(self._prober.deadline - self._now(), 0.0)
+            self._timer = asyncio.get_running_loop().call_later(delay, self._turn)
+
+    def _drain(self, version: int, sock: socket.socket) -> None:
+        for _ in range(_BATCH):
+            try:
+                data, ancillary, _flags, source = sock.recvmsg(MAX_PACKET + 1, _ANCILLARY)
+            except BlockingIOError:
+                return
+            except OSError:
+                # A pending error of an earlier send (an ICMP answer); the probe's own timeout tells the story.
+                continue
+            index, hold = _ancillary(version, ancillary)
+            path = self._path_of.get(index)
+            if path is None:
+                self._prober.rejected += 1
+                continue
+            now = self._now()
+            peer = self._peer_of.get(source[0])
+            for reply in self._prober.received(data, peer, path, now - hold, now, hold):
+                self._transmit(reply)
+
+    def _send(self, sends: Sequence[Send]) -> None:
+        for send in sends:
+            refused = self._transmit(send)
+            if refused is not None:
+                now = self._now()
+                for news in self._prober.refused(send.peer, send.path, refused, now):
+                    self._transmit(news)
+
+    def _transmit(self, send: Send) -> str | None:
+        """Send one datagram pinned to its path; why the kernel would not, in words."""
+        interface = self._interface_of[send.path]
+        target = self._targets.get(send.peer)
+        if target is None:
+            return f"{send.peer} has no service address in a family of ours"
+        sock, where, source = target
+        index = self._index_of.get(send.path)
+        if index is None:
+            self.interfaces_changed()
+            index = self._index_of.get(send.path)
+            if index is None:
+                return f"interface {interface} is gone"
+        if sock.family == socket.AF_INET:
+            control = (socket.IPPROTO_IP, _IP_PKTINFO, _PKTINFO4.pack(index, source, b"\0\0\0\0"))
+        else:
+            control = (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, _PKTINFO6.pack(source, index))
+        try:
+            sock.sendmsg((send.data,), (control,), 0, where)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.ENOBUFS, errno.ECONNREFUSED):
+                # A full queue, or an ICMP answer to an earlier probe: this one is lost, which its timeout will notice.
+                return None
+            self._index_of.pop(send.path, None)
+            words = _REFUSALS.get(error.errno or 0)
+            text = os.strerror(error.errno or 0)
+            return words.format(interface=interface, peer=send.peer) if words else f"{interface}: {text}"
+        return None
+
+
+def _socket(address: Address, port: int) -> socket.socket:
+    """A non-blocking socket on `address` that tells each datagram's interface and kernel time."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        if family == socket.AF_INET:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+        else:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        sock.bind((str(address), port))
+    except OSError as error:
+        sock.close()
+        remedy = {
+            errno.EADDRNOTAVAIL: f"add it: ip addr add {address}/{address.max_prefixlen} dev lo",
+            errno.EADDRINUSE: "another vagus-agent runs here, or another program holds the port: see ss -ulpn",
+        }.get(error.errno or 0, os.strerror(error.errno or 0))
+        raise OSError(error.errno, f"cannot probe from service address {address} port {port}: {remedy}") from None
+    return sock
+
+
+def _ancillary(version: int, ancillary: Sequence[tuple[int, int, bytes]]) -> tuple[int, float]:
+    """(interface index, seconds since the kernel received it) of a datagram; (0, 0.0) where the kernel did not say."""
+    index, hold = 0, 0.0
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS and len(data) >= _TIMESPEC.size:
+            seconds, nanoseconds = _TIMESPEC.unpack_from(data)
+            age = time.clock_gettime(time.CLOCK_REALTIME) - seconds - nanoseconds / 1e9
+            hold = age if 0 <= age <= _CREDIBLE_HOLD_S else 0.0
+        elif version == 4 and level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
+            index = _PKTINFO4.unpack_from(data)[0]
+        elif version == 6 and level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
+            index = _PKTINFO6.unpack_from(data)[1]
+    return index, hold

@@ -1,0 +1,284 @@
+"""Which pairs move, which wait, and why.
+
+Model. The stores of truth are what each end's agent says of its own links (`Fleet`), and the intent per pair kept here:
+the path that both ends are told to use. A decision changes an intent; the daemon then tells both ends, and an end's
+`observed` closes the move. Invariants, kept by construction:
+
+- a pair moves only to a path that both ends have proven within `proven_within_s`;
+- it moves off a path by itself only when one end calls that path down and the other end agrees, or quorum is lost and
+  the path between two members is impaired;
+- nothing moves by itself while the controller is in doubt about itself, while a pause covers either node, or beyond the
+  limit of moves per window.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from vagus_controller import config
+from vagus_controller.core.detect.link import proven
+from vagus_controller.core.fleet import Fleet
+from vagus_controller.core.verdict import Verdict
+from vagus_protocol.messages import LinkState
+
+Pair = tuple[str, str]
+Origin = Literal["default", "auto", "operator", "reflex"]
+Kind = Literal["failover", "failback", "switchover", "adopt", "revert", "recommend", "hold"]
+
+_ALIVE: Final = (LinkState.UP, LinkState.DEGRADED)
+_IMPAIRED: Final = ("degraded", "relayed", "one-way", "down")
+
+
+class Intent(Struct, frozen=True, kw_only=True):
+    """The path that both ends of a pair are told to use. `since`: monotonic."""
+
+    path: str
+    origin: Origin = "default"
+    reason: str = ""
+    since: float = 0.0
+
+
+class Decision(Struct, frozen=True, kw_only=True):
+    """`hold` and `recommend` change nothing; the others make `path` the pair's intent."""
+
+    kind: Kind
+    pair: Pair
+    path: str
+    origin: Origin
+    reason: str
+    evidence: tuple[str, ...] = ()
+
+    @property
+    def moves(self) -> bool:
+        return self.kind not in ("hold", "recommend")
+
+
+class Situation(Struct, frozen=True, kw_only=True):
+    """What the other detectors say, and the pauses: `paused(node)` is the pause's reason or ""."""
+
+    controller: Verdict
+    quorum: Verdict
+    quorum_lost_since: float | None
+    members: frozenset[str]
+    links: Mapping[tuple[Pair, str], Verdict]
+    paused: Callable[[str], str]
+
+
+class Failover:
+    def __init__(self, settings: config.Failover) -> None:
+        self.settings = settings
+        self.intents: dict[Pair, Intent] = {}
+        # pair → since when the way home has been good without a break
+        self._home_since: dict[Pair, float] = {}
+        self._moves: deque[float] = deque()
+        # pair → (kind, why) last told, so that the ledger gets a hold once
+        self._told: dict[Pair, tuple[str, str]] = {}
+
+    def intent(self, fleet: Fleet, pair: Pair) -> Intent:
+        """The pair's intent; its first path when nothing was ever decided."""
+        known = self.intents.get(pair)
+        if known is not None:
+            return known
+        paths = fleet.paths_of(pair)
+        return Intent(path=paths[0] if paths else "")
+
+    def waiting(self, pair: Pair) -> tuple[str, str] | None:
+        """(hold or recommend, why) while the pair wants to move and does not."""
+        return self._told.get(pair)
+
+    # --- by itself -----------------------------------------------------------------------------------------------
+
+    def evaluate(self, fleet: Fleet, situation: Situation, now: float, pairs: Iterable[Pair]) -> list[Decision]:
+        """Decisions for `pairs`. Moves are already recorded as intents; a hold or recommendation comes once."""
+        decisions = []
+        for pair in pairs:
+            wish = self._wish(fleet, situation, pair, now)
+            if wish is None:
+                self._told.pop(pair, None)
+                continue
+            decision = self._guarded(wish, situation, now)
+            if decision.moves:
+                self.record(decision, now)
+                self._moves.append(now)
+                decisions.append(decision)
+            elif self._told.get(pair, ("", ""))[0] != decision.kind or _cause(self._told[pair][1]) != _cause(
+                decision.reason
+            ):
+                self._told[pair] = (decision.kind, decision.reason)
+                decisions.append(decision)
+        return decisions
+
+    def record(self, decision: Decision, now: float) -> None:
+        """Make a decision's path the pair's intent."""
+        self._told.pop(decision.pair, None)
+        self._home_since.pop(decision.pair, None)
+        self.intents[decision.pair] = Intent(
+            path=decision.path, origin=decision.origin, reason=decision.reason, since=now
+        )
+
+    def _wish(self, fleet: Fleet, situation: Situation, pair: Pair, now: float) -> Decision | None:
+        """What should happen to the pair if nothing stood in the way; a hold where no path is fit to go to."""
+        paths = fleet.paths_of(pair)
+        if len(paths) < 2:
+            return None
+        intent = self.intent(fleet, pair)
+        trouble = self._trouble(fleet, situation, pair, intent.path, now)
+        if trouble:
+            return self._escape(fleet, pair, paths, intent, trouble, now)
+        reflex = self._reflex(fleet, pair, paths, intent, now)
+        if reflex is not None:
+            return reflex
+        return self._homeward(fleet, pair, paths[0], intent, now)
+
+    def _escape(
+        self, fleet: Fleet, pair: Pair, paths: list[str], intent: Intent, trouble: tuple[str, ...], now: float
+    ) -> Decision:
+        unfit = []
+        for path in paths:
+            if path == intent.path:
+                continue
+            fit, why_not = proven(fleet, pair, path, now, self.settings.proven_within_s)
+            if fit:
+                home = path == paths[0]
+                reason = f"{intent.path} {trouble[0]}; {path} is proven from both ends"
+                return Decision(
+                    kind="failback" if home else "failover",
+                    pair=pair,
+                    path=path,
+                    origin="default" if home else "auto",
+                    reason=reason,
+                    evidence=trouble[1:],
+                )
+            unfit.append(f"{path} is not proven: {why_not}")
+        reason = f"{intent.path} {trouble[0]}, but " + "; ".join(unfit)
+        return Decision(kind="hold", pair=pair, path=intent.path, origin=intent.origin, reason=reason)
+
+    def _trouble(self, fleet: Fleet, situation: Situation, pair: Pair, path: str, now: float) -> tuple[str, ...]:
+        """Why traffic should leave `path`, with evidence; empty when it should not."""
+        down, evidence = self._down(fleet, pair, path, now)
+        if down:
+            return (down, *evidence)
+        since = situation.quorum_lost_since
+        if since is None or now - since < self.settings.quorum_lost_for_s or not situation.members.issuperset(pair):
+            return ()
+        verdict = situation.links.get((pair, path))
+        if verdict is None or verdict.state not in _IMPAIRED:
+            return ()
+        return (
+            f"is {verdict.state} and etcd has no quorum for {now - since:.1f} s",
+            verdict.reason,
+            situation.quorum.reason,
+        )
+
+    def _down(self, fleet: Fleet, pair: Pair, path: str, now: float) -> tuple[str, tuple[str, ...]]:
+        """("is down …", evidence) when one end calls the path down and the other end agrees, by its own word or as the
+        first end hears it over another path; or when the other end has said nothing for `confirm_within_s`."""
+        seen = [(fleet.link(node, peer, path), node, peer) for node, peer in (pair, pair[::-1])]
+        for index, (here, node, _) in enumerate(seen):
+            if here is None or here.link.state is not LinkState.DOWN:
+                continue
+            there, other, _ = seen[1 - index]
+            said = f"{node}: {here.link.reason}"
+            if there is not None and there.link.state is LinkState.DOWN:
+                return "is down at both ends", (said, f"{other}: {there.link.reason}")
+            if here.link.peer_state is LinkState.DOWN:
+                return "is down at both ends", (said, f"{node} hears the same from {other}")
+            last_word = there.at if there is not None else None
+            lasted = here.link.since_s + now - here.at
+            silent = last_word is None or now - last_word > max(
+                self.settings.confirm_within_s, 2.5 * fleet.interval(other)
+            )
+            if silent and lasted >= self.settings.confirm_within_s and here.link.peer_state not in _ALIVE:
+                return f"is down as {node} sees it", (said, f"{other} has not reported lately")
+        return "", ()
+
+    def _reflex(self, fleet: Fleet, pair: Pair, paths: list[str], intent: Intent, now: float) -> Decision | None:
+        """Adopt what an agent did alone, or send it home."""
+        for node, peer in (pair, pair[::-1]):
+            state = fleet.nodes.get(node)
+            path = state.observed.reflex.get(peer) if state is not None and state.observed is not None else None
+            if path is None or path not in paths or path == intent.path:
+                continue
+            fit, why_not = proven(fleet, pair, path, now, self.settings.proven_within_s)
+            home_fit, _ = proven(fleet, pair, intent.path, now, self.settings.proven_within_s)
+            if fit and (self.settings.adopt_reflex or not home_fit):
+                reason = f"{node} moved {peer} to {path} by itself: taken over"
+                return Decision(kind="adopt", pair=pair, path=path, origin="reflex", reason=reason)
+            if home_fit:
+                why = "policy is to revert" if fit else f"{path} is not proven ({why_not})"
+                reason = f"{node} moved {peer} to {path} by itself: sent back to {intent.path}, {why}"
+                return Decision(kind="revert", pair=pair, path=intent.path, origin=intent.origin, reason=reason)
+            reason = f"{node} moved {peer} to {path} by itself, and neither path is proven: {why_not}"
+            return Decision(kind="hold", pair=pair, path=intent.path, origin=intent.origin, reason=reason)
+        return None
+
+    def _homeward(self, fleet: Fleet, pair: Pair, home: str, intent: Intent, now: float) -> Decision | None:
+        """Failback after a hold of a proven first path; a person's switchover stays until a person ends it."""
+        if intent.path == home or intent.origin == "operator":
+            self._home_since.pop(pair, None)
+            return None
+        fit, _ = proven(fleet, pair, home, now, self.settings.proven_within_s)
+        if not fit or not self._healthy(fleet, pair, home, intent.path):
+            self._home_since.pop(pair, None)
+            return None
+        since = self._home_since.setdefault(pair, now)
+        if now - since < self.settings.failback_hold_s:
+            return None
+        reason = f"{home} has been proven from both ends for {now - since:.0f} s"
+        return Decision(kind="failback", pair=pair, path=home, origin="default", reason=reason)
+
+    def _healthy(self, fleet: Fleet, pair: Pair, home: str, current: str) -> bool:
+        """Whether going home is no step down: up at both ends, or degraded no more than where traffic is now."""
+        for node, peer in (pair, pair[::-1]):
+            there, here = fleet.link(node, peer, home), fleet.link(node, peer, current)
+            if there is None:
+                return False
+            if there.link.state is LinkState.UP:
+                continue
+            if here is None or here.link.state is not LinkState.DEGRADED:
+                return False
+        return True
+
+    def _guarded(self, wish: Decision, situation: Situation, now: float) -> Decision:
+        """The wish itself, or a hold or recommendation in its place."""
+        if wish.kind == "hold":
+            return wish
+        while self._moves and now - self._moves[0] > self.settings.moves_window_s:
+            self._moves.popleft()
+        block = ""
+        if situation.controller.state != "connected":
+            block = f"the controller is in doubt about itself ({situation.controller.reason})"
+        elif paused := (situation.paused(wish.pair[0]) or situation.paused(wish.pair[1])):
+            block = f"paused: {paused}"
+        elif len(self._moves) >= self.settings.max_moves:
+            block = f"{len(self._moves)} automatic moves in {self.settings.moves_window_s:.0f} s, the limit: look first"
+        if block:
+            reason = f"would do {wish.kind} to {wish.path} ({wish.reason}), but {block}"
+            return Decision(kind="hold", pair=wish.pair, path=wish.path, origin=wish.origin, reason=reason)
+        if self.settings.mode == "recommend" and wish.kind in ("failover", "failback"):
+            reason = f"recommends {wish.kind} to {wish.path}: {wish.reason}"
+            return Decision(
+                kind="recommend",
+                pair=wish.pair,
+                path=wish.path,
+                origin=wish.origin,
+                reason=reason,
+                evidence=wish.evidence,
+            )
+        return wish
+
+    # --- by a person ---------------------------------------------------------------------------------------------
+
+    def limitation(self, fleet: Fleet, pair: Pair, path: str, now: float) -> str:
+        """Why a person's move of the pair to `path` should not be made, as a sentence; "" when it may."""
+        fit, why_not = proven(fleet, pair, path, now, self.settings.proven_within_s)
+        return "" if fit else f"{path} is not proven between {pair[0]} and {pair[1]}: {why_not}"
+
+
+def _cause(reason: str) -> str:
+    """A hold's reason without its numbers: it is told again when its cause changes, not each time a figure does."""
+    return "".join(" " if letter.isdigit() or letter == "." else letter for letter in reason)

@@ -1,0 +1,287 @@
+"""The link state machine and the prober, in virtual time, over simulated paths."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vagus_agent.config import Config, Mqtt, Path, Peer, Probe
+from vagus_agent.core.link import TRANSITIONS, Change
+from vagus_agent.core.prober import Prober, Send
+from vagus_protocol.messages import LinkState
+from vagus_protocol.probe import MAX_PACKET, Kind, unpack
+
+KEY = b"k" * 32
+UP, DOWN, SUSPECT, DEGRADED, UNKNOWN = (
+    LinkState.UP,
+    LinkState.DOWN,
+    LinkState.SUSPECT,
+    LinkState.DEGRADED,
+    LinkState.UNKNOWN,
+)
+
+
+def config(node: str, peers: tuple[str, ...], **probe: float) -> Config:
+    return Config(
+        fleet="test",
+        node=node,
+        addresses=(),
+        paths=(Path(name="overlay", interface="o"), Path(name="backup", interface="b")),
+        mqtt=Mqtt(brokers=()),
+        keys_file="",
+        peers=tuple(Peer(name=name, addresses=()) for name in peers),
+        probe=msgspec.structs.replace(Probe(), **probe),
+    )
+
+
+@dataclass
+class Network:
+    """Nodes' probers over paths with delay and loss; time jumps from event to event."""
+
+    nodes: tuple[str, ...]
+    seed: int = 0
+    delay: Callable[[str, str, str], float] = lambda sender, to, path: 0.001
+    lost: Callable[[str, str, str], bool] = lambda sender, to, path: False
+    stalled_until: dict[str, float] = field(default_factory=dict)
+    now: float = 1000.0
+    changes: list[tuple[str, Change]] = field(default_factory=list)
+    sent: int = 0
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+        self.probers = {
+            node: Prober(
+                config(node, tuple(n for n in self.nodes if n != node)), KEY, index + 1, self.now, self.random.random()
+            )
+            for index, node in enumerate(self.nodes)
+        }
+        self._queue: list[tuple[float, int, str, str, str, bytes]] = []
+        self._count = 0
+        self.waiting: dict[str, list[tuple[float, str, str, bytes]]] = {node: [] for node in self.nodes}
+
+    def transmit(self, sender: str, sends: list[Send]) -> None:
+        for send in sends:
+            self.sent += 1
+            if self.lost(sender, send.peer, send.path):
+                continue
+            self._count += 1
+            at = self.now + self.delay(sender, send.peer, send.path)
+            heapq.heappush(self._queue, (at, self._count, send.peer, sender, send.path, send.data))
+
+    def turn(self, node: str) -> None:
+        prober = self.probers[node]
+        for at, sender, path, data in self.waiting[node]:
+            self.transmit(node, prober.received(data, sender, path, at, self.now, self.now - at))
+        self.waiting[node].clear()
+        self.transmit(node, prober.poll(self.now))
+        self.changes += [(node, change) for change in prober.changes]
+        prober.changes.clear()
+
+    def run(self, seconds: float) -> None:
+        end = self.now + seconds
+        while True:
+            wake = {
+                node: max(prober.deadline, self.stalled_until.get(node, 0.0)) for node, prober in self.probers.items()
+            }
+            node = min(wake, key=wake.__getitem__)
+            arrival = self._queue[0][0] if self._queue else float("inf")
+            if min(arrival, wake[node]) > end:
+                self.now = end
+                return
+            if arrival <= wake[node]:
+                at, _, to, sender, path, data = heapq.heappop(self._queue)
+                self.now = max(self.now, at)
+                self.waiting[to].append((at, sender, path, data))
+                if self.stalled_until.get(to, 0.0) <= self.now:
+                    self.turn(to)
+            else:
+                self.now = max(self.now, wake[node])
+                self.turn(node)
+
+    def state(self, node: str, peer: str, path: str) -> LinkState:
+        return next(link for link in self.probers[node].links if (link.peer, link.path) == (peer, path)).state
+
+    def downs(self, path: str = "overlay") -> list[tuple[str, Change]]:
+        return [(node, change) for node, change in self.changes if change.new is DOWN and change.link.path == path]
+
+
+def healthy(seed: int = 0, nodes: tuple[str, ...] = ("a", "b")) -> Network:
+    network = Network(nodes, seed)
+    network.run(3)
+    assert all(link.state is UP for prober in network.probers.values() for link in prober.links)
+    network.changes.clear()
+    return network
+
+
+def test_every_link_comes_up_and_idles_at_its_interval() -> None:
+    network = healthy()
+    before = network.sent
+    network.run(100)
+    # 2 nodes × 2 links × 5 probes a second, each with its echo
+    assert network.sent - before == pytest.approx(2 * 2 * 5 * 2 * 100, rel=0.02)
+    assert network.changes == []
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), moment=st.floats(0, 0.2))
+def test_silent_cut_is_found_by_both_ends_within_the_stated_bound(seed: int, moment: float) -> None:
+    network = healthy(seed)
+    network.run(moment)
+    cut = network.now
+    network.lost = lambda sender, to, path: path == "overlay"
+    network.run(1)
+    found = {node: change.at - cut for node, change in network.downs()}
+    assert set(found) == {"a", "b"}
+    # idle/2 + timeout + 4 × burst interval + confirm wait, and the phases need not be perfectly opposed
+    assert max(found.values()) <= 0.1 + 0.02 + 0.048 + 0.08 + 0.03
+    assert abs(found["a"] - found["b"]) < 0.02
+    assert network.state("a", "b", "backup") is UP
+
+
+def test_the_other_path_is_proven_while_the_first_is_silent() -> None:
+    network = healthy()
+    network.lost = lambda sender, to, path: path == "overlay"
+    network.run(1)
+    for node, change in network.downs():
+        backup = next(link for link in network.probers[node].links if link.path == "backup")
+        assert backup.last_reply is not None
+        assert change.link.last_reply is not None
+        assert backup.last_reply > change.link.last_reply
+        assert change.link.peer_state is DOWN
+
+
+def test_a_link_comes_back_only_after_a_run_of_replies() -> None:
+    network = healthy()
+    network.lost = lambda sender, to, path: path == "overlay"
+    network.run(2)
+    network.changes.clear()
+    network.lost = lambda sender, to, path: False
+    healed = network.now
+    network.run(5)
+    ups = [change.at - healed for _, change in network.changes if change.new is UP]
+    assert len(ups) == 2
+    assert all(0.75 <= up <= 1.3 for up in ups)
+
+
+def test_random_loss_is_not_down() -> None:
+    """5 % loss each way on both paths: the two ends never call a link down together."""
+    network = healthy()
+    network.lost = lambda sender, to, path: network.random.random() < 0.05
+    network.run(600)
+    downs = sorted((change.at, change.link.path, node) for node, change in network.downs() + network.downs("backup"))
+    pairs = itertools.pairwise(downs)
+    together = [1 for (t, path, n), (t2, path2, n2) in pairs if path == path2 and n != n2 and t2 - t < 1]
+    assert together == []
+    assert network.state("a", "b", "overlay") in (DEGRADED, SUSPECT)
+
+
+def test_degraded_is_left_after_the_loss_is_gone() -> None:
+    network = healthy()
+    network.lost = lambda sender, to, path: path == "overlay" and network.random.random() < 0.06
+    network.run(120)
+    assert network.state("a", "b", "overlay") in (DEGRADED, SUSPECT)
+    network.lost = lambda sender, to, path: False
+    network.run(70)
+    assert network.state("a", "b", "overlay") is UP
+
+
+def test_one_slow_event_loop_declares_nobody_down() -> None:
+    network = healthy()
+    for _ in range(20):
+        network.stalled_until["a"] = network.now + 0.4
+        network.run(2)
+    assert [change for node, change in network.downs() if node == "a"] == []
+
+
+def test_a_stalled_peer_is_silent_on_every_path_so_neither_is_proof_against_the_other() -> None:
+    network = healthy()
+    network.stalled_until["b"] = network.now + 3
+    network.run(2)
+    assert network.state("a", "b", "overlay") is DOWN
+    assert network.state("a", "b", "backup") is DOWN
+
+
+def test_a_longer_way_is_not_a_dead_one() -> None:
+    """38 ms direct becomes 120 ms by a relay: no end calls it down."""
+    network = Network(("a", "b"), delay=lambda sender, to, path: 0.019)
+    network.run(10)
+    network.delay = lambda sender, to, path: 0.06
+    network.changes.clear()
+    network.run(30)
+    assert network.downs() == []
+    assert network.state("a", "b", "overlay") is UP
+
+
+def test_a_one_way_cut_is_down_at_both_ends() -> None:
+    network = healthy()
+    network.lost = lambda sender, to, path: path == "overlay" and sender == "a"
+    network.run(2)
+    assert {node for node, _ in network.downs()} == {"a", "b"}
+
+
+def test_a_path_that_the_kernel_refuses_is_down_at_once_and_the_peer_is_told() -> None:
+    network = healthy()
+    prober = network.probers["a"]
+    sends = prober.refused("b", "overlay", "interface o is gone", network.now)
+    assert network.state("a", "b", "overlay") is DOWN
+    assert [(send.peer, send.path) for send in sends] == [("b", "backup")]
+    assert prober.changes[-1].reason == "interface o is gone"
+
+
+def test_forged_replayed_and_foreign_packets_change_nothing() -> None:
+    network = healthy()
+    prober = network.probers["a"]
+    before = [(link.state, link.rtt, link.peer_state) for link in prober.links]
+    genuine = network.probers["b"].poll(network.now + 1)[0]
+    forged = genuine.data[:-1] + bytes([genuine.data[-1] ^ 1])
+    for data, source in ((forged, "b"), (genuine.data, None), (genuine.data, "c"), (b"", "b"), (b"x" * 2000, "b")):
+        assert prober.received(data, source, "overlay", network.now, network.now, 0.0) == []
+    assert prober.rejected == 5
+    first = prober.received(genuine.data, "b", genuine.path, network.now, network.now, 0.0)
+    assert len(first) == 1
+    again = prober.received(genuine.data, "b", genuine.path, network.now, network.now, 0.0)
+    assert len(again) == 1  # an echo costs nothing and tells nothing new
+    assert [(link.state, link.rtt, link.peer_state) for link in prober.links] == before
+
+
+@given(st.binary(max_size=MAX_PACKET * 2))
+def test_no_datagram_raises(data: bytes) -> None:
+    prober = Prober(config("a", ("b",)), KEY, 1, 0.0, 0.0)
+    assert prober.received(data, "b", "overlay", 0.0, 0.0, 0.0) == []
+
+
+def test_an_echo_is_never_larger_than_its_probe() -> None:
+    network = healthy()
+    for probe in network.probers["a"].poll(network.now + 1):
+        (echo,) = network.probers["b"].received(probe.data, "a", probe.path, network.now, network.now, 0.0)
+        assert len(echo.data) <= len(probe.data)
+        packet = unpack(echo.data, KEY)
+        assert packet.kind is Kind.ECHO  # type: ignore[union-attr]
+
+
+def test_the_table_leads_out_of_every_state() -> None:
+    for state in LinkState:
+        assert any(old is state for old, _ in TRANSITIONS)
+        assert state is UNKNOWN or state in TRANSITIONS.values()
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 2**32), st.lists(st.tuples(st.floats(0.01, 3), st.floats(0, 1), st.booleans()), max_size=8))
+def test_after_any_trouble_a_healed_network_is_up_again(seed: int, troubles: list[tuple[float, float, bool]]) -> None:
+    network = healthy(seed)
+    for seconds, loss, both in troubles:
+        network.lost = lambda sender, to, path, loss=loss, both=both: (  # type: ignore[misc]
+            (both or path == "overlay") and network.random.random() < loss
+        )
+        network.run(seconds)
+    network.lost = lambda sender, to, path: False
+    network.run(75)
+    assert all(link.state is UP for prober in network.probers.values() for link in prober.links)
