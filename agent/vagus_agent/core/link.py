@@ -74,6 +74,7 @@ class Link:
     """State of one link. Times are monotonic seconds; `changes` collects transitions for the owner."""
 
     __slots__ = (
+        "_alarmed",
         "_before",
         "_buckets",
         "_burst_deadline",
@@ -116,6 +117,7 @@ class Link:
         self.changes = changes
         self._settings = settings
         self._before = UP
+        self._alarmed = False
         self._streak = 0
         self._burst_left = 0
         self._burst_deadline: float | None = None
@@ -150,6 +152,15 @@ class Link:
             # Keep the phase, unless we are late by more than a whole interval.
             self.next_send = max(self.next_send + self.idle_interval, now + self.idle_interval / 2)
         return True
+
+    @property
+    def told(self) -> LinkState:
+        """What the peer is told of this link.
+
+        A suspicion that came from the peer is not told back: it would alarm the peer in turn, and so for ever where a
+        round trip is longer than a burst.
+        """
+        return self._before if self.state is SUSPECT and self._alarmed else self.state
 
     @property
     def in_burst(self) -> bool:
@@ -261,6 +272,7 @@ class Link:
 
     def _suspect(self, signal: Signal, now: float, reason: str) -> None:
         self._before = self.state
+        self._alarmed = signal is Signal.ALARM
         self._apply(signal, now, reason)
         self._start_burst(now)
 

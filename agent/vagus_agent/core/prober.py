@@ -67,6 +67,8 @@ class Prober:
         """`boot`: 64 random bits of this process; `phase` in 0..1 spreads the nodes' idle probes."""
         self.changes: list[Change] = []
         self.links: list[Link] = []
+        # a peer changed its mind about a link since the owner last reset this
+        self.peer_changed = False
         self.rejected = 0
         self._key = key
         self._boot = boot
@@ -218,6 +220,7 @@ class Prober:
             if state in (SUSPECT, DOWN) and known.peer_state not in (SUSPECT, DOWN):
                 known.alarmed(now)
             known.peer_state = state
+            self.peer_changed = True
 
     def _probe(self, link: Link, now: float) -> Send:
         self._seq = (self._seq + 1) & 0xFFFFFFFF
@@ -247,7 +250,7 @@ class Prober:
             hold_us=hold_us,
             lag_ms=min(int(self._lag * 1000), 0xFFFF) if self._lag > _ORDINARY_LAG_S else 0,
             interval_ms=min(round(interval * 1000), 0xFFFF),
-            views=tuple((self._path_hashes[name], link.state) for name, link in entry.links.items())[:views],
+            views=tuple((self._path_hashes[name], link.told) for name, link in entry.links.items())[:views],
         )
         return Send(peer, path, pack(packet, self._key))
 

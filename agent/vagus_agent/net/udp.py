@@ -112,8 +112,9 @@ class ProbeSockets:
         for version, sock in self._sockets.items():
             self._drain(version, sock)
         self._send(self._prober.poll(self._now()))
-        if self._prober.changes:
+        if self._prober.changes or self._prober.peer_changed:
             changes, self._prober.changes[:] = tuple(self._prober.changes), []
+            self._prober.peer_changed = False
             self._on_changes(changes)
         if self._timer is not None:
             self._timer.cancel()
