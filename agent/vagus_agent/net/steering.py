@@ -1,0 +1,392 @@
+"""Brings the kernel to the ladder of the configuration and the overrides asked for, and keeps it there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from vagus_agent.config import Address, Config, Peer
+from vagus_agent.core import ladder
+from vagus_agent.core.ladder import OVERRIDE_METRIC, Route, Rule, Wanted
+from vagus_agent.net.netlink import Kernel, SteeringError
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What stands now.
+
+    `changed`: something was written. `paths`: peer → the path that the kernel's own lookup answers with, or "" when
+    it answers with none of ours. `drift`: what others had changed, found before the repair. `missing`: rungs that
+    cannot stand now, with the reason. `failed`: what is not as wanted in spite of us; "" when all is well.
+    """
+
+    changed: bool = False
+    paths: Mapping[str, str] = field(default_factory=dict)
+    drift: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    failed: str = ""
+
+
+# path → interface index; None while the interface is missing or down
+Interfaces = Mapping[str, int | None]
+
+# Events come in bursts (an interface going down is a dozen): look once, this long after the first.
+_DEBOUNCE_S: Final = 0.05
+# Another writer may change what we have just read: so many rounds, then say so.
+_ROUNDS: Final = 3
+
+
+class Steering:
+    """One writer at a time; no method raises SteeringError except `open` and `clear`."""
+
+    def __init__(self, kernel: Kernel, config: Config, log: logging.Logger) -> None:
+        self._kernel = kernel
+        self._config = config
+        self._log = log
+        self._lock = asyncio.Lock()
+        self._asked = asyncio.Event()
+        self._looked = False
+        self._overrides: dict[str, str] = {}
+        self._interfaces: dict[str, int | None] = {}
+        # Our routes and everybody else's in our table, as far as we know.
+        self._standing: frozenset[Route] = frozenset()
+        self._foreign: frozenset[Route] = frozenset()
+        self._last = Outcome()
+
+    @property
+    def overrides(self) -> Mapping[str, str]:
+        """peer → path, as asked for last."""
+        return dict(self._overrides)
+
+    @property
+    def interfaces(self) -> Interfaces:
+        """As seen last."""
+        return dict(self._interfaces)
+
+    async def open(self) -> None:
+        await self._kernel.open()
+        if 6 not in self._kernel.families and ladder.own_address(self._config, 6):
+            self._log.warning("this host has no IPv6: steering IPv4 only")
+
+    async def close(self) -> None:
+        """Leaves routes and rules as they are."""
+        await self._kernel.close()
+
+    async def reconcile(self, overrides: Mapping[str, str], reason: str) -> Outcome:
+        """Make the kernel what `overrides` (peer → path) asks for, adopting or removing whatever is ours in it."""
+        async with self._lock:
+            self._asked.set()
+            return await self._reconcile(dict(overrides), reason)
+
+    async def override(self, peer: str, path: str, reason: str = "") -> Outcome:
+        """Move one peer to `path` (its first path: back home) at once, from what is known to stand; then verify.
+
+        Where that does not give what was asked for, a full reconcile follows before this returns.
+        """
+        async with self._lock:
+            overrides = {**self._overrides, peer: path}
+            target = next((candidate for candidate in self._config.peers if candidate.name == peer), None)
+            if target is None or not self._looked or not self._config.steering.enabled:
+                self._asked.set()
+                return await self._reconcile(overrides, reason)
+            goal = self._wanted(overrides)
+            prefixes = {str(destination) for destination in ladder.destinations(target)}
+            rungs = [route for route in goal.routes if route.destination in prefixes]
+            add, remove = ladder.diff(rungs, [route for route in self._standing if route.destination in prefixes])
+            changed = bool(add or remove)
+            if remove:
+                # What the traffic falls back on may be gone, unannounced (link down): set it again first.
+                add = sorted(
+                    {route for route in rungs if route.kind == "unicast"} | set(add), key=lambda route: route.metric
+                )
+            failures = await self._set(add)
+            failures |= await self._unset(remove, failures)
+            try:
+                paths, wrong = await self._verify([target], overrides, goal)
+            except SteeringError as error:
+                paths, wrong = {}, [str(error)]
+            if failures or wrong:
+                return await self._reconcile(overrides, reason, changed)
+            self._overrides = overrides
+            if changed:
+                self._log.info("%s → %s%s", peer, paths[peer], f" ({reason})" if reason else "")
+            self._last = Outcome(changed, {**self._last.paths, **paths}, (), goal.missing, self._last.failed)
+            return self._last
+
+    async def clear(self, overrides_only: bool) -> list[str]:
+        """Remove the overrides, or all that is ours; returns what was removed. End `watch` first: it repairs."""
+        async with self._lock:
+            self._overrides = {}
+            return await clear(self._kernel, self._config, overrides_only)
+
+    async def watch(
+        self, on_outcome: Callable[[Outcome], None], on_interfaces: Callable[[Interfaces], None] = lambda _: None
+    ) -> None:
+        """Repair on events and every `recheck_s`, for ever, once `reconcile` has said what is wanted.
+
+        `on_outcome` gets only news: drift, other paths, other failures. `on_interfaces`: at the start and every change.
+        """
+        woken = asyncio.Event()
+        listener = asyncio.create_task(self._listen(woken))
+        told: Interfaces | None = None
+        try:
+            await self._asked.wait()
+            while True:
+                async with self._lock:
+                    before = self._last
+                    outcome = await self._reconcile(self._overrides, "recheck")
+                if told != self._interfaces:
+                    told = self.interfaces
+                    on_interfaces(told)
+                if outcome.drift or _news(outcome) != _news(before):
+                    on_outcome(outcome)
+                try:
+                    async with asyncio.timeout(self._config.steering.recheck_s):
+                        await woken.wait()
+                except TimeoutError:
+                    continue
+                await asyncio.sleep(_DEBOUNCE_S)
+                woken.clear()
+        finally:
+            listener.cancel()
+
+    async def _listen(self, woken: asyncio.Event) -> None:
+        while True:
+            try:
+                async for event in self._kernel.events():
+                    self._log.debug("%s", event)
+                    woken.set()
+            except SteeringError as error:
+                self._log.warning("%s; looking every %g s only", error, self._config.steering.recheck_s)
+            await asyncio.sleep(self._config.steering.recheck_s)
+
+    async def _reconcile(self, overrides: dict[str, str], reason: str, changed: bool = False) -> Outcome:
+        self._overrides, previously = overrides, self._interfaces
+        drift: list[str] = []
+        missing: tuple[str, ...] = ()
+        failures: list[str] = []
+        paths: dict[str, str] = {}
+        try:
+            for attempt in range(_ROUNDS + 1):
+                rules = await self._look(drift if attempt == 0 else None, previously)
+                goal = self._wanted(overrides)
+                missing = goal.missing
+                add, remove = ladder.diff(goal.routes, self._standing)
+                add_rules, remove_rules = self._rule_diff(rules)
+                if not (add or remove or add_rules or remove_rules):
+                    break
+                if attempt == _ROUNDS:
+                    failures.append("somebody else changes our routes as fast as we repair them")
+                    break
+                changed = True
+                failed = await self._set(add)
+                failures += failed.values()
+                failures += await _each(self._kernel.add_rule, add_rules)
+                # Rules before routes: without the rule, nothing meets a ladder that is half removed.
+                failures += await _each(self._kernel.remove_rule, [] if failures else remove_rules)
+                failures += (await self._unset(remove, failed)).values()
+                if failures:
+                    break
+            self._looked = True
+            failures += self._occupied(overrides)
+            paths, wrong = await self._verify(self._config.peers, overrides, goal)
+            failures += wrong
+        except SteeringError as error:
+            failures.append(str(error))
+        outcome = Outcome(changed, paths, tuple(drift), missing, "; ".join(dict.fromkeys(failures)))
+        self._tell(outcome, reason)
+        self._last = outcome
+        return outcome
+
+    async def _look(self, drift: list[str] | None, previously: Interfaces) -> frozenset[Rule]:
+        """Read the kernel; returns the rules. Appends to `drift` what others changed since we last looked."""
+        interfaces = await self._kernel.interfaces()
+        table = await self._kernel.routes()
+        rules = await self._kernel.rules()
+        self._interfaces = {
+            path.name: found.index if (found := interfaces.get(path.interface)) and found.up else None
+            for path in self._config.paths
+        }
+        self._foreign = table.foreign
+        if drift is not None and self._looked:
+            drift += self._drift(table.ours, rules, previously)
+        elif drift is not None:
+            leftovers = table.ours - self._wanted(self._overrides).routes
+            drift += [f"left by an earlier run: {route}" for route in sorted(leftovers, key=str)]
+        self._standing = table.ours
+        return rules
+
+    def _drift(self, ours: frozenset[Route], rules: Iterable[Rule], previously: Interfaces) -> list[str]:
+        """An interface that went or came back took its routes along: that is no drift."""
+        steady = {
+            path.interface
+            for path in self._config.paths
+            if previously.get(path.name) is not None and previously[path.name] == self._interfaces[path.name]
+        }
+        gone: dict[str, list[int]] = {}
+        for route in self._standing - ours:
+            if route.device is None or route.device in steady:
+                gone.setdefault(route.destination, []).append(route.metric)
+        words = [
+            f"routes to {destination} were gone or changed: metric {', '.join(map(str, sorted(metrics)))}"
+            for destination, metrics in sorted(gone.items())
+        ]
+        words += [f"a route of ours that we did not set: {route}" for route in sorted(ours - self._standing, key=str)]
+        lost, strange = self._rule_diff(rules)
+        words += [f"{rule} was gone" for rule in lost]
+        words += [f"a rule of ours that we did not set: {rule}" for rule in strange]
+        return words
+
+    def _wanted(self, overrides: Mapping[str, str]) -> Wanted:
+        """The ladder, without what this kernel cannot hold and without places that another protocol's route holds."""
+        if not self._config.steering.enabled:
+            return Wanted(frozenset())
+        goal = ladder.wanted(self._config, self._interfaces, overrides)
+        taken = {route.key for route in self._foreign}
+        families = self._kernel.families
+        routes = (route for route in goal.routes if route.family in families and route.key not in taken)
+        return Wanted(frozenset(routes), goal.missing)
+
+    def _occupied(self, overrides: Mapping[str, str]) -> list[str]:
+        if not self._config.steering.enabled:
+            return []
+        places = {route.key for route in ladder.wanted(self._config, self._interfaces, overrides).routes}
+        return [
+            f"another protocol's route stands where ours belongs in table {self._config.steering.table}: {route}; "
+            "remove it, or choose another table"
+            for route in sorted(self._foreign, key=str)
+            if route.key in places
+        ]
+
+    def _rule_diff(self, rules: Iterable[Rule]) -> tuple[list[Rule], list[Rule]]:
+        ours = {rule for rule in rules if rule.protocol == self._config.steering.protocol}
+        goal: frozenset[Rule] = frozenset()
+        if self._config.steering.enabled:
+            goal = ladder.wanted_rules(self._config, self._kernel.families)
+        return sorted(goal - ours, key=str), sorted(ours - goal, key=str)
+
+    async def _set(self, routes: Iterable[Route]) -> dict[str, str]:
+        """Returns destination → failure in words."""
+        failures: dict[str, str] = {}
+        for route in routes:
+            try:
+                await self._kernel.replace(route)
+                self._standing = frozenset(r for r in self._standing if r.key != route.key) | {route}
+            except SteeringError as error:
+                failures[route.destination] = str(error)
+        return failures
+
+    async def _unset(self, routes: Iterable[Route], failed: Mapping[str, str]) -> dict[str, str]:
+        """Like `_set`. A destination that failed loses nothing: the replacement may not stand."""
+        failures: dict[str, str] = {}
+        for route in routes:
+            if route.destination in failed:
+                continue
+            try:
+                await self._kernel.remove(route)
+                self._standing -= {route}
+            except SteeringError as error:
+                failures[route.destination] = str(error)
+        return failures
+
+    async def _verify(
+        self, peers: Iterable[Peer], overrides: Mapping[str, str], goal: Wanted
+    ) -> tuple[dict[str, str], list[str]]:
+        """Ask the kernel which way each peer's service addresses go: (peer → path, what is wrong in words)."""
+        paths: dict[str, str] = {}
+        wrong: list[str] = []
+        for peer in peers:
+            answers: set[str] = set()
+            for address in peer.addresses:
+                if address.version in self._kernel.families and ladder.own_address(self._config, address.version):
+                    path, complaints = await self._verify_address(peer, address, overrides.get(peer.name, ""), goal)
+                    answers.add(path)
+                    wrong += complaints
+            paths[peer.name] = answers.pop() if len(answers) == 1 else ""
+        return paths, wrong
+
+    async def _verify_address(self, peer: Peer, address: Address, assigned: str, goal: Wanted) -> tuple[str, list[str]]:
+        settings = self._config.steering
+        found = await self._kernel.lookup(str(address), str(ladder.own_address(self._config, address.version)))
+        path = ladder.path_of(self._config, peer, address.version, found.device, found.gateway)
+        if not settings.enabled:
+            return path, []
+        if found.table != settings.table:
+            path = ""
+        rungs = {
+            route.metric: ladder.path_of(self._config, peer, address.version, route.device, route.gateway)
+            for route in goal.routes
+            if route.kind == "unicast" and route.destination in (f"{address}/32", f"{address}/128")
+        }
+        expected = rungs[min(rungs)] if rungs else ""
+        if path != expected:
+            way = found.error or f"dev {found.device} by table {found.table}"
+            wrong = [f"{peer.name} ({address}) should go by {expected or 'no path'}, but the kernel says: {way}"]
+            if found.table not in (0, settings.table):
+                rules = shadowing(self._config, await self._kernel.rules(), address.version)
+                wrong += [f"perhaps because of {rule}" for rule in rules]
+            return path, wrong
+        paths = self._config.paths_to(peer)
+        if assigned and assigned != paths[0].name and OVERRIDE_METRIC not in rungs:
+            return path, [f"{peer.name} is assigned to {assigned}, which cannot stand; it goes by {path or 'no path'}"]
+        return path, []
+
+    def _tell(self, outcome: Outcome, reason: str) -> None:
+        """Log what is news."""
+        for line in outcome.drift:
+            self._log.warning("repaired: %s", line)
+        for line in outcome.missing:
+            if line not in self._last.missing:
+                self._log.warning("%s", line)
+        if outcome.failed and outcome.failed != self._last.failed:
+            self._log.error("steering: %s", outcome.failed)
+        if outcome.changed or outcome.paths != self._last.paths:
+            paths = ", ".join(f"{peer} → {path or 'none'}" for peer, path in outcome.paths.items())
+            self._log.info("%s: %s", reason, paths)
+
+
+def _news(outcome: Outcome) -> tuple[object, ...]:
+    return outcome.paths, outcome.missing, outcome.failed
+
+
+async def _each(call: Callable[[Rule], Awaitable[None]], rules: Iterable[Rule]) -> list[str]:
+    """Returns failures in words."""
+    failures = []
+    for rule in rules:
+        try:
+            await call(rule)
+        except SteeringError as error:
+            failures.append(str(error))
+    return failures
+
+
+def shadowing(config: Config, rules: Iterable[Rule], family: int) -> list[Rule]:
+    """Other people's rules that are asked before ours, or in its place. Table local, at 0, always is: left out."""
+    return sorted(
+        (
+            rule
+            for rule in rules
+            if rule.family == family
+            and rule.protocol != config.steering.protocol
+            and 0 < rule.priority <= config.steering.priority
+        ),
+        key=lambda rule: rule.priority,
+    )
+
+
+async def clear(kernel: Kernel, config: Config, overrides_only: bool) -> list[str]:
+    """Remove the overrides, or every rule and route of ours; returns what was removed. Needs no state and no daemon."""
+    removed: list[str] = []
+    if not overrides_only:
+        for rule in sorted(await kernel.rules(), key=str):
+            if rule.protocol == config.steering.protocol:
+                await kernel.remove_rule(rule)
+                removed.append(str(rule))
+    for route in ladder.diff((), (await kernel.routes()).ours)[1]:
+        if not overrides_only or route.metric == OVERRIDE_METRIC:
+            await kernel.remove(route)
+            removed.append(str(route))
+    return removed
