@@ -1,0 +1,36 @@
+// The REST API, for the page: errors come back as words.
+
+export class ApiError extends Error {}
+
+async function call(method, path, body) {
+  const headers = { Accept: 'application/json', 'X-Vagus-Request': 'page' };
+  if (body !== undefined) headers['Content-Type'] = 'application/json';
+  let answer;
+  try {
+    answer = await fetch(`/api/v1${path}`, {
+      method,
+      headers,
+      credentials: 'same-origin',
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
+  } catch {
+    throw new ApiError('The controller does not answer. Nothing is known of what became of this request.');
+  }
+  if (answer.status === 401) {
+    location.assign('/login');
+    throw new ApiError('Signed out: sign in again.');
+  }
+  const data = await answer.json().catch(() => null);
+  if (!answer.ok) throw new ApiError(data?.detail || `The controller answered ${answer.status}.`);
+  return data;
+}
+
+export const events = (limit) => call('GET', `/events?limit=${limit}`);
+export const ledger = (limit) => call('GET', `/ledger?limit=${limit}`);
+export const signedIn = () => call('GET', '/quorum').then(() => true, () => false);
+export const switchover = (pair, path, reason, force) =>
+  call('POST', '/switchover', { pair, path, reason, force });
+export const failback = (pair, reason) => call('POST', '/failback', { pair, reason });
+export const pause = (scope, target, reason, seconds) =>
+  call('POST', '/pause', { scope, target, reason, for_s: seconds });
+export const resume = (id) => call('POST', '/resume', { id });
