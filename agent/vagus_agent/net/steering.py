@@ -75,6 +75,21 @@ class Steering:
         """Leaves routes and rules as they are."""
         await self._kernel.close()
 
+    async def standing_overrides(self) -> dict[str, str] | None:
+        """peer → path of the overrides that an earlier run left in the kernel; None when nothing of ours is there."""
+        ours = (await self._kernel.routes()).ours
+        if not ours:
+            return None
+        found: dict[str, str] = {}
+        for peer in self._config.peers:
+            prefixes = {str(destination) for destination in ladder.destinations(peer)}
+            for route in ours:
+                if route.metric == OVERRIDE_METRIC and route.destination in prefixes:
+                    path = ladder.path_of(self._config, peer, route.family, route.device, route.gateway)
+                    if path:
+                        found[peer.name] = path
+        return found
+
     async def reconcile(self, overrides: Mapping[str, str], reason: str) -> Outcome:
         """Make the kernel what `overrides` (peer → path) asks for, adopting or removing whatever is ours in it."""
         async with self._lock:
@@ -108,12 +123,12 @@ class Steering:
                 paths, wrong = await self._verify([target], overrides, goal)
             except SteeringError as error:
                 paths, wrong = {}, [str(error)]
-            if failures or wrong:
+            if failures or wrong or self._last.failed:
                 return await self._reconcile(overrides, reason, changed)
             self._overrides = overrides
             if changed:
                 self._log.info("%s → %s%s", peer, paths[peer], f" ({reason})" if reason else "")
-            self._last = Outcome(changed, {**self._last.paths, **paths}, (), goal.missing, self._last.failed)
+            self._last = Outcome(changed, {**self._last.paths, **paths}, (), goal.missing)
             return self._last
 
     async def clear(self, overrides_only: bool) -> list[str]:
@@ -203,13 +218,10 @@ class Steering:
 
     async def _look(self, drift: list[str] | None, previously: Interfaces) -> frozenset[Rule]:
         """Read the kernel; returns the rules. Appends to `drift` what others changed since we last looked."""
-        interfaces = await self._kernel.interfaces()
+        interfaces = {path.name: await self._kernel.interface(path.interface) for path in self._config.paths}
         table = await self._kernel.routes()
         rules = await self._kernel.rules()
-        self._interfaces = {
-            path.name: found.index if (found := interfaces.get(path.interface)) and found.up else None
-            for path in self._config.paths
-        }
+        self._interfaces = {name: found.index if found and found.up else None for name, found in interfaces.items()}
         self._foreign = table.foreign
         if drift is not None and self._looked:
             drift += self._drift(table.ours, rules, previously)
@@ -337,7 +349,7 @@ class Steering:
     def _tell(self, outcome: Outcome, reason: str) -> None:
         """Log what is news."""
         for line in outcome.drift:
-            self._log.warning("repaired: %s", line)
+            self._log.warning("drift: %s", line)
         for line in outcome.missing:
             if line not in self._last.missing:
                 self._log.warning("%s", line)
