@@ -1,0 +1,484 @@
+"""The running agent: probes, uplink, reflex and steering, wired together.
+
+probes ─► report ─► uplink            links ─► reflex ─┐
+                    uplink ─► desired (fenced) ────────┴► steering ─► observed ─► uplink
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import secrets
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import version
+from time import monotonic
+from typing import Final
+
+from vagus_agent.config import Config
+from vagus_agent.config_file import Keys
+from vagus_agent.core import desired, reflex, report
+from vagus_agent.core.link import Change, Link
+from vagus_agent.core.prober import Prober
+from vagus_agent.net.netlink import Netlink, SteeringError
+from vagus_agent.net.steering import Interfaces, Outcome, Steering
+from vagus_agent.net.udp import ProbeSockets
+from vagus_agent.probes.etcd import EtcdProbe
+from vagus_agent.probes.services import ServiceChecks
+from vagus_agent.probes.system import SystemProbe, boot_id
+from vagus_agent.probes.tailscale import TailscaleProbe
+from vagus_agent.state import State, StateFile
+from vagus_agent.uplink import Session, Uplink
+from vagus_protocol import messages, topics
+from vagus_protocol.codec import Rejected, decode, encode
+from vagus_protocol.messages import (
+    ControllerPresence,
+    Etcd,
+    Event,
+    EventKind,
+    LinkState,
+    Observed,
+    ObservedState,
+    Relay,
+    Report,
+    Service,
+    Tailscale,
+)
+from vagus_protocol.signing import open_sealed
+from vagus_runtime.sdnotify import Notifier
+
+log = logging.getLogger("vagus")
+
+# The same complaint is logged and sent at most this often.
+_COMPLAIN_S: Final = 60.0
+
+
+def run(config: Config, keys: Keys) -> int:
+    """Run until SIGTERM or SIGINT; the exit code."""
+    try:
+        return asyncio.run(Agent(config, keys).run())
+    except (OSError, SteeringError) as error:
+        log.error("%s", error.strerror if isinstance(error, OSError) and error.strerror else error)
+        return 1
+
+
+class Agent:
+    def __init__(self, config: Config, keys: Keys) -> None:
+        self.config = config
+        self.keys = keys
+        self.session = secrets.token_hex(8)
+        self.boot_id = boot_id()
+        self._notifier = Notifier(os.environ)
+        self._state_file = StateFile(config.state_dir)
+        self._accepted = desired.Accepted()
+        # peer → path that we put it on by ourselves
+        self._held: dict[str, str] = {}
+        self._outcome = Outcome()
+        self._refusal: tuple[int, int, str] | None = None
+        self._reasons: dict[str, str] = {}
+        self._relays: dict[tuple[str, str], Relay] = {}
+        self._tailscale: Tailscale | None = None
+        self._announcer = report.Announcer()
+        self._session: Session | None = None
+        self._leaders: dict[str, bool] = {}
+        self._alone_since: float | None = monotonic()
+        self._event_seq = 0
+        self._rejected = 0
+        self._complained: dict[str, float] = {}
+        self._steer = asyncio.Event()
+        self._unsaved = asyncio.Event()
+        self._stop = asyncio.Event()
+
+    async def run(self) -> int:
+        loop = self._loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        now = monotonic()
+        self._prober = Prober(self.config, self.keys.probe, secrets.randbits(64), now, random.random())
+        self._sockets = ProbeSockets(self.config, self._prober, self._on_changes, monotonic)
+        self._system = SystemProbe(self.config.report)
+        self._links: dict[str, list[Link]] = {
+            peer.name: [link for link in self._prober.links if link.peer == peer.name] for peer in self.config.peers
+        }
+        self._uplink = Uplink(
+            self.config.mqtt,
+            fleet=self.config.fleet,
+            node=self.config.node,
+            loop=loop,
+            will=encode(report.last_will(self.config, self.session)),
+            on_desired=self._on_desired,
+            on_controllers=self._on_controllers,
+            on_session=self._on_session,
+        )
+        self._steering = Steering(Netlink(self.config.steering), self.config, log)
+        await self._steering.open()
+        try:
+            await self._take_over()
+            self._sockets.open()
+            return await self._serve()
+        finally:
+            self._sockets.close()
+            await self._steering.close()
+
+    async def _take_over(self) -> None:
+        """Start from what the kernel does now: a restart moves nothing.
+
+        After a reboot the kernel is empty, and the state on disk says what was decided.
+        """
+        state, trouble = self._state_file.load()
+        if trouble:
+            self._tell(EventKind.AGENT, trouble, logging.ERROR)
+        self._accepted = desired.Accepted(state.epoch, state.generation, state.assignments)
+        held = {peer: path for peer, path in state.reflex.items() if self._offers(peer, path)}
+        standing = await self._steering.standing_overrides()
+        if standing is not None:
+            assigned = self._accepted.assignments
+            held = {peer: path for peer, path in standing.items() if assigned.get(peer, self._first_path(peer)) != path}
+        self._held = held
+        self._outcome = await self._steering.reconcile(self._overrides(), "start")
+
+    async def _serve(self) -> int:
+        birth = report.birth(self.config, self.session, self.boot_id, version("vagus"))
+        self._uplink.publish_retained("presence", encode(birth))
+        self._publish_observed()
+        self._uplink.start()
+        etcd = EtcdProbe(self.config.etcd, self._etcd_changed) if self.config.etcd is not None else None
+        if etcd is not None:
+            etcd.start()
+        checks = ServiceChecks(self.config.checks, self.config.addresses, self._service_changed)
+        loops = [
+            self._report_loop(etcd, checks),
+            self._steer_loop(),
+            self._save_loop(),
+            self._steering.watch(self._on_outcome, self._on_interfaces),
+            self._watchdog_loop(),
+            checks.run(),
+        ]
+        if self.config.tailscale is not None:
+            loops.append(self._tailscale_loop(TailscaleProbe(self.config.tailscale, self._other_networks())))
+        tasks = [asyncio.ensure_future(loop) for loop in loops]
+        stopping = asyncio.ensure_future(self._stop.wait())
+        self._notifier.ready()
+        log.info("%s runs: %d peers, paths %s", self.config.node, len(self._links), self._path_names())
+        try:
+            await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            failed = next((task for task in tasks if task.done()), None)
+            if failed is not None and failed.exception() is not None:
+                log.critical(
+                    "a part of the agent failed: it stops, for systemd to start it again", exc_info=failed.exception()
+                )
+            return 1 if failed is not None else 0
+        finally:
+            self._notifier.stopping()
+            for task in (stopping, *tasks):
+                task.cancel()
+            await asyncio.gather(stopping, *tasks, return_exceptions=True)
+            if etcd is not None:
+                etcd.stop()
+            await self._leave()
+
+    async def _leave(self) -> None:
+        overrides = {peer: path for peer, path in self._overrides().items() if path != self._first_path(peer)}
+        if overrides and self.config.on_stop == "clear":
+            with suppress(SteeringError):
+                for line in await self._steering.clear(overrides_only=True):
+                    log.warning('on_stop = "clear": removed %s', line)
+        elif overrides:
+            names = ", ".join(f"{peer} by {path}" for peer, path in overrides.items())
+            log.warning('overrides stay (on_stop = "keep"): %s; vagus-agent routes clear removes them', names)
+        self._state_file.save(self._state())
+        await self._uplink.stop(encode(report.goodbye(self.config, self.session)))
+
+    # --- what comes in -------------------------------------------------------------------------------------------
+
+    def _on_changes(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            if change.new is LinkState.DOWN:
+                self._uplink.path_down(change.link.peer, change.link.path)
+        now = monotonic()
+        for link in dict.fromkeys(change.link for change in changes):
+            if self._announcer.news(link):
+                self._event_seq += 1
+                links = [self._describe(other, now) for other in self._links[link.peer]]
+                self._uplink.publish_event(report.link_event(self.config, self.session, self._event_seq, link, links))
+                log.info("%s to %s: %s (%s)", link.path, link.peer, link.state, link.reason)
+        self._react()
+
+    def _on_desired(self, payload: bytes) -> None:
+        if not payload:
+            return
+        message = open_sealed(payload, self.keys.node, self.config.fleet, self.config.node)
+        if isinstance(message, Rejected):
+            self._refuse(0, 0, message.reason)
+            return
+        verdict = desired.judge(message, self._accepted, self.config)
+        if isinstance(verdict, desired.Refusal):
+            self._refuse(message.epoch, message.generation, verdict.reason)
+            return
+        self._refusal = None
+        if verdict is not self._accepted:
+            self._accepted = verdict
+            self._reasons = {peer: word.reason for peer, word in message.assignments.items()}
+            self._held = reflex.heed(verdict.assignments, self._held, self._links)
+            self._unsaved.set()
+        self._steer.set()
+
+    def _refuse(self, epoch: int, generation: int, reason: str) -> None:
+        if self._complain(EventKind.REFUSED, f"desired refused: {reason}"):
+            self._refusal = (epoch, generation, reason)
+            self._publish_observed()
+
+    def _on_controllers(self, topic: str, payload: bytes) -> None:
+        where = topics.parse(topic)
+        if not isinstance(where, topics.ControllerTopic):
+            return
+        presence = decode(payload, ControllerPresence) if payload else None
+        if isinstance(presence, Rejected):
+            self._complain(EventKind.REFUSED, f"{topic}: {presence.reason}")
+            return
+        self._leaders[where.controller] = presence is not None and presence.online and presence.leader
+        self._company_changed()
+
+    def _on_session(self, session: Session | None, reason: str) -> None:
+        if session is None:
+            self._leaders.clear()
+            log.warning("no broker: %s", reason)
+        elif self._session is None or session.broker != self._session.broker:
+            self._tell(EventKind.UPLINK, f"connected to broker {session.name}")
+        self._session = session
+        self._company_changed()
+
+    def _company_changed(self) -> None:
+        """Note since when nobody leads us."""
+        led = self._session is not None and any(self._leaders.values())
+        if led:
+            self._alone_since = None
+        elif self._alone_since is None:
+            self._alone_since = monotonic()
+        self._react()
+
+    @property
+    def orphaned(self) -> bool:
+        return self._alone_since is not None and monotonic() - self._alone_since >= self.config.orphaned_after_s
+
+    def _react(self) -> None:
+        """Let the reflex look at every peer."""
+        for peer, links in self._links.items():
+            assigned = self._accepted.assignments.get(peer, self._first_path(peer))
+            step = reflex.decide(self.config.reflex, self.orphaned, peer, links, assigned, self._held.get(peer))
+            if step is None:
+                continue
+            if step.path is None:
+                self._held.pop(peer, None)
+            else:
+                self._held[peer] = step.path
+            self._reasons[peer] = f"reflex: {step.reason}"
+            self._tell(EventKind.REFLEX, f"{peer} → {step.path or assigned}: {step.reason}", logging.WARNING, peer)
+            self._unsaved.set()
+            self._steer.set()
+
+    def _on_interfaces(self, interfaces: Interfaces) -> None:
+        self._sockets.interfaces_changed()
+
+    def _on_outcome(self, outcome: Outcome) -> None:
+        for line in outcome.drift:
+            self._tell(EventKind.DRIFT, f"repaired: {line}", logging.WARNING)
+        if outcome.failed and outcome.failed != self._outcome.failed:
+            self._tell(EventKind.STEERING, outcome.failed, logging.ERROR)
+        self._outcome = outcome
+        self._publish_observed()
+
+    def _etcd_changed(self, etcd: Etcd) -> None:
+        """In the etcd probe's thread."""
+        text = (
+            f"etcd: term {etcd.term}, leader {etcd.leader_id or 'none'}" if etcd.answering else f"etcd: {etcd.reason}"
+        )
+        with suppress(RuntimeError):
+            # RuntimeError: the loop has ended; nobody is left to tell.
+            self._loop.call_soon_threadsafe(self._tell, EventKind.ETCD, text)
+
+    def _service_changed(self, name: str, service: Service) -> None:
+        text = f"{name} answers again" if service.ok else f"{name}: {service.reason}"
+        self._tell(EventKind.SERVICE, text, logging.INFO if service.ok else logging.WARNING, service.peer)
+
+    # --- loops ---------------------------------------------------------------------------------------------------
+
+    async def _steer_loop(self) -> None:
+        while True:
+            await self._steer.wait()
+            self._steer.clear()
+            wanted = self._overrides()
+            standing = self._steering.overrides
+            for peer, path in wanted.items():
+                if standing.get(peer, self._first_path(peer)) != path:
+                    self._outcome = await self._steering.override(peer, path, self._reasons.get(peer, ""))
+                    text = f"{peer} goes by {self._outcome.paths.get(peer) or 'none of our paths'}"
+                    self._tell(EventKind.STEERING, f"{text} ({self._reasons.get(peer, '')})", peer=peer)
+            self._publish_observed()
+
+    async def _save_loop(self) -> None:
+        while True:
+            await self._unsaved.wait()
+            self._unsaved.clear()
+            trouble = await asyncio.to_thread(self._state_file.save, self._state())
+            if trouble:
+                self._complain(EventKind.AGENT, trouble)
+
+    async def _report_loop(self, etcd: EtcdProbe | None, checks: ServiceChecks) -> None:
+        seq = 0
+        interval = self.config.report.interval_s
+        due = monotonic()
+        while True:
+            now = monotonic()
+            seq += 1
+            message = Report(
+                v=1,
+                node=self.config.node,
+                session=self.session,
+                seq=seq,
+                boot_id=self.boot_id,
+                interval_s=interval,
+                lag_s=self._prober.take_worst_lag(),
+                system=self._system.read(now),
+                links=tuple(self._describe(link, now) for link in self._prober.links),
+                etcd=etcd.latest(now) if etcd is not None else None,
+                tailscale=self._tailscale,
+                services=checks.latest(),
+                epoch=self._accepted.epoch,
+                generation=self._accepted.generation,
+                dropped_events=self._uplink.dropped_events,
+                broker=self._session.name if self._session is not None else "",
+            )
+            self._uplink.publish_report(encode(message))
+            self._status(now)
+            self._react()
+            due = max(due + interval, now)
+            await asyncio.sleep(due - monotonic())
+
+    async def _tailscale_loop(self, probe: TailscaleProbe) -> None:
+        settings = self.config.tailscale
+        assert settings is not None
+        peers = {peer.name: peer.addresses for peer in self.config.peers}
+        while True:
+            before = self._tailscale
+            self._tailscale, relays = await probe.read(peers)
+            self._relays = {(peer, settings.path): relay for peer, relay in relays.items()}
+            if before is not None and (before.backend_state, before.error) != (
+                self._tailscale.backend_state,
+                self._tailscale.error,
+            ):
+                text = self._tailscale.error or f"backend is {self._tailscale.backend_state}"
+                self._tell(EventKind.TAILSCALE, f"tailscale: {text}", logging.WARNING)
+            await asyncio.sleep(settings.interval_s)
+
+    async def _watchdog_loop(self) -> None:
+        """Proves to systemd that the event loop turns."""
+        while True:
+            self._notifier.watchdog()
+            await asyncio.sleep(self._notifier.watchdog_interval_s or 3600.0)
+
+    def _status(self, now: float) -> None:
+        alive = sum(link.state in (LinkState.UP, LinkState.DEGRADED) for link in self._prober.links)
+        moved = [peer for peer, path in self._overrides().items() if path != self._first_path(peer)]
+        self._notifier.status(
+            f"{alive} of {len(self._prober.links)} links up; "
+            f"broker {self._session.name if self._session is not None else 'none'}"
+            + (f"; on another path: {', '.join(moved)}" if moved else "")
+        )
+        if self._prober.rejected > self._rejected:
+            count = self._prober.rejected - self._rejected
+            if self._complain(
+                EventKind.REFUSED, "datagrams on the probe port that no peer of this fleet sent", f"{count} "
+            ):
+                self._rejected = self._prober.rejected
+
+    # --- what goes out -------------------------------------------------------------------------------------------
+
+    def _describe(self, link: Link, now: float) -> messages.Link:
+        return report.describe(link, now, self._outcome.paths.get(link.peer, ""), self._relays)
+
+    def _publish_observed(self) -> None:
+        refusal = self._refusal
+        state = ObservedState.APPLIED
+        if refusal is not None:
+            state = ObservedState.REFUSED
+        elif self._outcome.failed:
+            state = ObservedState.FAILED
+        self._uplink.publish_retained(
+            "observed",
+            encode(
+                Observed(
+                    v=1,
+                    node=self.config.node,
+                    session=self.session,
+                    epoch=self._accepted.epoch,
+                    generation=self._accepted.generation,
+                    state=state,
+                    paths=dict(self._outcome.paths),
+                    reflex=dict(self._held),
+                    verified="by the kernel's own route lookup",
+                    reason=refusal[2] if refusal is not None else self._outcome.failed,
+                    drift=self._outcome.drift,
+                    refused_epoch=refusal[0] if refusal is not None else 0,
+                    refused_generation=refusal[1] if refusal is not None else 0,
+                )
+            ),
+        )
+
+    def _tell(self, kind: EventKind, text: str, level: int = logging.INFO, peer: str = "") -> None:
+        log.log(level, "%s", text)
+        self._event_seq += 1
+        self._uplink.publish_event(
+            Event(
+                v=1,
+                node=self.config.node,
+                session=self.session,
+                seq=self._event_seq,
+                kind=kind,
+                text=text[:1000],
+                peer=peer,
+            )
+        )
+
+    def _complain(self, kind: EventKind, text: str, prefix: str = "") -> bool:
+        """Tell at most once a minute per text; whether it was told."""
+        now = monotonic()
+        if now - self._complained.get(text, -_COMPLAIN_S) < _COMPLAIN_S:
+            return False
+        self._complained = {told: at for told, at in self._complained.items() if now - at < _COMPLAIN_S}
+        self._complained[text] = now
+        self._tell(kind, prefix + text, logging.WARNING)
+        return True
+
+    # --- small answers -------------------------------------------------------------------------------------------
+
+    def _overrides(self) -> dict[str, str]:
+        """peer → the path that it should go by now."""
+        return {
+            peer: self._held.get(peer) or self._accepted.assignments.get(peer) or self._first_path(peer)
+            for peer in self._links
+        }
+
+    def _first_path(self, peer: str) -> str:
+        return self._links[peer][0].path
+
+    def _offers(self, peer: str, path: str) -> bool:
+        return any(link.path == path for link in self._links.get(peer, ()))
+
+    def _state(self) -> State:
+        return State(
+            epoch=self._accepted.epoch,
+            generation=self._accepted.generation,
+            assignments=dict(self._accepted.assignments),
+            reflex=dict(self._held),
+        )
+
+    def _other_networks(self) -> Mapping[str, object]:
+        assert self.config.tailscale is not None
+        return {path.name: path.networks for path in self.config.paths if path.name != self.config.tailscale.path}
+
+    def _path_names(self) -> str:
+        return ", ".join(path.name for path in self.config.paths)

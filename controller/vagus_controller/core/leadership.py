@@ -1,0 +1,97 @@
+"""Who leads, and under which epoch.
+
+Model. An epoch is a leadership term and the fencing token: agents take a desired only if its (epoch, generation) is
+greater than the last they took. The stores of truth are the retained presences of controllers, the retained desired,
+and what agents say they accepted. A controller leads under an epoch greater than all it has seen; one that sees another
+leader under a greater epoch stands by until that one is gone. Two that collide on one epoch part by their session id.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from vagus_protocol.messages import ControllerPresence
+
+# How long a leader must be gone before a standby takes over: a broker restart is shorter.
+TAKEOVER_S = 5.0
+
+
+class Change(Struct, frozen=True):
+    """`leads` from now on, under `epoch`, and why."""
+
+    leads: bool
+    epoch: int
+    reason: str
+
+
+class Leadership:
+    def __init__(self, name: str, session: str) -> None:
+        self.name = name
+        self.session = session
+        self.leads = False
+        self.epoch = 0
+        self.reason = "starting"
+        self._seen = 0
+        self._others: dict[str, ControllerPresence] = {}
+        self._vacant_since: float | None = None
+
+    def saw_epoch(self, epoch: int) -> None:
+        """An epoch stands in a desired, an observed, a presence or on our own disk."""
+        self._seen = max(self._seen, epoch)
+
+    def saw_presence(self, presence: ControllerPresence) -> Change | None:
+        """Another controller's (or another session's) presence."""
+        if presence.session == self.session:
+            return None
+        self.saw_epoch(presence.epoch)
+        self._others[presence.controller] = presence
+        if not (self.leads and presence.online and presence.leader):
+            return None
+        if (presence.epoch, presence.session) > (self.epoch, self.session):
+            return self._stand_by(
+                f"{presence.controller} leads under epoch {presence.epoch}, this one had {self.epoch}"
+            )
+        return None
+
+    def was_refused(self, refused_epoch: int, accepted_epoch: int) -> Change | None:
+        """An agent refused our desired since it has accepted a newer epoch."""
+        self.saw_epoch(accepted_epoch)
+        if not self.leads or refused_epoch != self.epoch or accepted_epoch <= self.epoch:
+            return None
+        if self._leader() is not None:
+            return self._stand_by(f"agents follow epoch {accepted_epoch}, this one had {self.epoch}")
+        return self._lead(f"agents had accepted epoch {accepted_epoch}, and nobody leads under it")
+
+    def tick(self, now: float, connected: bool) -> Change | None:
+        """Take the lead when nobody has it. Call it only once all retained messages are in."""
+        if self.leads or not connected:
+            self._vacant_since = None
+            return None
+        leader = self._leader()
+        if leader is not None:
+            self._vacant_since = None
+            self.reason = f"{leader.controller} leads under epoch {leader.epoch}"
+            return None
+        if self._vacant_since is None:
+            self._vacant_since = now
+        known = any(name != self.name for name in self._others)
+        if known and now - self._vacant_since < TAKEOVER_S:
+            return None
+        return self._lead("no other controller leads")
+
+    def _leader(self) -> ControllerPresence | None:
+        """Another controller that leads. Our own name in another session is ourselves before a restart, or a twin: a
+        twin sees our greater epoch and stands by."""
+        others = [
+            p for p in self._others.values() if p.online and p.leader and (p.controller != self.name or self.leads)
+        ]
+        return max(others, key=lambda presence: presence.epoch, default=None)
+
+    def _lead(self, reason: str) -> Change:
+        self.leads, self.epoch, self.reason = True, self._seen + 1, reason
+        self._seen = self.epoch
+        return Change(True, self.epoch, reason)
+
+    def _stand_by(self, reason: str) -> Change:
+        self.leads, self.reason, self._vacant_since = False, reason, None
+        return Change(False, self.epoch, reason)

@@ -1,0 +1,214 @@
+"""The fleet as views: what the page, the API and vagusctl show, and the one sentence that says how it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from msgspec import Struct
+
+from vagus_controller.config import Config
+from vagus_controller.core.detect.link import proven
+from vagus_controller.core.failover import Failover, Pair
+from vagus_controller.core.fleet import Fleet
+from vagus_controller.core.moves import Moves
+from vagus_controller.core.verdict import Verdict
+from vagus_controller.views import (
+    FleetView,
+    LinkEnd,
+    NodeView,
+    PairView,
+    PathView,
+    PauseView,
+    QuorumView,
+    Severity,
+    VerdictView,
+)
+
+_RANK: Final = (Severity.OK, Severity.INFO, Severity.UNKNOWN, Severity.WARNING, Severity.CRITICAL)
+
+
+class Sources(Struct, frozen=True, kw_only=True):
+    config: Config
+    fleet: Fleet
+    failover: Failover
+    moves: Moves
+    observer: Verdict
+    nodes: Mapping[str, Verdict]
+    loads: Mapping[str, Verdict]
+    links: Mapping[tuple[Pair, str], Verdict]
+    quorum: QuorumView
+    pauses: tuple[PauseView, ...]
+    epoch: int
+    leads: bool
+    standing: str
+    broker: str
+    version: str
+    started: float
+    now: float
+    at: float
+
+
+def draw(sources: Sources) -> FleetView:
+    text, severity = summary(sources)
+    return FleetView(
+        fleet=sources.config.fleet,
+        controller=sources.config.name,
+        version=sources.version,
+        epoch=sources.epoch,
+        mode=sources.config.failover.mode,
+        summary=text,
+        severity=severity,
+        observer=shown(sources.observer, sources.now),
+        broker=sources.broker,
+        uptime_s=sources.now - sources.started,
+        at=sources.at,
+        nodes=tuple(_node(sources, name) for name in sorted(sources.fleet.nodes)),
+        pairs=tuple(_pair(sources, pair) for pair in sources.fleet.pairs()),
+        quorum=sources.quorum,
+        pauses=sources.pauses,
+    )
+
+
+def shown(verdict: Verdict, now: float) -> VerdictView:
+    return VerdictView(
+        kind=verdict.kind,
+        subject=verdict.subject,
+        state=verdict.state,
+        severity=verdict.severity,
+        reason=verdict.reason,
+        evidence=verdict.evidence,
+        since_s=max(now - verdict.since, 0.0),
+    )
+
+
+def summary(sources: Sources) -> tuple[str, Severity]:
+    """The fleet's health in one sentence, the worst first, and its severity."""
+    if sources.observer.state != "connected":
+        return f"This controller is in doubt about itself: {sources.observer.reason}", sources.observer.severity
+    if not sources.fleet.nodes:
+        return "No node has reported yet", Severity.UNKNOWN
+    parts: list[tuple[Severity, str]] = []
+    quorum = sources.quorum.verdict
+    if quorum.severity in (Severity.WARNING, Severity.CRITICAL):
+        parts.append((quorum.severity, f"etcd quorum is {quorum.state}: {quorum.reason}"))
+    away = [
+        name for name, verdict in sources.nodes.items() if verdict.severity in (Severity.WARNING, Severity.CRITICAL)
+    ]
+    if away:
+        worst = max((sources.nodes[name].severity for name in away), key=_RANK.index)
+        parts.append((worst, f"{_names(away)}: {sources.nodes[away[0]].state}"))
+    impaired = sorted({pair for (pair, _), verdict in sources.links.items() if verdict.state in ("down", "one-way")})
+    moved = [pair for pair in sources.fleet.pairs() if sources.failover.intent(sources.fleet, pair).origin != "default"]
+    stuck = [pair for pair in sources.fleet.pairs() if sources.failover.waiting(pair)]
+    if impaired:
+        covered = all(pair in moved for pair in impaired)
+        text = f"{_pairs(impaired)} {'has' if len(impaired) == 1 else 'have'} a dead path"
+        parts.append((Severity.WARNING, text + (", traffic is on the backup" if covered else "")))
+    elif moved:
+        parts.append(
+            (Severity.INFO, f"{_pairs(moved)} {'is' if len(moved) == 1 else 'are'} on the backup, all paths answer")
+        )
+    if stuck:
+        reason = (sources.failover.waiting(stuck[0]) or ("", ""))[1]
+        parts.append((Severity.CRITICAL, f"{_pairs(stuck)} cannot move: {reason}"))
+    busy = [
+        name for name, verdict in sources.loads.items() if verdict.severity in (Severity.WARNING, Severity.CRITICAL)
+    ]
+    if busy:
+        parts.append((sources.loads[busy[0]].severity, f"{busy[0]}: {sources.loads[busy[0]].reason}"))
+    if not parts:
+        count = len(sources.fleet.nodes)
+        tail = "" if quorum.state == "none" else f", quorum {quorum.state}"
+        return f"All {count} nodes and {len(sources.fleet.pairs())} pairs are well{tail}", Severity.OK
+    parts.sort(key=lambda part: -_RANK.index(part[0]))
+    return "; ".join(text for _, text in parts[:3]), parts[0][0]
+
+
+def _node(sources: Sources, name: str) -> NodeView:
+    state = sources.fleet.nodes[name]
+    presence, report, observed = state.presence, state.report, state.observed
+    unknown = VerdictView(
+        kind="load", subject=name, state="unknown", severity=Severity.UNKNOWN, reason="no report yet", since_s=0.0
+    )
+    load = sources.loads.get(name)
+    liveness = sources.nodes.get(name)
+    return NodeView(
+        name=name,
+        site=state.site,
+        online=presence is not None and presence.online,
+        liveness=shown(liveness, sources.now) if liveness is not None else unknown,
+        load=shown(load, sources.now) if load is not None else unknown,
+        version=presence.version if presence is not None else "",
+        reflex=presence.reflex if presence is not None else "",
+        addresses=presence.addresses if presence is not None else (),
+        paths=tuple(path.name for path in presence.paths) if presence is not None else (),
+        report_age_s=sources.now - state.report_at if report is not None and state.report_at is not None else None,
+        broker=report.broker if report is not None else "",
+        reports_lost=state.reports_lost,
+        epoch=observed.epoch if observed is not None else 0,
+        generation=observed.generation if observed is not None else 0,
+        observed=observed.paths if observed is not None else {},
+        drift=observed.drift if observed is not None else (),
+        report=report,
+    )
+
+
+def _pair(sources: Sources, pair: Pair) -> PairView:
+    failover, fleet = sources.failover, sources.fleet
+    intent = failover.intent(fleet, pair)
+    observed = []
+    for node, peer in (pair, pair[::-1]):
+        state = fleet.nodes.get(node)
+        observed.append(state.observed.paths.get(peer, "") if state is not None and state.observed is not None else "")
+    status, reason = "settled", intent.reason
+    waiting = failover.waiting(pair)
+    if waiting is not None:
+        status, reason = ("recommended" if waiting[0] == "recommend" else "waiting"), waiting[1]
+    elif sources.moves.moving(pair):
+        status = "moving"
+    elif intent.origin == "operator":
+        status = "held"
+    return PairView(
+        name="--".join(pair),
+        nodes=pair,
+        assigned=intent.path,
+        observed=(observed[0], observed[1]),
+        status=status,
+        origin=intent.origin,
+        reason=reason,
+        since_s=max(sources.now - intent.since, 0.0) if intent.since else sources.now - sources.started,
+        paths=tuple(_path(sources, pair, path) for path in fleet.paths_of(pair)),
+    )
+
+
+def _path(sources: Sources, pair: Pair, path: str) -> PathView:
+    fit, why_not = proven(sources.fleet, pair, path, sources.now, sources.config.failover.proven_within_s)
+    verdict = sources.links.get((pair, path))
+    ends = []
+    for node, peer in (pair, pair[::-1]):
+        seen = sources.fleet.link(node, peer, path)
+        ends.append(LinkEnd(node=node, link=seen.link if seen is not None else None))
+    unknown = VerdictView(
+        kind="link",
+        subject=f"{pair[0]}--{pair[1]}/{path}",
+        state="unknown",
+        severity=Severity.UNKNOWN,
+        reason="not looked at yet",
+        since_s=0.0,
+    )
+    return PathView(
+        path=path,
+        verdict=shown(verdict, sources.now) if verdict is not None else unknown,
+        ends=(ends[0], ends[1]),
+        proven=fit,
+        unproven=why_not,
+    )
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _pairs(pairs: list[Pair]) -> str:
+    return _names([f"{a}–{b}" for a, b in pairs])

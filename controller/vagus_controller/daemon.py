@@ -1,0 +1,719 @@
+"""The running controller.
+
+    MQTT ─► fleet ─► detectors ─► failover ─► desired ─► MQTT          ─► ledger, events, page
+
+Everything runs in one event loop. A link event goes from the socket to the two published desireds in one call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import time
+from collections.abc import Iterable
+from importlib.metadata import version
+from time import monotonic
+from typing import Final, NamedTuple
+
+import msgspec
+
+from vagus_controller import views
+from vagus_controller.api.app import create_app, serve
+from vagus_controller.api.auth import load_token
+from vagus_controller.api.stream import ChangeFeed
+from vagus_controller.broker import BrokerSession
+from vagus_controller.config import Config
+from vagus_controller.core import leadership, picture
+from vagus_controller.core.detect.link import Links
+from vagus_controller.core.detect.liveness import Liveness
+from vagus_controller.core.detect.load import LoadDetector
+from vagus_controller.core.detect.quorum import Quorum
+from vagus_controller.core.failover import Decision, Failover, Intent, Pair, Situation
+from vagus_controller.core.fleet import Fleet, Notice
+from vagus_controller.core.moves import Move, Moves
+from vagus_controller.core.verdict import Verdict
+from vagus_controller.store import Store
+from vagus_controller.views import Change, FleetView, LedgerEntry, PauseView, Refused, Severity
+from vagus_protocol import topics
+from vagus_protocol.codec import Rejected, decode, encode
+from vagus_protocol.messages import (
+    Assignment,
+    ControllerPresence,
+    Desired,
+    Event,
+    EventKind,
+    Observed,
+    ObservedState,
+    Presence,
+    Report,
+)
+from vagus_protocol.signing import node_key, open_sealed, seal
+from vagus_runtime.sdnotify import Notifier
+
+log = logging.getLogger("vagus")
+
+_TICK_S: Final = 0.5
+_COMPLAIN_S: Final = 60.0
+_SEVERITY_OF: Final = {
+    EventKind.DRIFT: Severity.WARNING,
+    EventKind.REFLEX: Severity.WARNING,
+    EventKind.REFUSED: Severity.WARNING,
+}
+
+
+class _Pause(msgspec.Struct):
+    id: int
+    scope: str
+    target: str
+    reason: str
+    who: str
+    until: float
+
+
+class _Published(NamedTuple):
+    """The last desired of a node: sealed, and what it says."""
+
+    payload: bytes
+    paths: dict[str, str]
+    term: tuple[int, int]
+
+
+class _Saved(msgspec.Struct):
+    """What a restart must not forget; pauses with the seconds that were left, since wall clocks jump."""
+
+    epoch: int = 0
+    intents: dict[str, Intent] = {}
+    pauses: list[_Pause] = []
+
+
+def run(config: Config, fleet_key: bytes) -> int:
+    """Run until SIGTERM or SIGINT; the exit code."""
+    try:
+        return asyncio.run(Controller(config, fleet_key).run())
+    except OSError as error:
+        log.error("%s", error)
+        return 1
+
+
+class Controller:
+    def __init__(self, config: Config, fleet_key: bytes) -> None:
+        self.config = config
+        self._fleet_key = fleet_key
+        self._keys: dict[str, bytes] = {}
+        self._session_id = secrets.token_hex(8)
+        self._started = monotonic()
+        self._fleet = Fleet(config)
+        self._liveness = Liveness(config)
+        self._links = Links(config)
+        self._quorum = Quorum(config)
+        self._load = LoadDetector(config)
+        self._failover = Failover(config.failover)
+        self._moves = Moves()
+        self._leadership = leadership.Leadership(config.name, self._session_id)
+        self._verdicts: dict[tuple[str, str], Verdict] = {}
+        self._node_verdicts: dict[str, Verdict] = {}
+        self._load_verdicts: dict[str, Verdict] = {}
+        self._link_verdicts: dict[tuple[Pair, str], Verdict] = {}
+        self._pauses: list[_Pause] = []
+        self._pause_seq = 0
+        self._generation = 0
+        self._published: dict[str, _Published] = {}
+        self._settled = False
+        self._complained: dict[str, float] = {}
+        self._change_seq = 0
+        self._store = Store(config.store.url, config.store.keep_days, config.store.keep_rows)
+        self._feed = ChangeFeed()
+        self._notifier = Notifier(os.environ)
+        self._stop = asyncio.Event()
+        now = monotonic()
+        self._observer = self._liveness.controller(self._fleet, now)
+        self._quorum_verdict = self._quorum.evaluate(self._fleet, now)
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        self._store.start()
+        self._restore()
+        token = load_token(self.config.http.token_file)
+        app = create_app(self, self._store, self._feed, token, self._problems)
+        self._broker = BrokerSession(
+            self.config.mqtt,
+            client_id=f"vagus-{self.config.fleet}-{self.config.name}-{self._session_id[:6]}",
+            subscriptions=topics.controller_subscriptions(self.config.fleet),
+            will=(topics.controller(self.config.fleet, self.config.name), encode(self._presence(online=False))),
+            on_message=self._on_message,
+            on_session=self._on_session,
+        )
+        self._broker.start()
+        tasks = [
+            asyncio.ensure_future(serve(app, self.config.http)),
+            asyncio.ensure_future(self._tick_loop()),
+            asyncio.ensure_future(self._settle_loop()),
+        ]
+        stopping = asyncio.ensure_future(self._stop.wait())
+        self._notifier.ready()
+        log.info("%s runs for fleet %s, http://%s:%d", self.config.name, self.config.fleet, *self._listens())
+        try:
+            await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            failed = next((task for task in tasks if task.done()), None)
+            if failed is not None:
+                error = failed.exception()
+                if isinstance(error, OSError):
+                    raise error
+                log.critical("a part of the controller failed; it stops, for systemd to start it again", exc_info=error)
+                return 1
+            return 0
+        finally:
+            self._notifier.stopping()
+            for task in (stopping, *tasks):
+                task.cancel()
+            await asyncio.gather(stopping, *tasks, return_exceptions=True)
+            self._announce(online=False)
+            await self._broker.stop()
+            self._save()
+            self._store.stop()
+
+    def _listens(self) -> tuple[str, int]:
+        return self.config.http.host, self.config.http.port
+
+    # --- what survives -------------------------------------------------------------------------------------------
+
+    def _restore(self) -> None:
+        raw = self._store.load_state("controller")
+        if raw is None:
+            return
+        try:
+            saved = msgspec.json.decode(raw, type=_Saved)
+        except msgspec.MsgspecError as error:
+            log.error("the saved state is damaged (%s): starting from what the broker retains", error)
+            return
+        now = monotonic()
+        self._leadership.saw_epoch(saved.epoch)
+        for name, intent in saved.intents.items():
+            pair = _pair(name)
+            if pair is not None:
+                self._failover.intents[pair] = msgspec.structs.replace(intent, since=now)
+        for pause in saved.pauses:
+            self._pauses.append(msgspec.structs.replace(pause, until=now + pause.until))
+            self._pause_seq = max(self._pause_seq, pause.id)
+
+    def _save(self) -> None:
+        now = monotonic()
+        saved = _Saved(
+            epoch=self._leadership.epoch,
+            intents={"--".join(pair): intent for pair, intent in self._failover.intents.items()},
+            pauses=[msgspec.structs.replace(pause, until=pause.until - now) for pause in self._pauses],
+        )
+        self._store.save_state("controller", msgspec.json.encode(saved))
+
+    # --- the broker ----------------------------------------------------------------------------------------------
+
+    def _on_session(self, connected: bool, reason: str) -> None:
+        now = monotonic()
+        self._notices(self._fleet.on_session(connected, now, reason))
+        if not connected:
+            self._settled = False
+            self._record("controller", "session", self.config.name, f"broker session lost: {reason}", Severity.WARNING)
+        else:
+            self._record(
+                "controller", "session", self.config.name, f"connected to {self._broker.broker}", Severity.INFO
+            )
+            self._announce()
+
+    async def _settle_loop(self) -> None:
+        """After each connect: wait until all retained messages are in, then speak."""
+        while True:
+            await self._broker.barrier()
+            if not self._settled:
+                self._settled = True
+                self._lead_or_wait()
+                if self._leadership.leads:
+                    # The broker may have lost what it retained.
+                    for node, published in self._published.items():
+                        self._send_desired(node, published.payload)
+            await asyncio.sleep(_TICK_S / 5)
+
+    def _lead_or_wait(self) -> None:
+        if not self._leadership.leads:
+            self._follow_fleet()
+        self._apply_leadership(self._leadership.tick(monotonic(), self._settled))
+
+    def _apply_leadership(self, change: leadership.Change | None) -> None:
+        if change is None:
+            return
+        text = f"leads under epoch {change.epoch}" if change.leads else "stands by"
+        self._record(
+            "controller",
+            "leadership",
+            self.config.name,
+            f"{text}: {change.reason}",
+            Severity.INFO if change.leads else Severity.WARNING,
+        )
+        self._save()
+        self._announce()
+        if change.leads:
+            self._generation = 0
+            self._published.clear()
+            for node in self._fleet.nodes:
+                self._publish_desired(node)
+
+    def _follow_fleet(self) -> None:
+        """While another leads, and before we do: intents are what the ends' kernels do."""
+        now = monotonic()
+        for pair in self._fleet.pairs():
+            paths = self._fleet.paths_of(pair)
+            used = {}
+            for node, peer in (pair, pair[::-1]):
+                state = self._fleet.nodes.get(node)
+                if state is not None and state.observed is not None:
+                    used[node] = state.observed.paths.get(peer, "")
+            away = [(node, path) for node, path in used.items() if path in paths[1:]]
+            known = self._failover.intents.get(pair)
+            if away and (known is None or known.path != away[0][1]):
+                node, path = away[0]
+                reason = f"{node} uses {path} already: taken over as it stands"
+                self._failover.intents[pair] = Intent(path=path, origin="auto", reason=reason, since=now)
+            elif known is not None and len(used) == 2 and not away and known.origin != "operator":
+                del self._failover.intents[pair]
+
+    def _on_message(self, topic: str, payload: bytes, retained: bool) -> None:
+        where = topics.parse(topic)
+        if isinstance(where, topics.ControllerTopic):
+            self._on_controller(where, payload)
+        elif where is not None and where.fleet == self.config.fleet and payload:
+            if where.leaf == "report":
+                self._on_report(where.node, payload)
+            elif where.leaf == "event":
+                self._on_event(where.node, payload)
+            elif where.leaf == "observed":
+                self._on_observed(where.node, payload)
+            elif where.leaf == "presence":
+                self._on_presence(where.node, payload)
+            else:
+                self._on_desired(where.node, payload)
+
+    def _on_report(self, node: str, payload: bytes) -> None:
+        report = decode(payload, Report)
+        if isinstance(report, Rejected) or report.node != node:
+            self._reject(node, "report", report)
+            return
+        now = monotonic()
+        notices = self._fleet.on_report(report, now)
+        if notices:
+            self._notices(notices)
+        if node in self._fleet.nodes:
+            self._load_verdicts[node] = self._load.on_report(node, report, now)
+
+    def _on_event(self, node: str, payload: bytes) -> None:
+        event = decode(payload, Event)
+        if isinstance(event, Rejected) or event.node != node:
+            self._reject(node, "event", event)
+            return
+        now = monotonic()
+        notices = self._fleet.on_event(event, now)
+        if event.kind is EventKind.LINK and event.peer:
+            self._decide(now, [(min(node, event.peer), max(node, event.peer))])
+        self._notices(notices)
+        if node in self._fleet.nodes:
+            severity = _SEVERITY_OF.get(event.kind, Severity.INFO)
+            late = f" ({event.age_s:.0f} s ago)" if event.age_s >= 1 else ""
+            self._record(node, event.kind.value, _subject(node, event), event.text + late, severity)
+
+    def _on_observed(self, node: str, payload: bytes) -> None:
+        observed = decode(payload, Observed)
+        if isinstance(observed, Rejected) or observed.node != node:
+            self._reject(node, "observed", observed)
+            return
+        now = monotonic()
+        self._notices(self._fleet.on_observed(observed, now))
+        self._leadership.saw_epoch(observed.epoch)
+        for move, outcome in self._moves.observed(observed, now):
+            self._finish(move, outcome)
+        if observed.state is ObservedState.REFUSED:
+            text = f"{node} refused epoch {observed.refused_epoch}: {observed.reason}"
+            self._complain(node, "refused", text)
+            self._apply_leadership(self._leadership.was_refused(observed.refused_epoch, observed.epoch))
+        if observed.reflex:
+            self._decide(now, [(min(node, peer), max(node, peer)) for peer in observed.reflex])
+
+    def _on_presence(self, node: str, payload: bytes) -> None:
+        presence = decode(payload, Presence)
+        if isinstance(presence, Rejected) or presence.node != node:
+            self._reject(node, "presence", presence)
+            return
+        self._notices(self._fleet.on_presence(presence, monotonic()))
+        if presence.online and self._settled and self._leadership.leads:
+            self._publish_desired(node)
+
+    def _on_desired(self, node: str, payload: bytes) -> None:
+        """Our own, or another controller's: it tells which epochs there are."""
+        desired = open_sealed(payload, self._key(node), self.config.fleet, node)
+        if isinstance(desired, Rejected):
+            self._complain(
+                node, "refused", f"a desired for {node} that no controller of this fleet signed: {desired.reason}"
+            )
+            return
+        self._leadership.saw_epoch(desired.epoch)
+
+    def _on_controller(self, where: topics.ControllerTopic, payload: bytes) -> None:
+        presence = decode(payload, ControllerPresence) if payload else None
+        if presence is None:
+            return
+        if isinstance(presence, Rejected) or presence.controller != where.controller:
+            self._reject(where.controller, "presence", presence)
+            return
+        if presence.controller == self.config.name and presence.session != self._session_id and not presence.online:
+            # The last will of our own earlier session, after our birth.
+            self._announce()
+        self._apply_leadership(self._leadership.saw_presence(presence))
+
+    def _reject(self, who: str, what: str, message: Rejected | object) -> None:
+        why = message.reason if isinstance(message, Rejected) else "it names another sender than its topic"
+        self._complain(who, "refused", f"{what} from {who} was not taken: {why}")
+
+    # --- deciding ------------------------------------------------------------------------------------------------
+
+    async def _tick_loop(self) -> None:
+        due = monotonic()
+        while True:
+            started = monotonic()
+            self._tick(started)
+            self._notifier.watchdog()
+            due = max(due + _TICK_S, monotonic())
+            await asyncio.sleep(due - monotonic())
+
+    def _tick(self, now: float) -> None:
+        self._expire_pauses(now)
+        self._observer = self._liveness.controller(self._fleet, now)
+        self._node_verdicts = self._liveness.evaluate(self._fleet, now)
+        self._link_verdicts = self._links.evaluate(self._fleet, now)
+        self._quorum_verdict = self._quorum.evaluate(self._fleet, now)
+        if self._settled:
+            self._lead_or_wait()
+        self._decide(now, self._fleet.pairs())
+        observed = {name: state.observed for name, state in self._fleet.nodes.items() if state.observed is not None}
+        for move, excuse in self._moves.tick(observed, now):
+            self._store.update_outcome(move.ledger, f"unfinished: {excuse}")
+            self._record("controller", "failover", "--".join(move.pair), f"not finished: {excuse}", Severity.WARNING)
+        self._tell_verdicts()
+        self._publish_picture()
+        self._notifier.status(picture.summary(self._sources(now))[0])
+
+    def _decide(self, now: float, pairs: Iterable[Pair]) -> None:
+        if not (self._settled and self._leadership.leads):
+            return
+        known = [pair for pair in pairs if len(self._fleet.paths_of(pair)) > 1]
+        quorum = self._quorum_verdict
+        situation = Situation(
+            controller=self._observer,
+            quorum=quorum,
+            quorum_lost_since=quorum.since if quorum.state == "lost" else None,
+            members=self._quorum.members(self._fleet),
+            links=self._link_verdicts,
+            paused=self._paused,
+        )
+        decisions = self._failover.evaluate(self._fleet, situation, now, known)
+        self._carry_out(decisions, now, "vagus")
+
+    def _carry_out(self, decisions: list[Decision], now: float, who: str) -> list[LedgerEntry]:
+        """Publish first, write afterwards: the switch is what is urgent."""
+        moves = [decision for decision in decisions if decision.moves]
+        touched = {node for decision in moves for node in decision.pair}
+        force = {node for decision in moves if decision.kind == "revert" for node in decision.pair}
+        terms = {node: self._publish_desired(node, force=node in force) for node in sorted(touched)}
+        entries = []
+        for decision in decisions:
+            pair = "--".join(decision.pair)
+            outcome = "told both ends" if decision.moves else ""
+            entry = self._store.record_ledger(
+                at=time.time(),
+                who=who,
+                action=decision.kind,
+                subject=pair,
+                reason=decision.reason,
+                evidence=decision.evidence,
+                outcome=outcome,
+            )
+            entries.append(entry)
+            log.info("%s %s: %s", decision.kind, pair, decision.reason)
+            self._send_change("ledger", entry)
+            if decision.moves:
+                waits = {node: terms[node] for node in decision.pair if terms[node] is not None}
+                self._moves.start(Move(decision.pair, decision.path, entry.id, now, waits))  # type: ignore[arg-type]
+        if moves:
+            self._save()
+            self._publish_picture()
+        return entries
+
+    def _finish(self, move: Move, outcome: str) -> None:
+        self._store.update_outcome(move.ledger, outcome)
+        self._record("controller", "failover", "--".join(move.pair), f"now by {move.path}: {outcome}", Severity.INFO)
+        self._publish_picture()
+
+    def _publish_desired(self, node: str, *, force: bool = False) -> tuple[int, int] | None:
+        """Tell a node its assignments, unless it has been told the same; the (epoch, generation) it must apply."""
+        state = self._fleet.nodes.get(node)
+        if state is None or state.presence is None or not state.presence.peers:
+            return None
+        assignments = {}
+        for peer in state.presence.peers:
+            intent = self._failover.intent(self._fleet, (min(node, peer.name), max(node, peer.name)))
+            path = intent.path if intent.path in peer.paths else peer.paths[0]
+            assignments[peer.name] = Assignment(path=path, reason=intent.reason)
+        paths = {peer: assignment.path for peer, assignment in assignments.items()}
+        known = self._published.get(node)
+        if known is None or known.paths != paths or force:
+            self._generation += 1
+            term = (self._leadership.epoch, self._generation)
+            desired = Desired(
+                v=1,
+                fleet=self.config.fleet,
+                node=node,
+                controller=self.config.name,
+                epoch=term[0],
+                generation=term[1],
+                assignments=assignments,
+            )
+            known = self._published[node] = _Published(seal(desired, self._key(node)), paths, term)
+            self._send_desired(node, known.payload)
+        return known.term
+
+    def _send_desired(self, node: str, payload: bytes) -> None:
+        self._broker.publish(topics.node(self.config.fleet, node, "desired"), payload, qos=1, retain=True)
+
+    def _presence(self, *, online: bool) -> ControllerPresence:
+        return ControllerPresence(
+            v=1,
+            controller=self.config.name,
+            session=self._session_id,
+            online=online,
+            leader=online and self._leadership.leads,
+            epoch=self._leadership.epoch,
+            version=version("vagus"),
+            mode=self.config.failover.mode,
+        )
+
+    def _announce(self, *, online: bool = True) -> None:
+        topic = topics.controller(self.config.fleet, self.config.name)
+        self._broker.publish(topic, encode(self._presence(online=online)), qos=1, retain=True)
+
+    # --- telling -------------------------------------------------------------------------------------------------
+
+    def _tell_verdicts(self) -> None:
+        """Write down every verdict that changed its state."""
+        current: dict[tuple[str, str], Verdict] = {("controller", self._observer.subject): self._observer}
+        current["quorum", self._quorum_verdict.subject] = self._quorum_verdict
+        for verdicts in (self._node_verdicts.values(), self._load_verdicts.values(), self._link_verdicts.values()):
+            for verdict in verdicts:
+                current[verdict.kind, verdict.subject] = verdict
+        for key, verdict in current.items():
+            before = self._verdicts.get(key)
+            if before is not None and before.state == verdict.state:
+                continue
+            if before is None and verdict.severity in (Severity.OK, Severity.INFO, Severity.UNKNOWN):
+                continue
+            text = f"{verdict.state}: {verdict.reason}"
+            self._record("controller", verdict.kind, verdict.subject, text, verdict.severity)
+        self._verdicts = current
+
+    def _notices(self, notices: Iterable[Notice]) -> None:
+        for notice in notices:
+            self._record("controller", notice.kind, notice.subject, notice.text, notice.severity)
+
+    def _record(self, source: str, kind: str, subject: str, text: str, severity: Severity) -> None:
+        entry = self._store.record_event(
+            at=time.time(), source=source, kind=kind, subject=subject, text=text, severity=severity
+        )
+        self._send_change("event", entry)
+        level = logging.WARNING if severity in (Severity.WARNING, Severity.CRITICAL) else logging.INFO
+        log.log(level, "%s %s: %s", subject, kind, text)
+
+    def _complain(self, who: str, kind: str, text: str) -> None:
+        """Record at most once a minute per sender and kind of trouble."""
+        now = monotonic()
+        key = f"{who} {text[:80]}"
+        if now - self._complained.get(key, -_COMPLAIN_S) >= _COMPLAIN_S:
+            self._complained = {told: at for told, at in self._complained.items() if now - at < _COMPLAIN_S}
+            self._complained[key] = now
+            self._record("controller", kind, who, text, Severity.WARNING)
+
+    def _send_change(self, topic: str, data: FleetView | views.EventEntry | LedgerEntry) -> None:
+        self._change_seq += 1
+        self._feed.publish(Change(self._change_seq, topic, data))  # type: ignore[arg-type]
+
+    def _publish_picture(self) -> None:
+        if self._feed.subscribers:
+            self._send_change("fleet", self.fleet())
+
+    def _problems(self) -> list[str]:
+        """What keeps this controller from doing its work, in words; empty when all is well."""
+        problems = [self._store.problem] if self._store.problem else []
+        if not self._broker.connected:
+            problems.append("no broker session")
+        return problems
+
+    def _sources(self, now: float) -> picture.Sources:
+        return picture.Sources(
+            config=self.config,
+            fleet=self._fleet,
+            failover=self._failover,
+            moves=self._moves,
+            observer=self._observer,
+            nodes=self._node_verdicts,
+            loads=self._load_verdicts,
+            links=self._link_verdicts,
+            quorum=self._quorum.view(self._fleet, self._quorum_verdict, now),
+            pauses=tuple(self._pause_view(pause, now) for pause in self._pauses),
+            epoch=self._leadership.epoch,
+            leads=self._leadership.leads,
+            standing=self._leadership.reason,
+            broker=self._broker.broker,
+            version=version("vagus"),
+            started=self._started,
+            now=now,
+            at=time.time(),
+        )
+
+    # --- views.Operator ------------------------------------------------------------------------------------------
+
+    def fleet(self) -> FleetView:
+        return picture.draw(self._sources(monotonic()))
+
+    def switchover(self, pair: str, path: str, *, who: str, reason: str, force: bool = False) -> LedgerEntry:
+        known = self._known(pair)
+        now = monotonic()
+        self._must_lead()
+        paths = self._fleet.paths_of(known)
+        if path not in paths:
+            raise Refused(f"{path!r} is not a path between {known[0]} and {known[1]}; there are: {', '.join(paths)}")
+        if self._failover.intent(self._fleet, known).path == path:
+            raise Refused(f"{pair} is assigned to {path} already")
+        limitation = self._failover.limitation(self._fleet, known, path, now)
+        if limitation and not force:
+            raise Refused(f"{limitation}. To move it all the same, force it and give a reason")
+        if limitation and not reason:
+            raise Refused("a forced switchover needs a reason: it is kept in the ledger")
+        words = (reason or "asked for") + (f" (forced although {limitation})" if limitation else "")
+        decision = Decision(kind="switchover", pair=known, path=path, origin="operator", reason=words)
+        return self._by_hand(decision, now, who)
+
+    def failback(self, pair: str, *, who: str, reason: str) -> LedgerEntry:
+        known = self._known(pair)
+        now = monotonic()
+        self._must_lead()
+        home = self._fleet.paths_of(known)[0]
+        if self._failover.intent(self._fleet, known).path == home:
+            raise Refused(f"{pair} is on its first path, {home}, already")
+        limitation = self._failover.limitation(self._fleet, known, home, now)
+        if limitation:
+            raise Refused(
+                f"{limitation}. It goes home by itself once {home} is proven, or force a switchover to {home}"
+            )
+        words = reason or "asked for"
+        return self._by_hand(Decision(kind="failback", pair=known, path=home, origin="default", reason=words), now, who)
+
+    def pause(self, scope: str, target: str, *, who: str, reason: str, for_s: float) -> PauseView:
+        sites = {state.site for state in self._fleet.nodes.values()}
+        if scope == "node" and target not in self._fleet.nodes:
+            raise KeyError(target)
+        if scope == "site" and target not in sites:
+            raise KeyError(target)
+        if scope not in ("fleet", "site", "node"):
+            raise Refused(f"{scope!r} is no scope; a pause covers the fleet, a site or a node")
+        if not 0 < for_s <= 30 * 86400:
+            raise Refused("a pause lasts more than 0 s and at most 30 days: nobody remembers a longer one")
+        now = monotonic()
+        self._pause_seq += 1
+        pause = _Pause(self._pause_seq, scope, target if scope != "fleet" else "", reason, who, now + for_s)
+        self._pauses.append(pause)
+        self._save()
+        self._by_person(who, "pause", _covers(pause), f"{reason or 'no reason given'}, for {for_s:.0f} s")
+        return self._pause_view(pause, now)
+
+    def resume(self, pause_id: int, *, who: str) -> None:
+        pause = next((pause for pause in self._pauses if pause.id == pause_id), None)
+        if pause is None:
+            raise KeyError(str(pause_id))
+        self._pauses.remove(pause)
+        self._save()
+        self._by_person(who, "resume", _covers(pause), f"ends the pause of {pause.who} ({pause.reason})")
+
+    def _by_hand(self, decision: Decision, now: float, who: str) -> LedgerEntry:
+        self._failover.record(decision, now)
+        return self._carry_out([decision], now, who)[0]
+
+    def _by_person(self, who: str, action: str, subject: str, reason: str) -> None:
+        entry = self._store.record_ledger(
+            at=time.time(), who=who, action=action, subject=subject, reason=reason, evidence=(), outcome="done"
+        )
+        self._send_change("ledger", entry)
+        self._publish_picture()
+
+    def _must_lead(self) -> None:
+        if not self._leadership.leads:
+            raise Refused(f"this controller does not lead ({self._leadership.reason}): ask the one that does")
+
+    def _known(self, name: str) -> Pair:
+        pair = _pair(name)
+        if pair is None or pair not in self._fleet.pairs():
+            raise KeyError(name)
+        return pair
+
+    # --- pauses --------------------------------------------------------------------------------------------------
+
+    def _paused(self, node: str) -> str:
+        state = self._fleet.nodes.get(node)
+        for pause in self._pauses:
+            covers = {
+                "fleet": True,
+                "node": pause.target == node,
+                "site": state is not None and state.site == pause.target,
+            }
+            if covers[pause.scope]:
+                return f"{_covers(pause)} by {pause.who}: {pause.reason or 'no reason given'}"
+        return ""
+
+    def _expire_pauses(self, now: float) -> None:
+        over = [pause for pause in self._pauses if pause.until <= now]
+        for pause in over:
+            self._pauses.remove(pause)
+            self._by_person("vagus", "resume", _covers(pause), "the pause is over")
+        if over:
+            self._save()
+
+    def _pause_view(self, pause: _Pause, now: float) -> PauseView:
+        return PauseView(
+            id=pause.id,
+            scope=pause.scope,  # type: ignore[arg-type]
+            target=pause.target,
+            reason=pause.reason,
+            who=pause.who,
+            expires_s=max(pause.until - now, 0.0),
+        )
+
+    def _key(self, node: str) -> bytes:
+        key = self._keys.get(node)
+        if key is None:
+            key = self._keys[node] = node_key(self._fleet_key, node)
+        return key
+
+
+def _pair(name: str) -> Pair | None:
+    """The pair of a name "a--b", in either order; None when it is no such name."""
+    a, separator, b = name.partition("--")
+    return (min(a, b), max(a, b)) if separator and a and b and a != b else None
+
+
+def _covers(pause: _Pause) -> str:
+    return "the fleet" if pause.scope == "fleet" else f"{pause.scope} {pause.target}"
+
+
+def _subject(node: str, event: Event) -> str:
+    if not event.peer:
+        return node
+    pair = f"{min(node, event.peer)}--{max(node, event.peer)}"
+    return f"{pair}/{event.path}" if event.path else pair
