@@ -1,0 +1,235 @@
+"""Every pair of nodes over every path, judged from what both ends say.
+
+| one end | the other | verdict |
+| --- | --- | --- |
+| down | down; or silent, or never had a reply | down |
+| down | up, and has said so since | one-way |
+| down | up, but said so before; or suspect | as before, until `confirm_within_s` is over; then down |
+| no reply ever | anything but down | unproven |
+| up or degraded | up, degraded or silent | relayed if an end is relayed, degraded if an end is, else up |
+| silent | silent | unknown |
+
+`suspect` is an end that is still finding out: its last settled word stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from vagus_controller.config import Config
+from vagus_controller.core.fleet import Fleet, LinkSeen, Pair
+from vagus_controller.core.verdict import Verdict, follow, seconds
+from vagus_controller.views import Severity
+from vagus_protocol.messages import Link, LinkState, Relay
+
+_SEVERITY: Final = {
+    "up": Severity.OK,
+    "degraded": Severity.WARNING,
+    "relayed": Severity.WARNING,
+    "one-way": Severity.CRITICAL,
+    "down": Severity.CRITICAL,
+    "unproven": Severity.WARNING,
+    "unknown": Severity.UNKNOWN,
+}
+_ALIVE: Final = (LinkState.UP, LinkState.DEGRADED)
+_RELAYED: Final = {
+    Relay.DERP: "through a DERP relay",
+    Relay.PEER_RELAY: "through a peer relay",
+    Relay.RIDING_BACKUP: "riding the backup network, so it is not independent of it",
+}
+# A slow (metered) path is proven by a reply as old as this many of its idle probes.
+_METERED_PROBES: Final = 2.5
+
+Key = tuple[Pair, str]
+
+
+class _Memory:
+    """What one (pair, path) was: its verdict, both ends' last settled states, since when the ends disagree."""
+
+    __slots__ = ("disagree_since", "settled", "verdict")
+
+    def __init__(self) -> None:
+        self.verdict: Verdict | None = None
+        self.settled: list[LinkState | None] = [None, None]
+        self.disagree_since: float | None = None
+
+
+class Links:
+    def __init__(self, config: Config) -> None:
+        self._confirm_within_s = config.failover.confirm_within_s
+        self._memory: dict[Key, _Memory] = {}
+
+    def evaluate(self, fleet: Fleet, now: float, pair: Pair | None = None) -> dict[Key, Verdict]:
+        """(pair, path) → verdict, for one pair or all. All of them also forgets pairs that are gone."""
+        found: dict[Key, Verdict] = {}
+        pairs: Iterable[Pair] = fleet.pairs() if pair is None else (pair,)
+        for each in pairs:
+            for path in fleet.paths_of(each):
+                key = (each, path)
+                memory = self._memory.get(key)
+                if memory is None:
+                    memory = self._memory[key] = _Memory()
+                found[key] = memory.verdict = self._judge(fleet, each, path, memory, now)
+        if pair is None and len(self._memory) > len(found):
+            self._memory = {key: self._memory[key] for key in found}
+        return found
+
+    def _judge(self, fleet: Fleet, pair: Pair, path: str, memory: _Memory, now: float) -> Verdict:
+        a, b = pair
+        ends = (fleet.believed(a, b, path, now), fleet.believed(b, a, path, now))
+        states = (_settle(ends[0], memory, 0), _settle(ends[1], memory, 1))
+        down = (states[0] is LinkState.DOWN, states[1] is LinkState.DOWN)
+        if down[0] != down[1]:
+            state, reason = self._disagreement(pair, ends, 0 if down[0] else 1, states, memory, now)
+        else:
+            memory.disagree_since = None
+            state, reason = _agreement(pair, ends, states, now)
+        evidence = () if state == "up" else tuple(_tell(node, seen, now) for node, seen in zip(pair, ends, strict=True))
+        subject = f"{a}--{b}/{path}" if memory.verdict is None else memory.verdict.subject
+        return follow(memory.verdict, "link", subject, state, _SEVERITY[state], reason, evidence, now)
+
+    def _disagreement(
+        self,
+        pair: Pair,
+        ends: tuple[LinkSeen | None, LinkSeen | None],
+        index: int,
+        states: tuple[LinkState | None, LinkState | None],
+        memory: _Memory,
+        now: float,
+    ) -> tuple[str, str]:
+        """End `index` says down and the other does not."""
+        here, there = ends[index], ends[1 - index]
+        node, other = pair[index], pair[1 - index]
+        assert here is not None
+        began = here.at - here.link.since_s
+        seen = _says_down(node, here, now)
+        if states[1 - index] not in _ALIVE or there is None:
+            memory.disagree_since = None
+            return "down", f"{seen}; {other} {'is silent' if there is None else 'never had a reply'}"
+        if here.link.peer_state is LinkState.DOWN and there.at <= here.at:
+            memory.disagree_since = None
+            return "down", f"{seen}; {other} agrees, as {node} hears from it"
+        if memory.disagree_since is None:
+            memory.disagree_since = now
+        if now - memory.disagree_since < self._confirm_within_s:
+            # Not yet known to be more than the moment between two ends' words: the verdict stays.
+            before = "unknown" if memory.verdict is None else memory.verdict.state
+            return before, f"{seen}; waiting for {other}'s word"
+        if there.link.state in _ALIVE and there.at > began + self._confirm_within_s:
+            return "one-way", (
+                f"{seen}, {other} sees it {there.link.state.value}: {node}'s probes or their replies get lost, "
+                f"{other}'s do not; look for a filter on one side"
+            )
+        return "down", f"{seen}; no word from {other} since"
+
+
+def proven(fleet: Fleet, pair: Pair, path: str, now: float, within_s: float) -> tuple[bool, str]:
+    """Whether both ends had a reply over `path` within `within_s` and call it up or degraded; else (False, why not)."""
+    missing = [
+        why for node, peer in (pair, pair[::-1]) if (why := _unproven_end(fleet, node, peer, path, now, within_s))
+    ]
+    return (not missing, "; ".join(missing))
+
+
+def _unproven_end(fleet: Fleet, node: str, peer: str, path: str, now: float, within_s: float) -> str:
+    """What is missing at `node`, "" when nothing is."""
+    state = fleet.nodes.get(node)
+    if state is None or state.first_seen is None:
+        return f"{node} was never heard"
+    if state.said_goodbye:
+        return f"{node} is offline"
+    seen = state.link(peer, path)
+    if seen is None:
+        return f"{node} has not told of {peer} over {path}"
+    if fleet.believed(node, peer, path, now) is None:
+        return f"{node} is silent for {seconds(now - seen.at)}"
+    if seen.link.state is LinkState.UNKNOWN or seen.link.proven_s is None:
+        return f"{node} never had a reply from {peer} over {path}"
+    if seen.link.state not in _ALIVE:
+        return f"{node} sees {path} {seen.link.state.value}" + (f" ({seen.link.reason})" if seen.link.reason else "")
+    offer = state.path_offer(path)
+    if offer is not None and offer.metered:
+        within_s = max(within_s, _METERED_PROBES * offer.idle_interval_s)
+    age = seen.link.proven_s + (now - seen.at)
+    if age >= within_s:
+        return f"{node} had its last reply over {path} {seconds(age)} ago, wanted within {seconds(within_s)}"
+    return ""
+
+
+def _settle(seen: LinkSeen | None, memory: _Memory, index: int) -> LinkState | None:
+    """The end's state, with `suspect` replaced by what it was before; None while silent."""
+    if seen is None:
+        memory.settled[index] = None
+        return None
+    if seen.link.state is LinkState.SUSPECT:
+        # A suspect link had replies before: suspicion starts from up or degraded.
+        return memory.settled[index] or LinkState.UP
+    memory.settled[index] = seen.link.state
+    return seen.link.state
+
+
+def _agreement(
+    pair: Pair,
+    ends: tuple[LinkSeen | None, LinkSeen | None],
+    states: tuple[LinkState | None, LinkState | None],
+    now: float,
+) -> tuple[str, str]:
+    """Both ends say down, or none does."""
+    if states[0] is LinkState.DOWN:
+        assert ends[0] is not None
+        assert ends[1] is not None
+        # The end that has known it longer tells it.
+        first = 0 if ends[0].at - ends[0].link.since_s <= ends[1].at - ends[1].link.since_s else 1
+        told = ends[first]
+        assert told is not None
+        return "down", f"{_says_down(pair[first], told, now)}; {pair[1 - first]} agrees"
+    silent = [node for node, state in zip(pair, states, strict=True) if state is None]
+    if len(silent) == 2:
+        return "unknown", "neither end tells"
+    without = [node for node, state in zip(pair, states, strict=True) if state is LinkState.UNKNOWN]
+    if without:
+        return "unproven", f"{' and '.join(without)} never had a reply over it"
+    tail = f"; {silent[0]} is silent" if silent else ""
+    relayed = [
+        f"{node} reaches {peer} {_RELAYED[seen.link.relay]}"
+        for (node, peer), seen in zip((pair, pair[::-1]), ends, strict=True)
+        if seen is not None and seen.link.relay in _RELAYED
+    ]
+    worse = [
+        f"{node} sees it degraded{_because(seen.link)}"
+        for node, seen, state in zip(pair, ends, states, strict=True)
+        if seen is not None and state is LinkState.DEGRADED
+    ]
+    if relayed or worse:
+        return "relayed" if relayed else "degraded", "; ".join(relayed + worse) + tail
+    if silent:
+        return "up", f"{pair[0] if silent[0] == pair[1] else pair[1]} sees it up{tail}"
+    return "up", "both ends see it up"
+
+
+def _says_down(node: str, seen: LinkSeen, now: float) -> str:
+    return f"{node} sees it down for {seconds(seen.link.since_s + now - seen.at)}{_because(seen.link)}"
+
+
+def _because(link: Link) -> str:
+    return f": {link.reason}" if link.reason else ""
+
+
+def _tell(node: str, seen: LinkSeen | None, now: float) -> str:
+    """One end's own words, as evidence."""
+    if seen is None:
+        return f"{node}: silent, or has not told"
+    link = seen.link
+    words = [f"{node}: {link.state.value} for {seconds(link.since_s + now - seen.at)}"]
+    if link.reason:
+        words.append(link.reason)
+    if link.relay is not None:
+        words.append(link.relay.value)
+    if link.rtt_s is not None:
+        words.append(f"round trip {link.rtt_s * 1000:.0f} ms")
+    if link.loss_60s is not None:
+        words.append(f"{link.loss_60s:.0%} lost in 60 s")
+    if link.proven_s is not None:
+        words.append(f"last reply {seconds(link.proven_s + now - seen.at)} ago")
+    return ", ".join(words)

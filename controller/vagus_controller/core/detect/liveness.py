@@ -1,0 +1,217 @@
+"""Which nodes live, and whether the controller is fit to say so.
+
+| a node's state | its reports | its peers |
+| --- | --- | --- |
+| fresh, late | in time; overdue by a little | not asked |
+| offline | ended by a clean goodbye | not asked |
+| cut off | silent | one still gets its probes answered |
+| node down | silent | all that probe it say down, on every path |
+| unknown | silent | none can tell, or the controller is in doubt about itself |
+
+The observer is doubted first: with its broker session gone, just back, or much of the fleet silent at one moment, the
+likelier cause is its own uplink, and no node is declared down.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from vagus_controller.config import Config
+from vagus_controller.core.fleet import DEFAULT_INTERVAL_S, Fleet, NodeState
+from vagus_controller.core.verdict import Verdict, follow, seconds, some
+from vagus_controller.views import Severity
+from vagus_protocol.messages import LinkState
+
+# A silent node counts as alive when a peer had its reply within this, and two idle probes of a slow (metered) path.
+_REACHED_WITHIN_S: Final = 5.0
+# Silences that began within so many report intervals of each other began at once.
+_AT_ONCE_INTERVALS: Final = 2.0
+
+_SEVERITY: Final = {
+    "fresh": Severity.OK,
+    "late": Severity.INFO,
+    "offline": Severity.INFO,
+    "cut off": Severity.WARNING,
+    "node down": Severity.CRITICAL,
+    "unknown": Severity.UNKNOWN,
+}
+_IN_DOUBT: Final = ("blind", "settling")
+
+
+def witnesses(fleet: Fleet, node: str, now: float) -> tuple[bool | None, list[str]]:
+    """Whether `node`'s fresh peers reach it (None: they cannot tell), and what each says."""
+    reached = False
+    unreached = False
+    contradicted = False
+    said: list[str] = []
+    for name in fleet.watchers(node):
+        witness = fleet.nodes.get(name)
+        if witness is None or not _is_fresh(fleet, witness, now):
+            continue
+        words = []
+        alive = dead = False
+        for link, at in witness.links_to(node):
+            words.append(f"{link.path} {link.state.value}")
+            if link.state in (LinkState.UP, LinkState.DEGRADED):
+                alive = True
+                age = None if link.proven_s is None else link.proven_s + (now - at)
+                offer = witness.path_offer(link.path)
+                within = _REACHED_WITHIN_S + (2 * offer.idle_interval_s if offer is not None else 0.0)
+                if age is not None and age <= within:
+                    reached = True
+                    words[-1] += f", answered {seconds(age)} ago"
+            elif link.state in (LinkState.DOWN, LinkState.SUSPECT):
+                dead = True
+        if not words:
+            continue
+        said.append(f"{name}: {'; '.join(words)}")
+        contradicted = contradicted or alive
+        unreached = unreached or (dead and not alive)
+    if reached:
+        return True, said
+    if contradicted or not unreached:
+        return None, said
+    return False, said
+
+
+def _is_fresh(fleet: Fleet, state: NodeState, now: float) -> bool:
+    return state.report_at is not None and now - state.report_at <= fleet.late_after(state) and not state.said_goodbye
+
+
+class Liveness:
+    def __init__(self, config: Config) -> None:
+        self._controller_name = config.name
+        self._blind_share = config.liveness.blind_share
+        self._verdicts: dict[str, Verdict] = {}
+        self._controller: Verdict | None = None
+        self._controller_at: float | None = None
+
+    # --- nodes ---------------------------------------------------------------------------------------------------
+
+    def evaluate(self, fleet: Fleet, now: float) -> dict[str, Verdict]:
+        """node → verdict, for every node of the fleet; O(1) for a fresh one."""
+        doubt = self.controller(fleet, now)
+        before = self._verdicts
+        self._verdicts = {
+            name: self._judge(fleet, state, before.get(name), doubt, now) for name, state in fleet.nodes.items()
+        }
+        return self._verdicts
+
+    def _judge(self, fleet: Fleet, state: NodeState, previous: Verdict | None, doubt: Verdict, now: float) -> Verdict:
+        name = state.name
+        found, reason, evidence = "fresh", "reports in time", some([])
+        if _is_fresh(fleet, state, now):
+            if previous is not None and previous.state == "fresh":
+                return previous
+        else:
+            found, reason, evidence = _overdue(fleet, state, doubt, now)
+        return follow(previous, "liveness", name, found, _SEVERITY[found], reason, evidence, now)
+
+    # --- the observer --------------------------------------------------------------------------------------------
+
+    def controller(self, fleet: Fleet, now: float) -> Verdict:
+        """connected, settling (just connected: too early to miss anyone) or blind."""
+        if self._controller is None or self._controller_at != now:
+            state, severity, reason, evidence = self._observe(fleet, now)
+            self._controller = follow(
+                self._controller, "controller", self._controller_name, state, severity, reason, evidence, now
+            )
+            self._controller_at = now
+        return self._controller
+
+    def _observe(self, fleet: Fleet, now: float) -> tuple[str, Severity, str, tuple[str, ...]]:
+        if fleet.session_at is None:
+            return "blind", Severity.CRITICAL, "not connected to a broker yet", ()
+        lasted = now - fleet.session_at
+        if not fleet.connected:
+            reason = f"no broker session for {seconds(lasted)}: {fleet.session_reason}"
+            return "blind", Severity.CRITICAL, reason, ()
+        online = [
+            state
+            for state in fleet.nodes.values()
+            if state.first_seen is not None
+            and not state.said_goodbye
+            # A last will from before our time is no node that we lost.
+            and not (state.lost_connection and state.report_at is None)
+        ]
+        settle = max((state.interval_s for state in online), default=DEFAULT_INTERVAL_S)
+        if lasted < settle:
+            return (
+                "settling",
+                Severity.INFO,
+                f"connected {seconds(lasted)} ago; the nodes' reports are on their way",
+                (),
+            )
+        hushed = self._silent_at_once(fleet, online, now)
+        if hushed:
+            names, of = hushed
+            reason = f"{len(names)} of {of} nodes fell silent at once: more likely our own uplink than all of them"
+            return "blind", Severity.CRITICAL, reason, some([f"silent: {name}" for name in names])
+        return "connected", Severity.OK, "connected to the broker, and the fleet is heard", ()
+
+    def _silent_at_once(self, fleet: Fleet, online: list[NodeState], now: float) -> tuple[list[str], int] | None:
+        """The largest group of nodes whose silence began within one window, and of how many, when it is too large."""
+        silent = []
+        for state in online:
+            if now - _waited_since(fleet, state) > fleet.silent_after(state):
+                silent.append((_heard(state), state.name, state.interval_s))
+        if len(silent) < 2:
+            return None
+        silent.sort()
+        window = _AT_ONCE_INTERVALS * max(interval for _, _, interval in silent)
+        talking = len(online) - len(silent)
+        first = 0
+        best: tuple[int, int] | None = None
+        for last, (heard, _, _) in enumerate(silent):
+            while heard - silent[first][0] > window:
+                first += 1
+            # Those that were silent long before are no part of what fell silent at this moment.
+            count, of = last - first + 1, talking + len(silent) - first
+            if count >= 2 and count >= self._blind_share * of and (best is None or count > best[1] - best[0]):
+                best = (first, last + 1)
+        if best is None:
+            return None
+        names = sorted(name for _, name, _ in silent[best[0] : best[1]])
+        return names, talking + len(silent) - best[0]
+
+
+def _waited_since(fleet: Fleet, state: NodeState) -> float:
+    """From when the node's next report is due: when it was heard, or we connected."""
+    return max(_heard(state), fleet.session_at or 0.0)
+
+
+def _heard(state: NodeState) -> float:
+    """When the node last reported; before its first report, when we first heard of it."""
+    return (state.report_at if state.report_at is not None else state.presence_at) or 0.0
+
+
+def _overdue(fleet: Fleet, state: NodeState, doubt: Verdict, now: float) -> tuple[str, str, tuple[str, ...]]:
+    """(state, reason, evidence) of a node that is not fresh."""
+    if state.said_goodbye:
+        assert state.presence is not None
+        return "offline", f"its agent said goodbye: {state.presence.reason or 'stopped'}", ()
+    every = f"expected every {seconds(state.interval_s)}"
+    if state.report_at is None:
+        last = "has not reported"
+    else:
+        last = f"last report {seconds(now - state.report_at)} ago, {every}"
+    # A last will makes late silent at once; alone it proves nothing.
+    patience = fleet.late_after(state) if state.lost_connection else fleet.silent_after(state)
+    waited = now - _waited_since(fleet, state)
+    if doubt.state not in _IN_DOUBT and waited <= patience:
+        if state.report_at is not None and waited == now - state.report_at:
+            return "late", last, ()
+        return "unknown", f"{last}; none since the controller connected", ()
+    if doubt.state in _IN_DOUBT:
+        if state.report_at is not None and now - state.report_at <= patience:
+            return "late", last, ()
+        return "unknown", f"{last}; but the controller is {doubt.state}: {doubt.reason}", ()
+    if state.lost_connection:
+        last += "; the broker lost its connection"
+    reached, said = witnesses(fleet, state.name, now)
+    if reached:
+        return "cut off", f"silent, but its peers still reach it: {last}", some(said)
+    if reached is None:
+        who = "its peers' words do not agree" if said else "no fresh peer probes it"
+        return "unknown", f"silent, and {who}: {last}", some(said)
+    return "node down", f"silent, and no peer reaches it on any path: {last}", some(said)

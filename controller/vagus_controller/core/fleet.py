@@ -1,0 +1,476 @@
+"""What every node said, and when we heard it.
+
+Two rules decide what is believed. Within one session (one life of an agent process) the higher sequence number wins. Of
+two sessions the one that was seen later wins, and an older one is taken again only when the newer has gone silent: so a
+late report never undoes a newer one, and two machines with one name are found by their sessions' taking turns.
+
+`on_report` is the hot path (thousands a second): it keeps the decoded report as it is and indexes links when asked.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, NamedTuple
+
+from msgspec.structs import replace
+
+from vagus_controller.config import Config
+from vagus_controller.views import Severity
+from vagus_protocol.messages import Event, EventKind, Link, Observed, PathOffer, Presence, Report
+
+NoticeKind = Literal["joined", "offline", "restart", "reboot", "gap", "dropped", "duplicate", "refused", "session"]
+Pair = tuple[str, str]
+
+# The reason in an agent's last will (see messages.Presence); any other offline is a goodbye.
+LAST_WILL: Final = "connection lost"
+# Until a node reports its own interval: the agent's default.
+DEFAULT_INTERVAL_S: Final = 2.0
+# A node's word on its interval is believed within these: 0 would make it always silent, 1e9 never.
+_INTERVAL_BOUNDS_S: Final = (0.2, 300.0)
+# Reports of a replaced session before it counts as a second machine: one or two may have been on their way.
+_RIVAL_REPORTS: Final = 3
+# The same notice about the same node is not repeated sooner.
+_REPEAT_S: Final = 60.0
+_OLD_SESSIONS: Final = 8
+# Before a session's first report; its successor is no sequence number.
+_NO_SEQ: Final = -2
+_MAX_NOTED: Final = 4096
+# Retained births arrive at once after connecting and are no news.
+_RETAINED_S: Final = 5.0
+
+
+class Notice(NamedTuple):
+    """Something worth a line in the history."""
+
+    kind: NoticeKind
+    subject: str
+    text: str
+    severity: Severity
+
+
+class LinkSeen(NamedTuple):
+    """One end's view of one path, and the monotonic time at which it was so."""
+
+    link: Link
+    at: float
+
+
+class NodeState:
+    """What one node said. Times are monotonic seconds of hearing it; None: never."""
+
+    __slots__ = (
+        "_events",
+        "_index",
+        "_old_sessions",
+        "_rival_reports",
+        "boot_id",
+        "dropped_events",
+        "first_seen",
+        "known_peers",
+        "lost_reports",
+        "name",
+        "observed",
+        "observed_at",
+        "presence",
+        "presence_at",
+        "report",
+        "report_at",
+        "seq",
+        "session",
+    )
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.presence: Presence | None = None
+        self.presence_at: float | None = None
+        self.report: Report | None = None
+        self.report_at: float | None = None
+        self.observed: Observed | None = None
+        self.observed_at: float | None = None
+        # None: configured, never heard
+        self.first_seen: float | None = None
+        self.session = ""
+        self.boot_id = ""
+        # of the newest report of `session`
+        self.seq = _NO_SEQ
+        self.lost_reports = 0
+        self.dropped_events = 0
+        # peer → paths, as reports name them, in their order
+        self.known_peers: dict[str, tuple[str, ...]] = {}
+        # sessions that were replaced → the last report's seq
+        self._old_sessions: dict[str, int] = {}
+        self._rival_reports = 0
+        # (peer, path) → link, of `report`; built when asked for
+        self._index: dict[tuple[str, str], Link] | None = None
+        # peer → (event seq, when it was so, its links): fresher than the report
+        self._events: dict[str, tuple[int, float, tuple[Link, ...]]] = {}
+
+    @property
+    def site(self) -> str:
+        return self.presence.site if self.presence is not None else ""
+
+    @property
+    def interval_s(self) -> float:
+        """The node's report interval."""
+        if self.report is None:
+            return DEFAULT_INTERVAL_S
+        low, high = _INTERVAL_BOUNDS_S
+        return min(max(self.report.interval_s, low), high)
+
+    @property
+    def said_goodbye(self) -> bool:
+        """The node's last word is a clean offline."""
+        return self._offline and self.presence is not None and self.presence.reason != LAST_WILL
+
+    @property
+    def lost_connection(self) -> bool:
+        """The broker published the node's last will, and no report came since. A hint, not a proof."""
+        return self._offline and self.presence is not None and self.presence.reason == LAST_WILL
+
+    @property
+    def _offline(self) -> bool:
+        if self.presence is None or self.presence.online or self.presence_at is None:
+            return False
+        return self.report_at is None or self.report_at <= self.presence_at
+
+    def offers(self, peer: str) -> tuple[str, ...] | None:
+        """The paths to `peer` that this node names, in rung order; None when it does not name the peer."""
+        if self.presence is not None:
+            for offer in self.presence.peers:
+                if offer.name == peer:
+                    return offer.paths
+        return self.known_peers.get(peer)
+
+    def path_offer(self, path: str) -> PathOffer | None:
+        if self.presence is not None:
+            for offer in self.presence.paths:
+                if offer.name == path:
+                    return offer
+        return None
+
+    def link(self, peer: str, path: str) -> LinkSeen | None:
+        told = self._events.get(peer)
+        if told is not None:
+            for link in told[2]:
+                if link.path == path:
+                    return LinkSeen(link, told[1])
+        if self.report is None or self.report_at is None:
+            return None
+        index = self._index
+        if index is None:
+            index = self._index = {(link.peer, link.path): link for link in self.report.links}
+        found = index.get((peer, path))
+        return None if found is None else LinkSeen(found, self.report_at)
+
+    def links_to(self, peer: str) -> list[LinkSeen]:
+        """This node's newest view of every path to `peer`, in rung order."""
+        seen = (self.link(peer, path) for path in self.offers(peer) or ())
+        return [link for link in seen if link is not None]
+
+
+class Fleet:
+    """Every node's newest word. Methods that take a message return what is worth telling."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.connected = False
+        # when our broker session last came or went; None: never yet
+        self.session_at: float | None = None
+        self.session_reason = ""
+        self._expected = frozenset(config.nodes)
+        self._nodes = {name: NodeState(name) for name in sorted(config.nodes)}
+        self._sorted = True
+        self._pairs: list[Pair] | None = None
+        self._paths: dict[Pair, list[str]] = {}
+        self._watchers: dict[str, list[str]] = {}
+        self._noted: dict[tuple[str, str], float] = {}
+
+    # --- what comes in -------------------------------------------------------------------------------------------
+
+    def on_session(self, connected: bool, now: float, reason: str) -> tuple[Notice, ...]:
+        """Our own broker session came or went."""
+        if connected == self.connected and self.session_at is not None:
+            return ()
+        self.connected, self.session_at, self.session_reason = connected, now, reason
+        if connected:
+            return (Notice("session", self.config.name, f"connected to the broker: {reason}", Severity.INFO),)
+        text = f"the controller's broker session is gone: {reason}"
+        return (Notice("session", self.config.name, text, Severity.CRITICAL),)
+
+    def on_report(self, report: Report, now: float) -> tuple[Notice, ...]:
+        state = self._nodes.get(report.node)
+        if (
+            state is not None
+            and report.seq == state.seq + 1
+            and report.session == state.session
+            and report.boot_id == state.boot_id
+            and report.dropped_events == state.dropped_events
+            and state.report is not None
+            and len(report.links) == len(state.report.links)
+        ):
+            state.report = report
+            state.report_at = now
+            state.seq = report.seq
+            state._index = None
+            if state._events:
+                state._events = {}
+            return ()
+        return self._on_unusual_report(report, now)
+
+    def _on_unusual_report(self, report: Report, now: float) -> tuple[Notice, ...]:
+        """First of its node or session, after a gap, out of order, or with other links than before."""
+        notices: list[Notice] = []
+        state = self._admit(report.node, now, notices)
+        if state is None:
+            return tuple(notices)
+        if not self._takes_session(state, report.session, report.seq, report.boot_id, now, notices):
+            return tuple(notices)
+        if report.seq <= state.seq and not self._silent(state, now):
+            return tuple(notices)
+        lost = report.seq - state.seq - 1
+        if state.seq >= 0 and lost > 0 and not self._deaf_since(state.report_at):
+            state.lost_reports += lost
+            if self._is_due("gap", state.name, now):
+                text = f"{lost} report{'s' * (lost > 1)} lost on the way (sequence {state.seq} to {report.seq})"
+                notices.append(Notice("gap", state.name, text, Severity.INFO))
+        if report.dropped_events > state.dropped_events and self._is_due("dropped", state.name, now):
+            text = f"the agent dropped {report.dropped_events - state.dropped_events} events from its full backlog"
+            notices.append(Notice("dropped", state.name, text, Severity.WARNING))
+        state.dropped_events = report.dropped_events
+        state.report = report
+        state.report_at = now
+        state.seq = report.seq
+        state._index = None
+        state._events = {}
+        peers: dict[str, tuple[str, ...]] = {}
+        for link in report.links:
+            peers[link.peer] = (*peers.get(link.peer, ()), link.path)
+        if not peers.items() <= state.known_peers.items():
+            state.known_peers = {**state.known_peers, **peers}
+            self._pairs = None
+        return tuple(notices)
+
+    def on_presence(self, presence: Presence, now: float) -> tuple[Notice, ...]:
+        notices: list[Notice] = []
+        state = self._admit(presence.node, now, notices)
+        if state is None:
+            return tuple(notices)
+        before = state.presence
+        if before == presence:
+            return tuple(notices)
+        if presence.session in state._old_sessions and not presence.online:
+            return tuple(notices)  # the last will of a session that was replaced
+        if not self._takes_session(state, presence.session, _NO_SEQ, presence.boot_id, now, notices):
+            return tuple(notices)
+        if presence.online or before is None:
+            if before is None or (before.peers, before.paths) != (presence.peers, presence.paths):
+                self._pairs = None
+            state.presence = presence
+        else:
+            # A will or goodbye may be bare: what the birth offered still stands.
+            state.presence = replace(before, session=presence.session, online=False, reason=presence.reason)
+        state.presence_at = now
+        if not presence.online and before is not None and before.online:
+            severity = Severity.WARNING if presence.reason == LAST_WILL else Severity.INFO
+            text = f"offline: {presence.reason or 'said goodbye'}"
+            notices.append(Notice("offline", state.name, text, severity))
+        return tuple(notices)
+
+    def on_event(self, event: Event, now: float) -> tuple[Notice, ...]:
+        """Take a link event's view of every path to one peer, when it is fresher than the report's."""
+        notices: list[Notice] = []
+        state = self._admit(event.node, now, notices)
+        if state is None:
+            return tuple(notices)
+        if event.kind is not EventKind.LINK or not event.peer or not event.links:
+            return tuple(notices)
+        if state.session == "":
+            state.session = event.session
+        if event.session != state.session:
+            return tuple(notices)
+        at = now - event.age_s
+        told = state._events.get(event.peer)
+        if (told is not None and event.seq <= told[0]) or (state.report_at is not None and at < state.report_at):
+            return tuple(notices)
+        links = tuple(link for link in event.links if link.peer == event.peer)
+        state._events[event.peer] = (event.seq, at, links)
+        if state.offers(event.peer) is None:
+            state.known_peers[event.peer] = tuple(link.path for link in links)
+            self._pairs = None
+        return tuple(notices)
+
+    def on_observed(self, observed: Observed, now: float) -> tuple[Notice, ...]:
+        notices: list[Notice] = []
+        state = self._admit(observed.node, now, notices)
+        if state is None:
+            return tuple(notices)
+        if state.observed is None or observed.session not in state._old_sessions:
+            state.observed = observed
+            state.observed_at = now
+        return tuple(notices)
+
+    # --- what is asked -------------------------------------------------------------------------------------------
+
+    @property
+    def nodes(self) -> dict[str, NodeState]:
+        """Every node, by name, sorted."""
+        if not self._sorted:
+            self._nodes = dict(sorted(self._nodes.items()))
+            self._sorted = True
+        return self._nodes
+
+    def interval(self, node: str) -> float:
+        """Seconds between the node's reports, as it says."""
+        state = self._nodes.get(node)
+        return DEFAULT_INTERVAL_S if state is None else state.interval_s
+
+    def late_after(self, state: NodeState) -> float:
+        return self.config.liveness.late_intervals * state.interval_s
+
+    def silent_after(self, state: NodeState) -> float:
+        return self.config.liveness.silent_intervals * state.interval_s
+
+    def link(self, node: str, peer: str, path: str) -> LinkSeen | None:
+        """The newest that `node` said of its link to `peer` over `path`, however old."""
+        state = self._nodes.get(node)
+        return None if state is None else state.link(peer, path)
+
+    def believed(self, node: str, peer: str, path: str, now: float) -> LinkSeen | None:
+        """`link`, unless the node said goodbye or its word is so old that it counts as silent."""
+        state = self._nodes.get(node)
+        if state is None:
+            return None
+        seen = state.link(peer, path)
+        if seen is None or now - seen.at > self.silent_after(state) or state.said_goodbye:
+            return None
+        return seen
+
+    def proven_age(self, node: str, peer: str, path: str, now: float) -> float | None:
+        """Seconds since `node` had its newest reply from `peer` over `path`; None: no reply that we know of."""
+        seen = self.link(node, peer, path)
+        if seen is None or seen.link.proven_s is None:
+            return None
+        return seen.link.proven_s + (now - seen.at)
+
+    def pairs(self) -> list[Pair]:
+        """Every (a, b), a < b, where at least one names the other as a peer; sorted."""
+        if self._pairs is None:
+            self._index_topology()
+        assert self._pairs is not None
+        return self._pairs
+
+    def paths_of(self, pair: Pair) -> list[str]:
+        """The paths that both ends name, in a's order of rungs; one end's own while the other has not told."""
+        self.pairs()
+        found = self._paths.get(pair)
+        if found is None:
+            found = self._paths[pair] = self._find_paths(pair)
+        return found
+
+    def watchers(self, node: str) -> list[str]:
+        """The nodes that name `node` as a peer; sorted."""
+        self.pairs()
+        return self._watchers.get(node, [])
+
+    # --- inside --------------------------------------------------------------------------------------------------
+
+    def _admit(self, name: str, now: float, notices: list[Notice]) -> NodeState | None:
+        """The node's state, made at first sight; None, with a notice, when the configuration does not list it."""
+        state = self._nodes.get(name)
+        if state is None:
+            if self._expected:
+                if self._is_due("refused", name, now):
+                    text = f"refused: {name} is not in this controller's `nodes`; add it there, or stop its agent"
+                    notices.append(Notice("refused", name, text, Severity.WARNING))
+                return None
+            state = self._nodes[name] = NodeState(name)
+            self._sorted = False
+        if state.first_seen is None:
+            state.first_seen = now
+            self._pairs = None
+            if self.connected and self.session_at is not None and now - self.session_at > _RETAINED_S:
+                notices.append(Notice("joined", name, f"{name} is heard for the first time", Severity.INFO))
+        return state
+
+    def _takes_session(
+        self, state: NodeState, session: str, seq: int, boot_id: str, now: float, notices: list[Notice]
+    ) -> bool:
+        """Whether a message of `session` is the node's newest word; moves the node to a newer session."""
+        if session != state.session and session in state._old_sessions:
+            if seq > state._old_sessions[session]:
+                state._old_sessions[session] = seq
+                state._rival_reports += 1
+                if state._rival_reports >= _RIVAL_REPORTS and self._is_due("duplicate", state.name, now):
+                    text = (
+                        f"two agents report as {state.name} (sessions {state.session} and {session}): "
+                        "give one of them another name"
+                    )
+                    notices.append(Notice("duplicate", state.name, text, Severity.CRITICAL))
+            if not self._silent(state, now):
+                return False
+            del state._old_sessions[session]
+        if session != state.session:
+            known = state.session != ""
+            if known:
+                state._old_sessions[state.session] = state.seq
+                while len(state._old_sessions) > _OLD_SESSIONS:
+                    del state._old_sessions[next(iter(state._old_sessions))]
+            state.session = session
+            state.seq = _NO_SEQ
+            state.dropped_events = 0
+            state.known_peers = {}
+            state._events = {}
+            state._rival_reports = 0
+            self._pairs = None
+            if known and (not boot_id or boot_id == state.boot_id):
+                notices.append(Notice("restart", state.name, "the agent restarted", Severity.INFO))
+        if boot_id and boot_id != state.boot_id:
+            if state.boot_id:
+                notices.append(Notice("reboot", state.name, "the machine rebooted", Severity.WARNING))
+            state.boot_id = boot_id
+        return True
+
+    def _silent(self, state: NodeState, now: float) -> bool:
+        heard = max(state.report_at or 0.0, state.presence_at or 0.0)
+        return now - heard > self.silent_after(state)
+
+    def _deaf_since(self, heard_at: float | None) -> bool:
+        """Our own session was interrupted since: what is missing may be our loss."""
+        return heard_at is None or self.session_at is None or self.session_at > heard_at or not self.connected
+
+    def _is_due(self, kind: str, name: str, now: float) -> bool:
+        """Whether a repeating notice may be given again."""
+        key = (kind, name)
+        noted = self._noted.get(key)
+        if noted is not None and now - noted < _REPEAT_S:
+            return False
+        if len(self._noted) >= _MAX_NOTED:
+            self._noted = {other: at for other, at in self._noted.items() if now - at < _REPEAT_S}
+            if len(self._noted) >= _MAX_NOTED:
+                return False
+        self._noted[key] = now
+        return True
+
+    def _index_topology(self) -> None:
+        pairs: set[Pair] = set()
+        watchers: dict[str, list[str]] = {}
+        for name, state in self.nodes.items():
+            offered = {offer.name for offer in state.presence.peers} if state.presence is not None else set()
+            for peer in offered.union(state.known_peers):
+                if peer == name or (self._expected and peer not in self._expected):
+                    continue
+                pairs.add((name, peer) if name < peer else (peer, name))
+                watchers.setdefault(peer, []).append(name)
+        self._pairs = sorted(pairs)
+        self._watchers = watchers
+        self._paths = {}
+
+    def _find_paths(self, pair: Pair) -> list[str]:
+        ends = [(self._nodes.get(node), peer) for node, peer in (pair, pair[::-1])]
+        heard = [
+            (state.offers(peer) or ()) if state is not None and state.first_seen is not None else None
+            for state, peer in ends
+        ]
+        first, second = heard
+        if first is None or second is None:
+            return list(first or second or ())
+        return [path for path in first if path in second]
