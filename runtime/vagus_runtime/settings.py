@@ -151,20 +151,25 @@ class _Builder:
             sound = False
             self._mistakes.add(_join(key, unknown), _unknown_key(unknown, sorted(fields)))
         values: dict[str, Any] = {}
+        complete = True
         for name, field in fields.items():
             if name in raw:
-                values[name] = self.value(field.type, raw[name], _join(key, name))
-                sound = sound and values[name] is not _BAD
+                value = self.value(field.type, raw[name], _join(key, name))
+                sound = sound and value is not _BAD
+                if value is not _BAD:
+                    values[name] = value
+                complete = complete and (value is not _BAD or not field.required)
             elif field.required:
-                sound = False
+                sound = complete = False
                 self._mistakes.add(_join(key, name), f"is missing: {_allowed(field.type)}")
-        if not sound:
+        if not complete:
             return _BAD
+        # A bad value has been told; with the default in its place, the rest of the table can be judged all the same.
         table = kind(**values)
         check = self._checks.get(kind)
         if check is not None:
             check(table, self._mistakes.within(key))
-        return table
+        return table if sound else _BAD
 
     def value(self, kind: Any, raw: object, key: str) -> Any:
         origin, arguments = get_origin(kind), get_args(kind)

@@ -1,0 +1,202 @@
+"""The controller's settings and keys: every mistake is told; key files are made and read with care."""
+
+from __future__ import annotations
+
+import stat
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from strategies import json_values
+from toml_text import change, to_toml
+from vagus_agent.config_file import load as load_agent
+from vagus_agent.config_file import load_keys
+from vagus_controller.__main__ import main
+from vagus_controller.config import Config, Failover, Http, Liveness, Load, Store
+from vagus_controller.config_file import ConfigError, load, load_fleet_key
+from vagus_protocol.signing import node_key, probe_key
+
+EXAMPLE = Path(__file__).parents[2] / "controller/controller.example.toml"
+FULL = EXAMPLE.read_text()
+KEY = bytes(range(32))
+
+
+def written(directory: Path, raw: dict[str, Any] | str) -> Path:
+    file = directory / "controller.toml"
+    file.write_text(raw if isinstance(raw, str) else to_toml(raw))
+    return file
+
+
+def test_the_example_loads_and_shows_the_defaults() -> None:
+    config = load(EXAMPLE)
+    assert (config.http, config.store, config.liveness, config.load, config.failover) == (
+        Http(),
+        Store(),
+        Liveness(),
+        Load(),
+        Failover(),
+    )
+
+
+MISTAKES: list[tuple[str, Any, str]] = [
+    ("fleet", None, 'fleet: is missing: text "…"'),
+    ("fleet", "a/b", 'fleet: "a/b" is not a name'),
+    ("name", "+", 'name: "+" is not a name'),
+    ("nodes", ["a", "a"], 'nodes: "a" is named twice'),
+    ("nodes", ["a", "B"], 'nodes[2]: "B" is not a name'),
+    ("nodes", "tokyo", 'nodes: must be a list [ … ], not "tokyo"'),
+    ("fleet_key_file", "fleet.key", 'fleet_key_file: must be an absolute path, not "fleet.key"'),
+    ("fleet_key_file", "", "fleet_key_file: must not be empty"),
+    ("mqtt.brokers", [], "mqtt.brokers: must hold at least one table"),
+    ("mqtt.brokers.0.port", 70000, "mqtt.brokers[1].port: must be between 1 and 65535, not 70000"),
+    ("mqtt.brokers.0.peer", "a", "mqtt.brokers[1].peer: unknown key: "),
+    ("http.port", 0, "http.port: must be between 1 and 65535"),
+    ("http.host", "http://localhost", "http.host:"),
+    ("http.token_file", "", "http.token_file: must not be empty"),
+    ("store.url", "vagus.db", "store.url: must be a URL such as sqlite:////var"),
+    ("store.url", "mysql://localhost/vagus", "store.url: mysql is not supported; allowed are sqlite, postgresql"),
+    ("store.url", "sqlite:///vagus.db", "store.url: must name an absolute path"),
+    ("store.url", "postgresql://a:port/b", "store.url: must be a URL"),
+    ("store.keep_days", 0, "store.keep_days: must be between 0.01 and 36500, not 0"),
+    ("store.keep_rows", 1, "store.keep_rows: must be between 1000 and 1e+09, not 1"),
+    ("liveness.blind_share", 1.5, "liveness.blind_share: must be between 0.01 and 1, not 1.5"),
+    ("liveness.blind_share", float("nan"), "liveness.blind_share: must be between 0.01 and 1, not nan"),
+    ("liveness.silent_intervals", 2, "liveness.silent_intervals: must be above late_intervals, 2.5"),
+    ("load.exit_per_core", 1.5, "load.exit_per_core: must be below enter_per_core, 1.5"),
+    ("failover.mode", "manual", 'failover.mode: must be one of "auto", "recommend", not "manual"'),
+    ("failover.proven_within_s", 0, "failover.proven_within_s: must be between 0.5 and 300"),
+    ("failover.failback_hold", 1, "failover.failback_hold: unknown key: did you mean failback_hold_s?"),
+    ("log_level", "loud", 'log_level: must be one of "debug"'),
+]
+
+
+@pytest.mark.parametrize(("where", "value", "told"), MISTAKES, ids=lambda v: str(v)[:40])
+def test_a_mistake_is_told_with_its_key_and_what_is_allowed(tmp_path: Path, where: str, value: Any, told: str) -> None:
+    raw = tomllib.loads(FULL)
+    change(raw, where, value)
+    file = written(tmp_path, raw)
+    with pytest.raises(ConfigError) as error:
+        load(file)
+    assert any(line.startswith(f"{file}: {told}") for line in error.value.mistakes), error.value
+
+
+@pytest.mark.parametrize("url", ["sqlite:////tmp/x.db", "postgresql://u@h/db", "postgresql+psycopg://u:p@h:5432/db"])
+def test_stores(tmp_path: Path, url: str) -> None:
+    raw = tomllib.loads(FULL)
+    change(raw, "store.url", url)
+    assert load(written(tmp_path, raw)).store.url == url
+
+
+def _without_null(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_null(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_null(item) for item in value]
+    return "null" if value is None else value
+
+
+@given(where=st.sampled_from(sorted({where for where, _, _ in MISTAKES})), value=json_values.map(_without_null))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_value_anywhere_gives_a_configuration_or_its_mistakes(tmp_path: Path, where: str, value: Any) -> None:
+    raw = tomllib.loads(FULL)
+    change(raw, where, value)
+    try:
+        assert isinstance(load(written(tmp_path, raw)), Config)
+    except ConfigError as error:
+        assert error.mistakes
+
+
+# --- the fleet key -------------------------------------------------------------------------------------------------
+
+
+def fleet(directory: Path, key: str = KEY.hex(), mode: int = 0o600) -> Path:
+    """A sound configuration whose fleet key is `key`."""
+    file = directory / "fleet.key"
+    file.write_text(key)
+    file.chmod(mode)
+    raw = tomllib.loads(FULL)
+    change(raw, "fleet_key_file", str(file))
+    return written(directory, raw)
+
+
+def test_the_fleet_key_loads(tmp_path: Path) -> None:
+    assert load_fleet_key(load(fleet(tmp_path, KEY.hex() + "\n"))) == KEY
+
+
+@pytest.mark.parametrize(
+    ("key", "mode", "told"),
+    [
+        (KEY.hex(), 0o604, "holds a key, and its mode is 0604: chmod 600 "),
+        (KEY.hex()[:-2], 0o600, "a key is 64 hex digits; this has 62; `vagus-controller new-key FILE` makes one"),
+        ("ä" * 64, 0o600, "a key is 64 hex digits; this has other characters"),
+        ("", 0o600, "this has 0"),
+    ],
+)
+def test_a_wrong_fleet_key_is_told(tmp_path: Path, key: str, mode: int, told: str) -> None:
+    config = load(fleet(tmp_path, key, mode))
+    with pytest.raises(ConfigError) as error:
+        load_fleet_key(config)
+    assert told in str(error.value)
+    assert KEY.hex()[:16] not in str(error.value)
+
+
+def test_new_key_makes_a_key_of_its_own_and_never_overwrites(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = tmp_path / "a.key", tmp_path / "b.key"
+    assert main(["new-key", str(first)]) == 0
+    assert main(["new-key", str(second)]) == 0
+    assert stat.S_IMODE(first.stat().st_mode) == 0o600
+    assert first.read_text() != second.read_text()
+    before = first.read_text()
+    assert main(["new-key", str(first)]) == 1
+    assert first.read_text() == before
+    told = capsys.readouterr()
+    assert f"{first}: exists already" in told.err
+    assert before.strip() not in told.out + told.err
+
+
+def test_new_key_where_nothing_can_be_written_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["new-key", str(tmp_path / "none/a.key")]) == 1
+    assert "No such file or directory" in capsys.readouterr().err
+
+
+def test_an_agent_reads_the_keys_that_node_keys_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fleet(tmp_path)
+    key_file = str(tmp_path / "fleet.key")
+    assert main(["node-keys", "tokyo", "austin", "--key-file", key_file, "--out", str(tmp_path)]) == 0
+    file = tmp_path / "tokyo.toml"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    agent = (EXAMPLE.parents[1] / "agent/agent.example.toml").read_text().replace("/etc/vagus/keys.toml", str(file))
+    (tmp_path / "agent.toml").write_text(agent)
+    keys = load_keys(load_agent(tmp_path / "agent.toml"))
+    assert keys == (node_key(KEY, "tokyo"), probe_key(KEY))
+    assert KEY.hex() not in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.glob("*.toml")) == [
+        "agent.toml",
+        "austin.toml",
+        "controller.toml",
+        "tokyo.toml",
+    ]
+
+
+def test_node_keys_prints_one_file_a_node(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["node-keys", "tokyo", "--config", str(fleet(tmp_path))]) == 0
+    printed = tomllib.loads(capsys.readouterr().out)
+    assert printed == {"node": node_key(KEY, "tokyo").hex(), "probe": probe_key(KEY).hex()}
+
+
+def test_node_keys_of_what_is_no_name_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["node-keys", "../tokyo", "--config", str(fleet(tmp_path))]) == 2
+    assert "'../tokyo' is not a node's name" in capsys.readouterr().err
+
+
+def test_check_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-config", "--no-files", "--config", str(EXAMPLE)]) == 0
+    assert "sound: controller brain of fleet home, 4 nodes, mode auto" in capsys.readouterr().out
+    assert main(["check-config", "--config", str(fleet(tmp_path))]) == 2
+    assert "mqtt.ca_file: /etc/vagus/ca.pem: does not exist" in capsys.readouterr().err
