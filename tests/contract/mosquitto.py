@@ -1,0 +1,192 @@
+"""A real mosquitto on free loopback ports, and a watcher that remembers what it saw there."""
+
+from __future__ import annotations
+
+import queue
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+class Certificates(NamedTuple):
+    ca: Path
+    cert: Path
+    key: Path
+
+
+def certificates(folder: Path) -> Certificates:
+    """A new CA and a server certificate for 127.0.0.1 and localhost, by the openssl command."""
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True, timeout=20)
+
+    new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    openssl("req", "-x509", *new_key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=test CA")
+    openssl("req", *new_key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=broker")
+    (folder / "san").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+    openssl(
+        *("x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
+        *("-out", "server.pem", "-days", "2", "-extfile", "san"),
+    )
+    return Certificates(folder / "ca.pem", folder / "server.pem", folder / "server.key")
+
+
+class Mosquitto:
+    """A broker process; nothing persists over `kill`. Use as a context; `ports` are its listeners.
+
+    users: name → password (nobody else gets in); acl: the text of an ACL file; options: more lines of mosquitto.conf.
+    """
+
+    def __init__(
+        self,
+        *,
+        listeners: int = 1,
+        users: dict[str, str] | None = None,
+        acl: str = "",
+        tls: Certificates | None = None,
+        options: tuple[str, ...] = (),
+    ) -> None:
+        self.ports = tuple(free_port() for _ in range(listeners))
+        self.port = self.ports[0]
+        self._folder = tempfile.TemporaryDirectory(prefix="vagus-mosquitto-")
+        folder = Path(self._folder.name)
+        self._log = folder / "log"
+        # user root: the files are in a folder that only we may read.
+        lines = ["user root", "persistence false", "set_tcp_nodelay true", "max_queued_messages 100000", *options]
+        lines.append(f"allow_anonymous {'false' if users else 'true'}")
+        if users:
+            lines.append(f"password_file {folder}/passwords")
+            (folder / "passwords").touch(mode=0o600)
+            for name, password in users.items():
+                command = ["mosquitto_passwd", "-b", str(folder / "passwords"), name, password]
+                subprocess.run(command, check=True, capture_output=True, timeout=10)
+        if acl:
+            (folder / "acl").write_text(acl)
+            lines.append(f"acl_file {folder}/acl")
+        for port in self.ports:
+            lines.append(f"listener {port} 127.0.0.1")
+            if tls:
+                lines += [f"cafile {tls.ca}", f"certfile {tls.cert}", f"keyfile {tls.key}"]
+        (folder / "conf").write_text("\n".join(lines) + "\n")
+        self._conf = folder / "conf"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Mosquitto:
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.kill()
+        self._folder.cleanup()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(["mosquitto", "-c", str(self._conf)], stdout=log, stderr=log)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return
+            except OSError:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"mosquitto did not start:\n{self._log.read_text()}") from None
+                time.sleep(0.02)
+
+    def kill(self) -> None:
+        """SIGKILL: no goodbye, nothing saved."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait(10)
+            self._process = None
+
+    def freeze(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+
+class Seen(NamedTuple):
+    topic: str
+    payload: bytes
+    retained: bool
+    qos: int
+
+
+class Watcher:
+    """A client that sees what passes a broker, in order. Plain paho, so that it shares nothing with what it judges."""
+
+    def __init__(self, port: int, topic: str = "#", *, user: str = "", password: str = "") -> None:
+        self._queue: queue.Queue[Seen] = queue.Queue()
+        self._ready: queue.Queue[bool] = queue.Queue()
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2)
+        if user:
+            self._client.username_pw_set(user, password)
+        self._client.on_message = self._on_message
+        self._client.on_connect = lambda client, *_: client.subscribe(topic, qos=1)
+        self._client.on_subscribe = lambda *_: self._ready.put(True)
+        self._client.connect("127.0.0.1", port)
+        self._client.loop_start()
+
+    def __enter__(self) -> Watcher:
+        self._ready.get(timeout=10)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _on_message(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
+        self._queue.put(Seen(message.topic, bytes(message.payload), message.retain, message.qos))
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(10)
+
+    def wait_for(self, wanted: Callable[[Seen], bool], what: str, timeout: float = 8.0) -> Seen:
+        """The next message that is `wanted`; those before it are passed over."""
+        deadline = time.monotonic() + timeout
+        passed: list[Seen] = []
+        while True:
+            try:
+                seen = self._queue.get(timeout=max(deadline - time.monotonic(), 0.001))
+            except queue.Empty:
+                raise AssertionError(f"no {what} within {timeout:g} s; saw {passed[-20:]}") from None
+            if wanted(seen):
+                return seen
+            passed.append(seen)
+
+    def drain(self, quiet_s: float = 0.3) -> list[Seen]:
+        """What came until `quiet_s` pass without a message."""
+        seen: list[Seen] = []
+        while True:
+            try:
+                seen.append(self._queue.get(timeout=quiet_s))
+            except queue.Empty:
+                return seen
