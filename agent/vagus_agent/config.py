@@ -119,6 +119,8 @@ class Check(Section, frozen=True, kw_only=True):
     tcp: str = ""
     http: str = ""
     status: int = 200
+    # For https: the authority that signed the service's certificate; empty: the system's.
+    ca_file: str = ""
     # The peer whose service this is, when it is one's.
     peer: str = ""
     interval_s: float = 10.0
