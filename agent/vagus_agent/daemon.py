@@ -200,7 +200,7 @@ class Agent:
                 self._uplink.path_down(change.link.peer, change.link.path)
         now = monotonic()
         for link in dict.fromkeys(change.link for change in changes):
-            if self._announcer.news(link):
+            if self._announcer.news(link, self._links[link.peer]):
                 self._event_seq += 1
                 links = [self._describe(other, now) for other in self._links[link.peer]]
                 self._uplink.publish_event(report.link_event(self.config, self.session, self._event_seq, link, links))

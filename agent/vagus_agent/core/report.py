@@ -87,8 +87,15 @@ class Announcer:
     def __init__(self) -> None:
         self._told: dict[tuple[str, str], LinkState] = {}
 
-    def news(self, link: Link) -> bool:
-        if link.state is LinkState.SUSPECT or self._told.get((link.peer, link.path)) is link.state:
+    def news(self, link: Link, siblings: Sequence[Link]) -> bool:
+        """Whether `link` deserves an event. `siblings`: all links to its peer, which the event tells too: one that is
+        told as suspect is news again when it turns out well."""
+        key = (link.peer, link.path)
+        known = self._told.get(key)
+        if link.state is LinkState.SUSPECT or known is link.state:
             return False
-        self._told[link.peer, link.path] = link.state
+        self._told[key] = link.state
+        for other in siblings:
+            if other.state is LinkState.SUSPECT:
+                self._told[other.peer, other.path] = LinkState.SUSPECT
         return True

@@ -141,7 +141,7 @@ class Failover:
         for path in paths:
             if path == intent.path:
                 continue
-            fit, why_not = proven(fleet, pair, path, now, self.settings.proven_within_s)
+            fit, why_not = self._fit(fleet, pair, path, now)
             if fit:
                 home = path == paths[0]
                 reason = f"{intent.path} {trouble[0]}; {path} is proven from both ends"
@@ -176,25 +176,36 @@ class Failover:
 
     def _down(self, fleet: Fleet, pair: Pair, path: str, now: float) -> tuple[str, tuple[str, ...]]:
         """("is down …", evidence) when one end calls the path down and the other end agrees, by its own word or as the
-        first end hears it over another path; or when the other end has said nothing for `confirm_within_s`."""
-        seen = [(fleet.link(node, peer, path), node, peer) for node, peer in (pair, pair[::-1])]
-        for index, (here, node, _) in enumerate(seen):
+        first end hears it over another path; or when the other end cannot reach us and does not disagree."""
+        for node, other in (pair, pair[::-1]):
+            here, there = fleet.believed(node, other, path, now), fleet.believed(other, node, path, now)
             if here is None or here.link.state is not LinkState.DOWN:
                 continue
-            there, other, _ = seen[1 - index]
             said = f"{node}: {here.link.reason}"
             if there is not None and there.link.state is LinkState.DOWN:
                 return "is down at both ends", (said, f"{other}: {there.link.reason}")
             if here.link.peer_state is LinkState.DOWN:
                 return "is down at both ends", (said, f"{node} hears the same from {other}")
-            last_word = there.at if there is not None else None
             lasted = here.link.since_s + now - here.at
-            silent = last_word is None or now - last_word > max(
-                self.settings.confirm_within_s, 2.5 * fleet.interval(other)
-            )
-            if silent and lasted >= self.settings.confirm_within_s and here.link.peer_state not in _ALIVE:
-                return f"is down as {node} sees it", (said, f"{other} has not reported lately")
+            if there is None and lasted >= self.settings.confirm_within_s and here.link.peer_state not in _ALIVE:
+                return f"is down as {node} sees it", (said, f"{other} is silent")
         return "", ()
+
+    def _fit(self, fleet: Fleet, pair: Pair, path: str, now: float) -> tuple[bool, str]:
+        """Whether both ends have proven `path`: by their own words, or where one of them cannot reach us, as the other
+        hears it from that one over this very path."""
+        within = self.settings.proven_within_s
+        fit, why_not = proven(fleet, pair, path, now, within)
+        if fit:
+            return True, ""
+        for node, other in (pair, pair[::-1]):
+            here = fleet.believed(node, other, path, now)
+            if here is None or fleet.believed(other, node, path, now) is not None:
+                continue
+            age = fleet.proven_age(node, other, path, now)
+            if here.link.state in _ALIVE and here.link.peer_state in _ALIVE and age is not None and age < within:
+                return True, ""
+        return False, why_not
 
     def _reflex(self, fleet: Fleet, pair: Pair, paths: list[str], intent: Intent, now: float) -> Decision | None:
         """Adopt what an agent did alone, or send it home."""
@@ -203,8 +214,8 @@ class Failover:
             path = state.observed.reflex.get(peer) if state is not None and state.observed is not None else None
             if path is None or path not in paths or path == intent.path:
                 continue
-            fit, why_not = proven(fleet, pair, path, now, self.settings.proven_within_s)
-            home_fit, _ = proven(fleet, pair, intent.path, now, self.settings.proven_within_s)
+            fit, why_not = self._fit(fleet, pair, path, now)
+            home_fit, _ = self._fit(fleet, pair, intent.path, now)
             if fit and (self.settings.adopt_reflex or not home_fit):
                 reason = f"{node} moved {peer} to {path} by itself: taken over"
                 return Decision(kind="adopt", pair=pair, path=path, origin="reflex", reason=reason)
@@ -221,7 +232,7 @@ class Failover:
         if intent.path == home or intent.origin == "operator":
             self._home_since.pop(pair, None)
             return None
-        fit, _ = proven(fleet, pair, home, now, self.settings.proven_within_s)
+        fit, _ = self._fit(fleet, pair, home, now)
         if not fit or not self._healthy(fleet, pair, home, intent.path):
             self._home_since.pop(pair, None)
             return None
@@ -275,7 +286,7 @@ class Failover:
 
     def limitation(self, fleet: Fleet, pair: Pair, path: str, now: float) -> str:
         """Why a person's move of the pair to `path` should not be made, as a sentence; "" when it may."""
-        fit, why_not = proven(fleet, pair, path, now, self.settings.proven_within_s)
+        fit, why_not = self._fit(fleet, pair, path, now)
         return "" if fit else f"{path} is not proven between {pair[0]} and {pair[1]}: {why_not}"
 
 

@@ -145,7 +145,7 @@ def _node(sources: Sources, name: str) -> NodeView:
         paths=tuple(path.name for path in presence.paths) if presence is not None else (),
         report_age_s=sources.now - state.report_at if report is not None and state.report_at is not None else None,
         broker=report.broker if report is not None else "",
-        reports_lost=state.reports_lost,
+        reports_lost=state.lost_reports,
         epoch=observed.epoch if observed is not None else 0,
         generation=observed.generation if observed is not None else 0,
         observed=observed.paths if observed is not None else {},

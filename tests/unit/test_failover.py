@@ -1,0 +1,346 @@
+"""Failover policy and leadership, in virtual time, on a fleet that says what the test wants."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vagus_controller import config
+from vagus_controller.core.failover import Decision, Failover, Intent, Situation
+from vagus_controller.core.fleet import Fleet
+from vagus_controller.core.leadership import TAKEOVER_S, Leadership
+from vagus_controller.core.verdict import Verdict
+from vagus_controller.views import Severity
+from vagus_protocol.messages import (
+    ControllerPresence,
+    Link,
+    LinkState,
+    Observed,
+    ObservedState,
+    PathOffer,
+    PeerOffer,
+    Presence,
+    Report,
+)
+
+PAIR = ("a", "b")
+UP, DOWN, DEGRADED, SUSPECT = LinkState.UP, LinkState.DOWN, LinkState.DEGRADED, LinkState.SUSPECT
+CONNECTED = Verdict("controller", "fleet", "connected", Severity.OK, "hears everybody", (), 0.0)
+BLIND = Verdict("controller", "fleet", "blind", Severity.WARNING, "hears nobody", (), 0.0)
+HEALTHY = Verdict("quorum", "etcd", "healthy", Severity.OK, "3 of 3", (), 0.0)
+
+
+class World:
+    """A pair a–b over overlay and backup; `say` is one report of one end."""
+
+    def __init__(self, **failover: object) -> None:
+        cfg = config.Config(fleet="t", name="c", mqtt=config.Mqtt(brokers=()), fleet_key_file="")
+        self.now = 1000.0
+        self.fleet = Fleet(cfg)
+        self.failover = Failover(msgspec.structs.replace(config.Failover(), **failover))
+        self.fleet.on_session(True, self.now, "")
+        self.seq = 0
+        self.controller = CONNECTED
+        self.paused = ""
+        self.quorum_lost_since: float | None = None
+        self.links: dict[tuple[tuple[str, str], str], Verdict] = {}
+        for node, peer in (PAIR, PAIR[::-1]):
+            self.fleet.on_presence(
+                Presence(
+                    v=1,
+                    node=node,
+                    session="s",
+                    online=True,
+                    boot_id="1",
+                    paths=(PathOffer(name="overlay"), PathOffer(name="backup")),
+                    peers=(PeerOffer(name=peer, addresses=(), paths=("overlay", "backup")),),
+                ),
+                self.now,
+            )
+
+    def say(
+        self,
+        node: str,
+        overlay: LinkState = UP,
+        backup: LinkState = UP,
+        *,
+        peer_overlay: LinkState | None = None,
+        proven_s: float = 0.1,
+    ) -> None:
+        self.seq += 1
+        peer = "b" if node == "a" else "a"
+        links = tuple(
+            Link(peer=peer, path=path, state=state, proven_s=age, peer_state=heard, reason="said so", since_s=0.5)
+            for path, state, age, heard in (
+                ("overlay", overlay, 0.1 if overlay is not DOWN else 3.0, peer_overlay),
+                ("backup", backup, proven_s, UP),
+            )
+        )
+        report = Report(v=1, node=node, session="s", seq=self.seq, boot_id="1", interval_s=2.0, links=links)
+        self.fleet.on_report(report, self.now)
+
+    def both(self, overlay: LinkState = UP, backup: LinkState = UP) -> None:
+        self.say("a", overlay, backup)
+        self.say("b", overlay, backup)
+
+    def decide(self) -> list[Decision]:
+        situation = Situation(
+            controller=self.controller,
+            quorum=HEALTHY,
+            quorum_lost_since=self.quorum_lost_since,
+            members=frozenset(PAIR),
+            links=self.links,
+            paused=lambda node: self.paused,
+        )
+        return self.failover.evaluate(self.fleet, situation, self.now, [PAIR])
+
+    @property
+    def path(self) -> str:
+        return self.failover.intent(self.fleet, PAIR).path
+
+    def kinds(self) -> list[str]:
+        return [decision.kind for decision in self.decide()]
+
+
+def test_overlay_down_at_both_ends_and_backup_proven_moves() -> None:
+    world = World()
+    world.both(DOWN)
+    (decision,) = world.decide()
+    assert (decision.kind, decision.path, decision.origin) == ("failover", "backup", "auto")
+    assert "down at both ends" in decision.reason
+    assert any("said so" in line for line in decision.evidence)
+    assert world.path == "backup"
+    assert world.decide() == []
+
+
+def test_one_end_alone_is_not_enough() -> None:
+    world = World()
+    world.say("a", DOWN, peer_overlay=UP)
+    world.say("b", UP)
+    assert world.decide() == []
+    assert world.path == "overlay"
+
+
+def test_one_end_that_hears_the_other_agree_is_enough() -> None:
+    world = World()
+    world.say("b", UP)
+    world.say("a", DOWN, peer_overlay=DOWN)
+    assert world.kinds() == ["failover"]
+
+
+def test_an_end_that_cannot_reach_us_is_spoken_for_by_its_peer() -> None:
+    world = World()
+    world.both()
+    world.now += 60
+    world.say("a", DOWN, peer_overlay=DOWN)
+    assert world.kinds() == ["failover"]
+
+
+@pytest.mark.parametrize("backup", [DOWN, SUSPECT, LinkState.UNKNOWN])
+def test_an_unproven_backup_holds_and_says_why(backup: LinkState) -> None:
+    world = World()
+    world.both(DOWN, backup)
+    (decision,) = world.decide()
+    assert decision.kind == "hold"
+    assert "backup is not proven" in decision.reason
+    assert world.path == "overlay"
+    world.now += 0.5
+    assert world.decide() == []  # told once
+    assert world.failover.waiting(PAIR) is not None
+    world.both(DOWN, UP)
+    assert world.kinds() == ["failover"]
+
+
+def test_an_old_proof_is_none() -> None:
+    world = World()
+    world.say("a", DOWN, proven_s=30)
+    world.say("b", DOWN)
+    assert world.kinds() == ["hold"]
+
+
+@pytest.mark.parametrize(("field", "value", "word"), [("controller", BLIND, "doubt"), ("paused", "works", "paused")])
+def test_doubt_and_pause_hold(field: str, value: object, word: str) -> None:
+    world = World()
+    setattr(world, field, value)
+    world.both(DOWN)
+    (decision,) = world.decide()
+    assert decision.kind == "hold"
+    assert word in decision.reason
+    assert world.path == "overlay"
+
+
+def test_recommend_only_says() -> None:
+    world = World(mode="recommend")
+    world.both(DOWN)
+    assert world.kinds() == ["recommend"]
+    assert world.path == "overlay"
+
+
+def test_the_limit_of_moves_holds() -> None:
+    world = World(max_moves=1, failback_hold_s=10.0)
+    world.both(DOWN)
+    assert world.kinds() == ["failover"]
+    world.both(UP, DOWN)
+    (decision,) = world.decide()
+    assert decision.kind == "hold"
+    assert "limit" in decision.reason
+
+
+def test_failback_after_an_unbroken_hold() -> None:
+    world = World(failback_hold_s=10.0)
+    world.both(DOWN)
+    world.decide()
+    world.both(UP)
+    assert world.decide() == []
+    world.now += 8
+    world.both(DOWN)
+    assert world.decide() == []
+    for _ in range(5):
+        world.now += 2
+        world.both(UP)
+        assert world.decide() == []
+    world.now += 2
+    world.both(UP)
+    world.now += 0.1
+    (decision,) = world.decide()
+    assert (decision.kind, decision.path, decision.origin) == ("failback", "overlay", "default")
+
+
+def test_a_person_s_switchover_stays_until_its_path_dies() -> None:
+    world = World(failback_hold_s=5.0)
+    world.both()
+    world.failover.record(
+        Decision(kind="switchover", pair=PAIR, path="backup", origin="operator", reason="works"), world.now
+    )
+    for _ in range(20):
+        world.now += 2
+        world.both()
+        assert world.decide() == []
+    world.both(UP, DOWN)
+    assert [(d.kind, d.path) for d in world.decide()] == [("failback", "overlay")]
+
+
+def test_a_reflex_is_adopted_or_sent_back() -> None:
+    for adopt, kind, path in ((True, "adopt", "backup"), (False, "revert", "overlay")):
+        world = World(adopt_reflex=adopt)
+        world.both()
+        world.fleet.on_observed(
+            Observed(
+                v=1,
+                node="a",
+                session="s",
+                epoch=1,
+                generation=1,
+                state=ObservedState.APPLIED,
+                paths={"b": "backup"},
+                reflex={"b": "backup"},
+            ),
+            world.now,
+        )
+        (decision,) = world.decide()
+        assert (decision.kind, decision.path) == (kind, path)
+
+
+def test_quorum_lost_moves_impaired_members_after_a_while() -> None:
+    world = World(quorum_lost_for_s=3.0)
+    world.both(DEGRADED)
+    world.links[PAIR, "overlay"] = Verdict("link", "a--b/overlay", "degraded", Severity.WARNING, "loss 20 %", (), 0.0)
+    assert world.decide() == []
+    world.quorum_lost_since = world.now - 1
+    assert world.decide() == []
+    world.now += 3
+    world.both(DEGRADED)
+    (decision,) = world.decide()
+    assert decision.kind == "failover"
+    assert "no quorum" in decision.reason
+
+
+STATES = st.sampled_from([UP, DOWN, DEGRADED, SUSPECT, LinkState.UNKNOWN])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("ab"), STATES, STATES, st.sampled_from([None, UP, DOWN]), st.floats(0, 20)),
+        max_size=30,
+    ),
+    st.sampled_from(["", "paused by a test"]),
+)
+def test_never_to_an_unproven_path_and_never_while_paused(
+    words: list[tuple[str, LinkState, LinkState, LinkState | None, float]], paused: str
+) -> None:
+    world = World(failback_hold_s=10.0)
+    world.paused = paused
+    last: dict[str, tuple[LinkState, LinkState]] = {}
+    for node, overlay, backup, heard, wait in words:
+        world.now += wait
+        world.say(node, overlay, backup, peer_overlay=heard)
+        last[node] = (overlay, backup)
+        for decision in world.decide():
+            if decision.moves:
+                assert not paused
+                index = 0 if decision.path == "overlay" else 1
+                assert last[node][index] in (UP, DEGRADED)
+
+
+# --- leadership --------------------------------------------------------------------------------------------------
+
+
+def presence(controller: str, session: str, epoch: int, *, online: bool = True) -> ControllerPresence:
+    return ControllerPresence(v=1, controller=controller, session=session, online=online, leader=online, epoch=epoch)
+
+
+def test_the_first_controller_leads_at_once_under_a_new_epoch() -> None:
+    leadership = Leadership("c", "s1")
+    leadership.saw_epoch(7)
+    change = leadership.tick(0.0, True)
+    assert change is not None
+    assert (change.leads, change.epoch) == (True, 8)
+    assert leadership.tick(1.0, True) is None
+
+
+def test_a_second_controller_stands_by_and_takes_over_when_the_first_is_gone() -> None:
+    leadership = Leadership("d", "s2")
+    assert leadership.saw_presence(presence("c", "s1", 8)) is None
+    for second in range(100):
+        assert leadership.tick(float(second), True) is None
+    leadership.saw_presence(presence("c", "s1", 8, online=False))
+    assert leadership.tick(100.0, True) is None
+    change = leadership.tick(100.0 + TAKEOVER_S, True)
+    assert change is not None
+    assert change.epoch == 9
+
+
+def test_an_old_leader_that_wakes_stands_by() -> None:
+    leadership = Leadership("c", "s1")
+    leadership.tick(0.0, True)
+    change = leadership.saw_presence(presence("d", "s2", 2))
+    assert change is not None
+    assert not change.leads
+    assert leadership.tick(50.0, True) is None
+
+
+def test_twins_on_one_epoch_part() -> None:
+    one, two = Leadership("c", "s1"), Leadership("c", "s2")
+    one.tick(0.0, True)
+    two.tick(0.0, True)
+    assert one.saw_presence(presence("c", "s2", two.epoch)) is not None
+    assert two.saw_presence(presence("c", "s1", one.epoch)) is None
+    assert (one.leads, two.leads) == (False, True)
+
+
+def test_a_leader_that_lost_its_disk_catches_up_with_the_agents() -> None:
+    leadership = Leadership("c", "s1")
+    leadership.tick(0.0, True)
+    change = leadership.was_refused(1, 41)
+    assert change is not None
+    assert (change.leads, change.epoch) == (True, 42)
+    assert leadership.was_refused(1, 41) is None  # about an epoch that is over
+
+
+def test_intents_default_to_the_first_path() -> None:
+    world = World()
+    world.both()
+    assert world.failover.intent(world.fleet, PAIR) == Intent(path="overlay")
