@@ -1,0 +1,392 @@
+"""Whether etcd has a quorum, from every voter's own endpoint.
+
+| state | when |
+| --- | --- |
+| none | no node runs etcd |
+| healthy | a majority does linearizable reads, and one more voter may fail (a lone member has none to spare) |
+| at-risk | quorum stands (or is just electing), but one more failure loses it |
+| churning | quorum stands, but its leader or term changed 3 times in 5 minutes; one election is normal |
+| lost | no voter can read, and those that fail are too many for the rest to be a majority |
+| unknown | too few voters are heard to say any of it |
+
+A linearizable read succeeds only with a quorum behind it, so one is proof that there is one; its absence proves loss
+only where the silent voters could not be a majority of their own.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Literal, NamedTuple
+
+import msgspec
+
+from vagus_controller.config import Config
+from vagus_controller.core.detect.liveness import witnesses
+from vagus_controller.core.fleet import Fleet, NodeState
+from vagus_controller.core.verdict import Verdict, follow, seconds, some
+from vagus_controller.views import MemberView, QuorumView, Severity, VerdictView
+from vagus_protocol.messages import Etcd, EtcdMember, LinkState, Relay
+
+# An agent asks its member every 2 s and waits up to 2 s for each answer: an older one is of a frozen member.
+_ANSWER_OLD_S: Final = 8.0
+# etcd's default election timeout is 1 s, drawn from 1 to 2 s, and a split vote draws again.
+_ELECTION_S: Final = 3.0
+_CHURN_CHANGES: Final = 3
+_CHURN_WINDOW_S: Final = 300.0
+_HISTORY_S: Final = 3600.0
+# Bounds memory; far beyond what counts as churning.
+_MAX_CHANGES: Final = 1000
+# A lower term than the last one is believed (a restored cluster) when the higher one is unheard for this long.
+_FORGET_TERM_S: Final = 60.0
+# What an agent says before its first read: neither success nor failure.
+_UNTRIED: Final = ("", "not tried yet")
+
+_SEVERITY: Final = {
+    "none": Severity.OK,
+    "healthy": Severity.OK,
+    "at-risk": Severity.WARNING,
+    "churning": Severity.WARNING,
+    "lost": Severity.CRITICAL,
+    "unknown": Severity.UNKNOWN,
+}
+
+# reads: part of a quorum; electing: answers, knows no leader; failing: cannot read or does not answer, or its host is
+# dead as its peers see it; unheard: we cannot tell.
+Standing = Literal["reads", "electing", "failing", "unheard"]
+
+
+class _Voter(NamedTuple):
+    name: str
+    node: str | None
+    standing: Standing
+    words: str
+    # None unless the member's own endpoint answers now
+    etcd: Etcd | None
+
+
+class Findings(msgspec.Struct, frozen=True):
+    """What the verdict rests on. `impaired`: links between members that are not up, in words."""
+
+    voters: tuple[_Voter, ...] = ()
+    leader: str = ""
+    term: int | None = None
+    margin: int | None = None
+    # node (or, without an agent, the member's own name) of every member, learners too
+    members: tuple[str, ...] = ()
+    impaired: tuple[str, ...] = ()
+
+
+class Quorum:
+    def __init__(self, config: Config) -> None:
+        self._subject = config.fleet
+        self._verdict: Verdict | None = None
+        # the newest member list that a member gave
+        self._membership: tuple[EtcdMember, ...] = ()
+        self._node_of: dict[str, str] = {}
+        self._member_nodes: frozenset[str] = frozenset()
+        self._leadership: tuple[str, int] | None = None
+        self._leadership_at = 0.0
+        self._changes: deque[float] = deque(maxlen=_MAX_CHANGES)
+        self._leaderless_since: float | None = None
+        self.findings = Findings()
+
+    def members(self, fleet: Fleet) -> frozenset[str]:
+        """The nodes whose etcd votes, as of the last `evaluate`."""
+        return self._member_nodes
+
+    def evaluate(self, fleet: Fleet, now: float) -> Verdict:
+        hosts = [state for state in fleet.nodes.values() if _runs_etcd(state)]
+        heard = {state.name: etcd for state in hosts if (etcd := _heard(fleet, state, now)) is not None}
+        self._learn_membership(hosts, heard)
+        voters = self._listen(fleet, hosts, now)
+        self._member_nodes = frozenset(voter.node for voter in voters if voter.node is not None)
+        self._follow_leadership(voters, now)
+        state, reason, margin = self._judge(voters, now)
+        severity, evidence = _SEVERITY[state], [f"{voter.name}: {voter.words}" for voter in voters]
+        if state == "healthy" and any(voter.standing != "reads" for voter in voters):
+            severity = Severity.WARNING
+        impaired = [] if state in ("none", "healthy") else _impaired(fleet, sorted(self._member_nodes), now)
+        evidence += self._strangers(heard) + impaired + _splits(voters, self._name)
+        alarms = sorted({alarm for voter in voters if voter.etcd is not None for alarm in voter.etcd.alarms})
+        if alarms:
+            severity = Severity.CRITICAL
+            reason += f"; alarm {', '.join(alarms)}"
+            evidence += [f"alarm {alarm}: {_remedy(alarm)}" for alarm in alarms]
+        leader, term = self._leadership if self._leadership is not None else ("", None)
+        self.findings = Findings(
+            voters=tuple(voters),
+            leader=self._name(leader) if any(voter.standing == "reads" for voter in voters) else "",
+            term=term,
+            margin=margin,
+            members=self._all_members(voters),
+            impaired=tuple(impaired),
+        )
+        self._verdict = follow(self._verdict, "quorum", self._subject, state, severity, reason, some(evidence, 16), now)
+        return self._verdict
+
+    def view(self, fleet: Fleet, verdict: Verdict, now: float) -> QuorumView:
+        """The last evaluation as the page shows it."""
+        found = self.findings
+        return QuorumView(
+            verdict=VerdictView(
+                kind=verdict.kind,
+                subject=verdict.subject,
+                state=verdict.state,
+                severity=verdict.severity,
+                reason=verdict.reason,
+                evidence=verdict.evidence,
+                since_s=max(now - verdict.since, 0.0),
+            ),
+            leader=found.leader,
+            term=found.term,
+            voters=len(found.voters),
+            answering=sum(voter.etcd is not None for voter in found.voters),
+            margin=found.margin,
+            members=tuple(_member_view(fleet, name, now) for name in found.members),
+            leader_changes_1h=self._changes_since(now - _HISTORY_S),
+        )
+
+    # --- who votes -----------------------------------------------------------------------------------------------
+
+    def _learn_membership(self, hosts: list[NodeState], heard: dict[str, Etcd]) -> None:
+        lists = [etcd for etcd in heard.values() if etcd.answering and etcd.members]
+        if lists:
+            self._membership = max(lists, key=lambda etcd: (etcd.read_s is not None, etcd.applied_index or 0)).members
+        # A member that does not answer now does not tell its id: what it told before stands while it is a member.
+        listed = {member.id for member in self._membership}
+        self._node_of = {member: node for member, node in self._node_of.items() if member in listed}
+        for state in hosts:
+            etcd = _told(state)
+            if etcd is not None and etcd.member_id:
+                self._node_of[etcd.member_id] = state.name
+        for member in self._membership:
+            if member.id not in self._node_of:
+                node = _match(member, hosts)
+                if node:
+                    self._node_of[member.id] = node
+
+    def _listen(self, fleet: Fleet, hosts: list[NodeState], now: float) -> list[_Voter]:
+        """Every voter and how it stands; while no member list is known, every node that runs etcd counts as one."""
+        voters = []
+        if not self._membership:
+            for state in hosts:
+                etcd = _told(state)
+                if etcd is None or not etcd.learner:
+                    voters.append(_stand(fleet, state.name, state, now))
+            return voters
+        for member in self._membership:
+            if not member.learner:
+                node = self._node_of.get(member.id)
+                state_or_none = fleet.nodes.get(node) if node is not None else None
+                voters.append(_stand(fleet, node or member.name or member.id, state_or_none, now))
+        return sorted(voters, key=lambda voter: voter.name)
+
+    def _strangers(self, heard: dict[str, Etcd]) -> list[str]:
+        """Nodes whose etcd is not, or no longer, a member of the cluster."""
+        listed = {member.id for member in self._membership}
+        return [
+            f"{node}: its etcd is not a member of this cluster, and does not count"
+            for node, etcd in heard.items()
+            if listed and etcd.member_id and etcd.member_id not in listed
+        ]
+
+    def _all_members(self, voters: list[_Voter]) -> tuple[str, ...]:
+        if not self._membership:
+            return tuple(voter.name for voter in voters)
+        return tuple(sorted(self._name(member.id) for member in self._membership))
+
+    def _name(self, member_id: str) -> str:
+        """The member's node; without an agent its own name, or its id."""
+        node = self._node_of.get(member_id)
+        if node is not None:
+            return node
+        names = (member.name for member in self._membership if member.id == member_id)
+        return next(names, "") or member_id
+
+    # --- the leader ----------------------------------------------------------------------------------------------
+
+    def _follow_leadership(self, voters: list[_Voter], now: float) -> None:
+        """Count changes of (leader, term) as the most advanced member sees them."""
+        views = [
+            (voter.etcd.term, voter.etcd.leader_id)
+            for voter in voters
+            if voter.etcd is not None and voter.etcd.leader_id and voter.etcd.term is not None
+        ]
+        if not views:
+            return
+        known = self._leadership
+        if known is not None and (known[1], known[0]) in views:
+            self._leadership_at = now
+        term, leader = max(views)
+        if known is None:
+            self._leadership, self._leadership_at = (leader, term), now
+        elif term > known[1] or (term == known[1] and (known[1], known[0]) not in views):
+            self._leadership, self._leadership_at = (leader, term), now
+            self._changes.append(now)
+        elif term < known[1] and now - self._leadership_at > _FORGET_TERM_S:
+            self._leadership, self._leadership_at = (leader, term), now
+
+    def _changes_since(self, since: float) -> int:
+        return sum(at > since for at in self._changes)
+
+    # --- the finding ---------------------------------------------------------------------------------------------
+
+    def _judge(self, voters: list[_Voter], now: float) -> tuple[str, str, int | None]:
+        """(state, reason, margin)"""
+        count = len(voters)
+        if not count:
+            return "none", "no node runs etcd", None
+        majority = count // 2 + 1
+        by: dict[Standing, list[str]] = {"reads": [], "electing": [], "failing": [], "unheard": []}
+        for voter in voters:
+            by[voter.standing].append(voter.name)
+        reads = len(by["reads"])
+        wrong = (
+            (by["failing"], "failing"),
+            (by["electing"], "without a leader"),
+            (by["unheard"], "unheard"),
+        )
+        trouble = "; ".join(f"{', '.join(names)} {words}" for names, words in wrong if names)
+        if not reads:
+            return self._without_reads(by, count, majority, trouble, now)
+        self._leaderless_since = None
+        tail = f"; {trouble}" if trouble else ""
+        if reads + len(by["failing"]) + len(by["electing"]) < majority:
+            return "unknown", f"a read works through {', '.join(by['reads'])}, but most members are unheard{tail}", None
+        margin = max(reads - majority, 0)
+        changes = self._changes_since(now - _CHURN_WINDOW_S)
+        leader = self._name(self._leadership[0]) if self._leadership is not None else "unknown"
+        if changes >= _CHURN_CHANGES:
+            return "churning", f"{changes} leader changes in 5 min, now {leader}{tail}", margin
+        if count == 1:
+            return "healthy", f"the only member reads; one member tolerates no failure{tail}", 0
+        if margin:
+            return "healthy", f"{reads} of {count} members read, {margin} more may fail; leader {leader}{tail}", margin
+        return "at-risk", f"{reads} of {count} members read: one more failure loses quorum{tail}", 0
+
+    def _without_reads(
+        self, by: dict[Standing, list[str]], count: int, majority: int, trouble: str, now: float
+    ) -> tuple[str, str, int | None]:
+        failing, electing = len(by["failing"]), len(by["electing"])
+        if count - failing - electing >= majority:
+            self._leaderless_since = None
+            return "unknown", f"only {failing + electing} of {count} members are heard: {trouble}", None
+        if self._leaderless_since is None:
+            self._leaderless_since = now
+        lasted = now - self._leaderless_since
+        was_lost = self._verdict is not None and self._verdict.state == "lost"
+        if count - failing < majority or lasted >= _ELECTION_S or was_lost:
+            return "lost", f"no member of {count} can read, {majority} must agree: {trouble}", 0
+        return "at-risk", f"no leader for {seconds(lasted)}: an election, or quorum is going: {trouble}", 0
+
+
+def _runs_etcd(state: NodeState) -> bool:
+    if state.report is not None and state.report.etcd is not None:
+        return True
+    return state.presence is not None and state.presence.etcd_member
+
+
+def _told(state: NodeState) -> Etcd | None:
+    return state.report.etcd if state.report is not None else None
+
+
+def _heard(fleet: Fleet, state: NodeState, now: float) -> Etcd | None:
+    """What the node says of its member, unless its word is late."""
+    if state.report_at is None or state.said_goodbye or now - state.report_at > fleet.late_after(state):
+        return None
+    return _told(state)
+
+
+def _stand(fleet: Fleet, name: str, state: NodeState | None, now: float) -> _Voter:
+    if state is None:
+        return _Voter(name, None, "unheard", "no agent of this fleet reports it", None)
+    node = state.name
+    etcd = _heard(fleet, state, now)
+    if etcd is None:
+        if state.said_goodbye:
+            return _Voter(name, node, "unheard", "its agent said goodbye", None)
+        if state.report_at is not None and now - state.report_at <= fleet.late_after(state):
+            return _Voter(name, node, "unheard", "its agent does not tell of etcd yet", None)
+        reached, _ = witnesses(fleet, node, now)
+        if reached is False:
+            return _Voter(name, node, "failing", "its agent is silent and no peer reaches the node", None)
+        return _Voter(name, node, "unheard", "its agent is silent", None)
+    if not etcd.answering:
+        return _Voter(name, node, "failing", f"does not answer: {etcd.reason or 'no reason given'}", None)
+    if etcd.age_s > _ANSWER_OLD_S:
+        return _Voter(name, node, "failing", f"its last answer is {seconds(etcd.age_s)} old", None)
+    untried = etcd.read_s is None and etcd.read_error in _UNTRIED
+    if not etcd.leader_id:
+        if etcd.read_s is None and not untried:
+            return _Voter(name, node, "failing", f"no leader, and reads fail: {etcd.read_error}", etcd)
+        return _Voter(name, node, "electing", "answers, but knows no leader", etcd)
+    if untried:
+        return _Voter(name, node, "unheard", "answers, but no read was tried yet", etcd)
+    if etcd.read_s is None:
+        return _Voter(name, node, "failing", f"reads fail: {etcd.read_error}", etcd)
+    return _Voter(name, node, "reads", f"reads in {etcd.read_s * 1000:.0f} ms, term {etcd.term}", etcd)
+
+
+def _match(member: EtcdMember, hosts: list[NodeState]) -> str:
+    """The node of a member whose endpoint never told its id: by its name, or by its peer address; "" when none."""
+    for state in hosts:
+        if state.name == member.name:
+            return state.name
+    for state in hosts:
+        for address in state.presence.addresses if state.presence is not None else ():
+            bare = address.split("/")[0]
+            host = f"[{bare}]" if ":" in bare else bare
+            if any(f"//{host}:" in url or url.endswith(f"//{host}") for url in member.peer_urls):
+                return state.name
+    return ""
+
+
+def _splits(voters: list[_Voter], name_of: Callable[[str], str]) -> list[str]:
+    """Members that follow different leaders."""
+    follows: dict[tuple[int, str], list[str]] = {}
+    for voter in voters:
+        if voter.etcd is not None and voter.etcd.leader_id:
+            follows.setdefault((voter.etcd.term or 0, voter.etcd.leader_id), []).append(voter.name)
+    if len({leader for _, leader in follows}) < 2:
+        return []
+    return [
+        f"split view: {', '.join(names)} {'follows' if len(names) == 1 else 'follow'} {name_of(leader)} at term {term}"
+        for (term, leader), names in sorted(follows.items())
+    ]
+
+
+def _impaired(fleet: Fleet, nodes: list[str], now: float) -> list[str]:
+    """Links between members that an end does not call plainly up, one line a pair and path."""
+    lines = []
+    for index, a in enumerate(nodes):
+        for b in nodes[index + 1 :]:
+            for path in fleet.paths_of((a, b)):
+                for node, peer in ((a, b), (b, a)):
+                    seen = fleet.believed(node, peer, path, now)
+                    if seen is None:
+                        continue
+                    link = seen.link
+                    relayed = link.relay in (Relay.DERP, Relay.PEER_RELAY)
+                    if relayed or link.state not in (LinkState.UP, LinkState.UNKNOWN):
+                        how = f"relayed ({link.relay.value})" if relayed and link.relay else link.state.value
+                        because = f": {link.reason}" if link.reason else ""
+                        lines.append(f"{a}--{b}/{path}: {node} sees it {how}{because}")
+                        break
+    return lines
+
+
+def _remedy(alarm: str) -> str:
+    if "NOSPACE" in alarm:
+        return "writes are refused; compact, defragment, then `etcdctl alarm disarm`"
+    if "CORRUPT" in alarm:
+        return "members' data differ; replace the member named"
+    return "see `etcdctl alarm list`"
+
+
+def _member_view(fleet: Fleet, name: str, now: float) -> MemberView:
+    state = fleet.nodes.get(name)
+    etcd = _told(state) if state is not None else None
+    if etcd is None or state is None or state.report_at is None:
+        return MemberView(node=name, etcd=None, age_s=None)
+    return MemberView(node=name, etcd=etcd, age_s=etcd.age_s + now - state.report_at)
