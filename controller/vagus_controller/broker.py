@@ -88,6 +88,11 @@ class _Client(mqtt.Client):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
 
+    def _ssl_wrap_socket(self, tcp_sock: Any) -> ssl.SSLSocket:
+        # paho's own leaves the socket open when the handshake fails.
+        assert self._ssl_context is not None
+        return self._ssl_context.wrap_socket(tcp_sock, server_hostname=self._host)
+
     def _sock_recv(self, bufsize: int) -> bytes:
         at = self._at
         if at == len(self._buffer):
