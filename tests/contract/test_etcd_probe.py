@@ -239,10 +239,13 @@ def test_quorum_lost_found_again_and_another_leader(three: Cluster, watch: Watch
     before = watched.until(read_works, "a read")
     assert before.leader_id == first.leader_id
     three.processes[leader].send_signal(signal.SIGSTOP)
-    after = watched.until(lambda e: (e.term or 0) > (before.term or 0) and bool(e.leader_id), "a new term with a leader")
+    after = watched.until(
+        lambda e: (e.term or 0) > (before.term or 0) and bool(e.leader_id), "a new term with a leader"
+    )
     assert after.term is not None
     assert before.term is not None
     assert after.term > before.term
+    assert after.leader_id != first.leader_id
     assert after.leader_id in [change.leader_id for change in watched.changes]
 
     three.processes[third].send_signal(signal.SIGSTOP)

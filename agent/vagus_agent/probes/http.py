@@ -6,34 +6,21 @@ The caller sets the deadline. Raises `HttpError` in words; OSError stays what it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from typing import Final
-
-# A goodbye (TLS close_notify) is waited for this long, then the connection is dropped.
-_GOODBYE_S: Final = 0.5
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class HttpError(Exception):
     """The other end does not speak HTTP as we need it; the text continues "ADDRESS …"."""
 
 
-@asynccontextmanager
-async def connection(
-    streams: tuple[asyncio.StreamReader, asyncio.StreamWriter],
-) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Closes the streams in the end, also when cancelled."""
-    writer = streams[1]
+@contextmanager
+def dropped_after(writer: asyncio.StreamWriter) -> Iterator[None]:
+    """Drops the connection in the end, also when cancelled. Nothing is left to send, so no goodbye is waited for."""
     try:
-        yield streams
+        yield
     finally:
-        writer.close()
-        try:
-            with suppress(OSError):
-                async with asyncio.timeout(_GOODBYE_S):
-                    await writer.wait_closed()
-        finally:
-            writer.transport.abort()
+        writer.transport.abort()
 
 
 async def get(

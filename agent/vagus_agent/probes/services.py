@@ -108,7 +108,7 @@ async def _ask(target: _Target, source: Sequence[Address], check: config.Check, 
     clock = asyncio.get_running_loop().time
     address, local = _pair(await _addresses(target.host), source, target)
     context = _context(check.ca_file) if target.tls else None
-    streams = await asyncio.open_connection(
+    reader, writer = await asyncio.open_connection(
         str(address),
         target.port,
         local_addr=(str(local), 0) if local is not None else None,
@@ -116,7 +116,7 @@ async def _ask(target: _Target, source: Sequence[Address], check: config.Check, 
         server_hostname=target.host if context is not None else None,
     )
     latency_s = clock() - started
-    async with http.connection(streams) as (reader, writer):
+    with http.dropped_after(writer):
         if check.http:
             status, _ = await http.get(reader, writer, target.netloc, target.path)
             latency_s = clock() - started
@@ -131,11 +131,11 @@ def _pair(targets: Sequence[Address], source: Sequence[Address], target: _Target
     What listens on loopback is on this node: there is no path to choose.
     """
     for address in targets:
+        own = next((own for own in source if own.version == address.version), None)
+        if own is not None and own.is_loopback == address.is_loopback:
+            return address, own
         if address.is_loopback or not source:
             return address, None
-        for own in source:
-            if own.version == address.version:
-                return address, own
     raise _Failed(f"{target}: this node has no IPv{targets[0].version} service address to ask from")
 
 

@@ -80,7 +80,8 @@ class TailscaleProbe:
         return interpret(answer, peers, self._other_networks, time.time())
 
     async def _status(self, path: str) -> bytes:
-        async with http.connection(await asyncio.open_unix_connection(path)) as (reader, writer):
+        reader, writer = await asyncio.open_unix_connection(path)
+        with http.dropped_after(writer):
             status, headers = await http.get(reader, writer, "local-tailscaled.sock", "/localapi/v0/status")
             if status != 200:
                 raise http.HttpError(f"answered {status}, expected 200")
