@@ -252,6 +252,9 @@ def _check_check(check: Check, say: Say) -> None:
         check_host_port(check.tcp, "tcp", say)
     if check.http and not _is_url(check.http):
         say("http", f'{show(check.http)} must be a URL such as "http://10.77.0.2:8080/healthz"')
+    checks.check_absolute(check.ca_file, "ca_file", say)
+    if check.ca_file and not check.http.startswith("https:"):
+        say("ca_file", "is for https only")
     within({"status": (100, 599), "interval_s": (0.5, 3600), "timeout_s": (0.1, 60)})(check, say)
     if check.timeout_s > check.interval_s:
         say("timeout_s", f"must not be above interval_s, {check.interval_s:g}")
@@ -439,4 +442,6 @@ def _check_files(config: Config, mistakes: Mistakes) -> None:
     for name, table in tables:
         for key in checks.MQTT_FILES:
             checks.check_readable(getattr(table, key), key, mistakes.within(name))
+    for index, check in enumerate(config.checks):
+        checks.check_readable(check.ca_file, "ca_file", mistakes.within(element("checks", index, check.name)))
     checks.check_readable(config.keys_file, "keys_file", mistakes.within(""))

@@ -195,6 +195,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("checks.1.http", "ftp://10.99.0.3/", 'checks[2] "web-berlin".http: "ftp://10.99.0.3/" must be a URL'),
     ("checks.1.http", "http://[::1", "must be a URL"),
     ("checks.1.http", "http://a:99999/", "must be a URL"),
+    ("checks.1.ca_file", "/etc/ca.pem", 'checks[2] "web-berlin".ca_file: is for https only'),
     ("checks.1.status", 99, "status: must be between 100 and 599"),
     ("checks.1.name", "etcd-austin", 'checks: "etcd-austin" is named twice'),
 ]
