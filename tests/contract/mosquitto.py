@@ -212,6 +212,10 @@ class Watcher:
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(10)
 
+    def send(self, topic: str, payload: bytes) -> None:
+        """QoS 0, without waiting."""
+        self._client.publish(topic, payload, qos=0)
+
     def wait_for(self, wanted: Callable[[Seen], bool], what: str, timeout: float = 8.0) -> Seen:
         """The next message that is `wanted`; those before it are passed over."""
         deadline = time.monotonic() + timeout
