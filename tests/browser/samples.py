@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import combinations
 
 from vagus_controller.views import (
@@ -33,7 +34,8 @@ from vagus_protocol.messages import (
     Throttling,
 )
 
-AT = 1_795_000_000.0
+# The moment of the pictures, for display only.
+AT = time.time()
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 
 
@@ -225,7 +227,8 @@ def relayed_pair(a: str, b: str) -> PairView:
         **fields
         | {
             "status": "waiting",
-            "reason": "relayed for 12 min; moves when it misses heartbeats",
+            "since_s": 720.0,
+            "reason": "wants the backup, for the overlay is relayed; site lisbon is paused by ines: router swap",
             "paths": (relayed, home.paths[1]),
         }
     )
@@ -271,7 +274,11 @@ def fleet_view(
         summary=summary,
         severity=severity,
         observer=verdict(
-            "controller", "brain-1", "sees", Severity.OK, f"{len(nodes)} of {len(nodes)} nodes report through the broker"
+            "controller",
+            "brain-1",
+            "sees",
+            Severity.OK,
+            f"{len(nodes)} of {len(nodes)} nodes report through the broker",
         ),
         broker="127.0.0.1:1883",
         uptime_s=266_500.0,
@@ -362,11 +369,7 @@ def bad_hour() -> FleetView:
         nodes,
         pairs,
         quorum_view=quorum((BERLIN, LISBON, OSAKA), leader=BERLIN),
-        pauses=(
-            PauseView(
-                id=4, scope="site", target="lisbon", reason="router swap", who="ines", expires_s=2_520.0
-            ),
-        ),
+        pauses=(PauseView(id=4, scope="site", target="lisbon", reason="router swap", who="ines", expires_s=2_520.0),),
     )
 
 
@@ -379,9 +382,7 @@ def large(count: int = 100, sites: int = 6, *, dead: int = 3) -> FleetView:
         f"The overlay of {dead} nodes is down; their pairs moved to the backup.",
         Severity.WARNING,
         tuple(node(name, name.partition("-")[0], pi(0.5)) for name in names),
-        tuple(
-            (moved_pair if lost & {a, b} else pair)(a, b, 0.031, 0.036) for a, b in combinations(sorted(names), 2)
-        ),
+        tuple((moved_pair if lost & {a, b} else pair)(a, b, 0.031, 0.036) for a, b in combinations(sorted(names), 2)),
         quorum_view=quorum(tuple(names[:5]), leader=names[0]),
     )
 
@@ -413,7 +414,9 @@ def hostile() -> FleetView:
     )
 
 
-def event(number: int, subject: str, text: str, severity: Severity, *, source: str = "", kind: str = "link") -> EventEntry:
+def event(
+    number: int, subject: str, text: str, severity: Severity, *, source: str = "", kind: str = "link"
+) -> EventEntry:
     return EventEntry(
         id=number,
         at=AT - 100.0 + number,
@@ -433,7 +436,9 @@ def events() -> list[EventEntry]:
         event(7, f"{LISBON}--{OSAKA}", "traffic is on the backup at both ends, 0.34 s after the cut", Severity.INFO),
         event(6, f"{BERLIN}--{OSAKA}", "traffic is on the backup at both ends, 0.29 s after the cut", Severity.INFO),
         event(5, f"{LISBON}--{OSAKA}/overlay", "down: no probe gets through in either direction", Severity.CRITICAL),
-        event(4, OSAKA, "overlay to pi-berlin is suspect, then down after a burst of 5", Severity.WARNING, source=OSAKA),
+        event(
+            4, OSAKA, "overlay to pi-berlin is suspect, then down after a burst of 5", Severity.WARNING, source=OSAKA
+        ),
         event(3, f"{LISBON}--{VPS}/overlay", "relayed: Tailscale goes by a DERP relay", Severity.WARNING),
         event(2, LISBON, "agent started, version 0.1.0", Severity.OK, source=LISBON, kind="agent"),
         event(1, "fleet", "etcd has its quorum: pi-berlin leads in term 7", Severity.OK, kind="quorum"),

@@ -91,8 +91,8 @@ export function closed(words) {
 const RELAYS = {
   __proto__: null,
   direct: 'direct',
-  'peer-relay': 'by a peer relay',
-  derp: 'by a DERP relay',
+  'peer-relay': 'peer relay',
+  derp: 'DERP',
   idle: 'idle',
   'riding-backup': 'riding the backup',
 };

@@ -6,7 +6,7 @@ import { evidence } from './quorum.js';
 
 // Above this many pairs only those that need attention are shown, below a matrix of sites.
 export const MANY_PAIRS = 40;
-const MOST_ROWS = 60;
+const MOST_ROWS = 30;
 const MOST_SITES = 16;
 
 export const home = (pair) => pair.paths[0]?.path ?? '';
@@ -29,7 +29,9 @@ export const senders = (pair, path) => pair.nodes.filter((_, end) => pair.observ
 export function figures(path) {
   const links = path.ends.map((end) => end.link).filter(Boolean);
   const most = (key) => links.reduce((top, link) => (link[key] == null ? top : Math.max(top ?? 0, link[key])), null);
-  const relays = [...new Set(links.map((link) => link.relay).filter(Boolean))];
+  // An idle or dead path says nothing of how it would be carried.
+  const live = links.filter((link) => link.relay && link.relay !== 'idle' && link.state !== 'down');
+  const relays = [...new Set(live.map((link) => link.relay))];
   return { rtt: most('rtt_s'), loss: most('loss_10s'), relays };
 }
 
@@ -56,6 +58,8 @@ export function matches(filter, ...names) {
   const wanted = filter.trim().toLowerCase();
   return wanted === '' || names.some((name) => name.toLowerCase().includes(wanted));
 }
+
+const MOVERS = { __proto__: null, auto: 'automatic', operator: 'by hand', reflex: 'by reflex' };
 
 // `ui`: {open: Set of pair names, filter: text, sites: null | [site, site], all: bool}
 export function linksBody(fleet, elapsed, ui) {
@@ -171,7 +175,6 @@ function list(pairs, elapsed, ui) {
 
 function pairItem(pair, elapsed, ui) {
   const open = ui.open.has(pair.name);
-  const [shape, severity] = STATUS_SHAPES[pair.status] ?? ['unknown', 'unknown'];
   const [a, b] = pair.nodes;
   return h(
     'li',
@@ -184,15 +187,23 @@ function pairItem(pair, elapsed, ui) {
         {},
         h('span.pair-name', {}, h('span', {}, a), h('span.between', { 'aria-label': 'and' }, ' ⇄ '), h('span', {}, b)),
         pair.paths.map((path) => pathCell(pair, path)),
-        h(
-          'span.pair-status',
-          {},
-          h('span.status-line', {}, icon(shape, severity, 14), sentence(pair.status)),
-          h('span.muted', {}, moved(pair) ? ORIGINS[pair.origin] ?? pair.origin : `${duration(pair.since_s + elapsed)}`),
-        ),
+        status(pair, elapsed),
+        (pair.status === 'waiting' || pair.status === 'recommended') && h('span.pair-reason', {}, closed(sentence(pair.reason))),
       ),
       open && pairBody(pair, elapsed),
     ),
+  );
+}
+
+function status(pair, elapsed) {
+  const away = pair.status === 'settled' && pair.assigned !== home(pair);
+  const [shape, severity] = away ? ['relayed', 'info'] : STATUS_SHAPES[pair.status] ?? ['unknown', 'unknown'];
+  const since = `for ${duration(pair.since_s + elapsed)}`;
+  return h(
+    'span.pair-status',
+    {},
+    h('span.status-line', {}, icon(shape, severity, 14), away ? `On ${pair.assigned}` : sentence(pair.status)),
+    h('span.muted', {}, pair.origin === 'default' ? since : `${MOVERS[pair.origin] ?? pair.origin}, ${since}`),
   );
 }
 
@@ -212,7 +223,7 @@ function pathCell(pair, path) {
       icon(verdict.state, severity, 14),
       h('span.path-name', {}, path.path),
       carries && h('span.tag.traffic', {}, carriers.length === 2 ? 'traffic' : `traffic from ${carriers[0]}`),
-      !carries && h(`span.standby${path.proven ? '.proven' : ''}`, {}, path.proven ? 'standby proven' : 'standby not proven'),
+      !carries && h(`span.standby${path.proven ? '.proven' : ''}`, {}, path.proven ? 'standby proven' : 'not proven'),
     ),
     h('span.path-facts', {}, facts.filter((fact) => fact !== ABSENT).join(' · ')),
   );

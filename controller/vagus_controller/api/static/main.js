@@ -96,6 +96,7 @@ function draw() {
   replaceChildren(place('observer'), ...observer(fleet, elapsed));
   replaceChildren(place('quorum'), ...quorumCard(fleet, elapsed));
   replaceChildren(place('links'), ...linksBody(fleet, elapsed, state.ui));
+  place('nodes').classList.toggle('many', fleet.nodes.length > MANY_NODES);
   replaceChildren(place('nodes'), ...nodesBody(fleet, elapsed, state.ui));
   replaceChildren(place('pauses'), ...pausesBody(fleet, elapsed));
   drawTargets(fleet);

@@ -13,12 +13,14 @@ const mood = (node) => worst([known(node.liveness.severity), known(node.load.sev
 
 export function nodesBody(fleet, elapsed, ui) {
   if (!fleet.nodes.length) return [h('p.empty', {}, 'No node has spoken yet.')];
-  let nodes = fleet.nodes.filter((node) => matches(ui.filter, node.name, node.site));
-  const found = nodes.length;
-  if (found > MOST_ROWS) nodes = [...nodes].sort((a, b) => rank(mood(b)) - rank(mood(a))).slice(0, MOST_ROWS);
+  const many = fleet.nodes.length > MANY_NODES;
+  const found = fleet.nodes.filter((node) => matches(ui.filter, node.name, node.site));
+  // In a small fleet every node keeps its place; in a large one the troubled come first.
+  found.sort((a, b) => (many ? rank(mood(b)) - rank(mood(a)) : 0) || (a.name < b.name ? -1 : 1));
+  const nodes = found.slice(0, MOST_ROWS);
   const groups = new Map();
   for (const node of nodes) {
-    const name = fleet.nodes.length > MANY_NODES ? node.site || 'no site' : '';
+    const name = many ? node.site || 'no site' : '';
     groups.set(name, [...(groups.get(name) ?? []), node]);
   }
   const bodies = [...groups].sort(([a], [b]) => (a < b ? -1 : 1)).map(([site, members]) =>
@@ -36,7 +38,7 @@ export function nodesBody(fleet, elapsed, ui) {
       h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, COLUMNS.map((name) => h('th', { scope: 'col', role: 'columnheader' }, name)))),
       bodies,
     ),
-    found > nodes.length && h('p.empty', { 'data-key': 'rest' }, `${found - nodes.length} more not shown: filter by node or site.`),
+    found.length > nodes.length && h('p.empty', { 'data-key': 'rest' }, `${found.length - nodes.length} more not shown: filter by node or site.`),
   ];
 }
 

@@ -8,7 +8,7 @@ export function margin(quorum) {
   if (quorum.margin === null) return 'How many members may fail is not known.';
   if (quorum.margin < 0 || quorum.verdict.state === 'lost') return 'A majority is missing: etcd takes no writes.';
   if (quorum.margin === 0) return 'One failure from loss.';
-  return `${plural(quorum.margin, 'more member')} may fail before quorum is lost.`;
+  return `Survives the loss of ${plural(quorum.margin, 'more member')}.`;
 }
 
 export function quorumCard(fleet, elapsed) {

@@ -1,0 +1,128 @@
+"""The controller's side of the page, in memory: an Operator and History whose fleet a test sets, and its web server."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from itertools import count
+from typing import Any, Literal
+
+import uvicorn
+from playwright.sync_api import Page
+from vagus_controller.api.app import create_app
+from vagus_controller.api.stream import ChangeFeed
+
+from browser import samples
+from vagus_controller.views import Change, EventEntry, FleetView, LedgerEntry, PauseView, Refused
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+TOKEN = "a-token-for-the-browser-tests"
+
+
+class Board:
+    """views.Operator and views.History. `asked`: what a person asked for; `refusal`: why every request is refused."""
+
+    def __init__(self) -> None:
+        self.view = samples.calm()
+        self.event_entries = samples.events()
+        self.ledger_entries = samples.ledger()
+        self.asked: list[tuple[Any, ...]] = []
+        self.refusal = ""
+
+    def fleet(self) -> FleetView:
+        return self.view
+
+    def _ask(self, *what: Any) -> LedgerEntry:
+        if self.refusal:
+            raise Refused(self.refusal)
+        self.asked.append(what)
+        return samples.entry(50 + len(self.asked), str(what[0]), str(what[1]), "asked for", "started", who="a person")
+
+    def switchover(self, pair: str, path: str, *, who: str, reason: str, force: bool = False) -> LedgerEntry:
+        return self._ask("switchover", pair, path, reason, force)
+
+    def failback(self, pair: str, *, who: str, reason: str) -> LedgerEntry:
+        return self._ask("failback", pair, reason)
+
+    def pause(self, scope: str, target: str, *, who: str, reason: str, for_s: float) -> PauseView:
+        self._ask("pause", scope, target, reason, for_s)
+        kind: dict[str, Literal["fleet", "site", "node"]] = {"fleet": "fleet", "site": "site", "node": "node"}
+        return PauseView(id=9, scope=kind[scope], target=target, reason=reason, who=who, expires_s=for_s)
+
+    def resume(self, pause_id: int, *, who: str) -> None:
+        self._ask("resume", pause_id)
+
+    def events(self, *, limit: int, before: int | None = None, subject: str | None = None) -> list[EventEntry]:
+        return self.event_entries[:limit]
+
+    def ledger(self, *, limit: int, before: int | None = None, subject: str | None = None) -> list[LedgerEntry]:
+        return self.ledger_entries[:limit]
+
+
+class Site:
+    """The real application on a port of its own, in a thread; it can be stopped and started again on that port."""
+
+    def __init__(self, board: Board) -> None:
+        self.board = board
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._ids = count(1)
+
+    def start(self) -> None:
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
+        self._thread.start()
+        assert self._ready.wait(15), "the application did not start within 15 s"
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._feed = ChangeFeed()
+        app = create_app(self.board, self.board, self._feed, TOKEN, list)
+        config = uvicorn.Config(
+            app, host="127.0.0.1", port=self.port, log_level="warning", lifespan="on", timeout_graceful_shutdown=0
+        )
+        self._server = uvicorn.Server(config)
+        serving = asyncio.ensure_future(self._server.serve())
+        ticker = asyncio.ensure_future(self._tick())
+        await serving
+        ticker.cancel()
+
+    async def _tick(self) -> None:
+        """As the daemon does: the picture again and again, changed or not."""
+        while True:
+            await asyncio.sleep(0.2)
+            if self._server.started:
+                self._ready.set()
+                self._publish("fleet", self.board.view)
+
+    def stop(self) -> None:
+        self._server.should_exit = self._server.force_exit = True
+        self._thread.join(15)
+        assert not self._thread.is_alive(), "the application did not stop within 15 s"
+
+    def _publish(self, topic: Literal["fleet", "event", "ledger"], data: FleetView | EventEntry | LedgerEntry) -> None:
+        self._feed.publish(Change(next(self._ids), topic, data))
+
+    def tell(self, topic: Literal["fleet", "event", "ledger"], data: FleetView | EventEntry | LedgerEntry) -> None:
+        """Publish a change, as the daemon does; a fleet also becomes what the API answers."""
+        if isinstance(data, FleetView):
+            self.board.view = data
+        self._loop.call_soon_threadsafe(self._publish, topic, data)
+
+    def sign_in(self, page: Page) -> None:
+        page.goto(self.url + "/login")
+        page.get_by_label("Token").fill(TOKEN)
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_selector("#content:not([hidden])")

@@ -1,0 +1,60 @@
+"""A real Chromium on the real application, over a fleet that lives in memory and that the test changes as it likes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from browser.board import CHROMIUM, FLAGS, Board, Site
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def board() -> Board:
+    return Board()
+
+
+@pytest.fixture
+def site(board: Board) -> Iterator[Site]:
+    site = Site(board)
+    site.start()
+    yield site
+    site.stop()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(10_000)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def complaints(site: Site) -> Iterator[list[str]]:
+    """What the browser complained of; a test that provokes some clears them."""
+    found: list[str] = []
+    yield found
+    assert found == []
+
+
+@pytest.fixture
+def page(context: BrowserContext, site: Site, complaints: list[str]) -> Page:
+    """A page that is signed in; it fails the test on any console error and any request to another host."""
+    page = context.new_page()
+    page.on(
+        "console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None
+    )
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: None if request.url.startswith(site.url) else complaints.append(request.url))
+    site.sign_in(page)
+    return page
