@@ -1,9 +1,9 @@
 """Load spikes, with their cause: streaming, a few numbers a node.
 
 The signal is tasks that run or wait for a core or a disk, per core: the load average's own raw material, without its
-minute of delay. Where the counts are absent it is worked back out of load1. A spike is a signal well above what is usual
-for this node, for a few seconds; "usual" starts from load15 and follows slowly, in clipped steps, so that minutes of a
-spike do not become usual, and never excuses more than `_USUAL_MOST`.
+minute of delay. Where the counts are absent it is worked back out of load1. A spike is a signal well above what is
+usual for this node, for a few seconds; "usual" starts from load15 and follows slowly, in clipped steps, so that minutes
+of a spike do not become usual, and never excuses more than `_USUAL_MOST`.
 """
 
 from __future__ import annotations
