@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from ipaddress import ip_address, ip_network
 from typing import Any, Protocol
@@ -323,6 +325,67 @@ def test_events_tell_what_others_do_and_not_what_we_do(host: Host) -> None:
             listener.cancel()
 
     run(host, work)
+
+
+def test_the_library_keeps_no_answer_that_nobody_reads() -> None:
+    """An agent asks some 40,000 times a day: pyroute2 keeps the acknowledgements of requests that are done for ever."""
+    host = RealHost()
+
+    async def work() -> None:
+        host.add_address("10.99.0.1")
+        host.add_link("overlay0")
+        for _ in range(3):
+            await host.kernel.add_rule(our_rule(SETTINGS, 4))
+            await host.kernel.replace(DIRECT)
+            await host.kernel.routes()
+            await host.kernel.rules()
+            await host.kernel.lookup("10.99.0.2", "10.99.0.1")
+            await host.kernel.drops_from("10.99.0.2", "10.99.0.1", "overlay0")
+            await host.kernel.remove(DIRECT)
+            await host.kernel.remove(DIRECT)
+            await host.kernel.lookup("10.99.0.2", "10.99.0.1")
+            await host.kernel.remove_rule(our_rule(SETTINGS, 4))
+        await asyncio.sleep(0.05)
+        assert host.kernel._requests.msg_queue.root.qsize() == 0
+
+    try:
+        run(host, work)
+    finally:
+        host.destroy()
+
+
+def test_without_the_right_to_change_routes_the_error_names_it() -> None:
+    command = [
+        "setpriv",
+        "--bounding-set",
+        "-net_admin",
+        "--inh-caps",
+        "-net_admin",
+        sys.executable,
+        "-c",
+        _UNPRIVILEGED,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    assert "cannot set route" in done.stdout
+    assert "not permitted: needs CAP_NET_ADMIN" in done.stdout
+
+
+_UNPRIVILEGED = """
+import asyncio
+from vagus_agent.config import Steering
+from vagus_agent.core.ladder import Route
+from vagus_agent.net.netlink import Netlink, SteeringError
+
+async def main():
+    kernel = Netlink(Steering())
+    try:
+        await kernel.replace(Route(4, "192.0.2.1/32", 9999, "unreachable"))
+    except SteeringError as error:
+        print(error)
+    await kernel.close()
+
+asyncio.run(main())
+"""
 
 
 # --- Steering --------------------------------------------------------------------------------------------------------

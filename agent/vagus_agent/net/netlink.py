@@ -92,6 +92,8 @@ class Kernel(Protocol):
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_DELADDR, _RTM_NEWROUTE, _RTM_DELROUTE, _RTM_DELRULE = 16, 17, 21, 24, 25, 33
 _GROUPS: Final = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | (1 << 18)  # link, v4 address/route/rule, v6 the same
 _NLM_F_REPLACE: Final = 0x100
+# A lookup as (message, flags): pyroute2's own "get" asks for an acknowledgement too, and keeps every one of them.
+_GET_ROUTE: Final = (26, 1)
 _RTM_F_LOOKUP_TABLE: Final = 0x1000
 _FIB_RULE_INVERT: Final = 2
 _RT_SCOPE_LINK, _RT_SCOPE_NOWHERE = 253, 255
@@ -149,7 +151,7 @@ class Netlink:
             self.families = (4, 6) if has_ipv6() else (4,)
             # Strict: the kernel filters dumps by table, so a full BGP table next door costs nothing.
             self._requests = AsyncIPRoute(strict_check=True, ext_ack=True)
-            await self._requests.bind()
+            await self._requests.bind(groups=0)  # its default: every event of the host, kept for ever
             self._port = self._requests.socket.getsockname()[0]
             if self._events is None:
                 self._events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
@@ -247,7 +249,7 @@ class Netlink:
         what = f"look up the way to {address}{f' from {source}' if source else ''}"
         try:
             [message, *_] = await self._ask(
-                what, lambda ipr: ipr.route("get", family=_FAMILIES[family], dst=address, **details)
+                what, lambda ipr: ipr.route(_GET_ROUTE, family=_FAMILIES[family], dst=address, **details)
             )
         except SteeringError as error:
             if getattr(error.__cause__, "code", None) in _NO_WAY:
@@ -267,7 +269,7 @@ class Netlink:
         try:
             await self._ask(
                 f"accept {peer} → {own} on {device}",
-                lambda ipr: ipr.route("get", family=socket.AF_INET, dst=own, src=peer, iif=interface.index),
+                lambda ipr: ipr.route(_GET_ROUTE, family=socket.AF_INET, dst=own, src=peer, iif=interface.index),
             )
         except SteeringError as error:
             code = getattr(error.__cause__, "code", None)

@@ -196,13 +196,16 @@ class Steering:
                 if attempt == _ROUNDS:
                     failures.append("somebody else changes our routes as fast as we repair them")
                     break
-                changed = True
+                found = self._standing
                 failed = await self._set(add)
                 failures += failed.values()
-                failures += await _each(self._kernel.add_rule, add_rules)
-                # Rules before routes: without the rule, nothing meets a ladder that is half removed.
-                failures += await _each(self._kernel.remove_rule, [] if failures else remove_rules)
+                refused = await _each(self._kernel.add_rule, add_rules)
+                if not refused:
+                    # Before the routes: without the rule, nothing meets a ladder that is half removed.
+                    refused += await _each(self._kernel.remove_rule, remove_rules)
+                failures += refused
                 failures += (await self._unset(remove, failed)).values()
+                changed |= found != self._standing or len(refused) < len(add_rules) + len(remove_rules)
                 if failures:
                     break
             self._looked = True
