@@ -1,7 +1,7 @@
 """STAND-IN for Tailscale's LocalAPI. This is not Tailscale: the lab's overlay is wireguard-go, which has no such API.
 
 Serves GET /localapi/v0/status on the unix socket ARGV[1], telling what the lab did to the overlay, as the JSON file
-ARGV[2] says: `{"backend": "Running", "self": {...}, "peers": [{"name", "ips", "allowed", "key", "path", "endpoint",
+ARGV[2] says: `{"backend": "Running", "self": {...}, "peers": [{"name", "ips", "routes", "key", "path", "endpoint",
 "since"}]}`. `path` is "direct", "relay" (the DERP case) or "cut"; `since` is seconds of the monotonic clock. Counters
 and handshakes are wireguard-go's own. As with Tailscale, CurAddr is set only while the direct path is trusted: it goes
 6.5 s after a cut.
@@ -60,8 +60,8 @@ def status() -> dict[str, Any]:
             "DNSName": f"{peer['name']}.lab.ts.net.",
             "OS": "linux",
             "TailscaleIPs": peer["ips"],
-            "AllowedIPs": peer["allowed"],
-            "PrimaryRoutes": peer["allowed"][len(peer["ips"]) :],
+            "AllowedIPs": [f"{ip}/{128 if ':' in ip else 32}" for ip in peer["ips"]] + peer["routes"],
+            "PrimaryRoutes": peer["routes"],
             "CurAddr": peer["endpoint"] if active and trusted else "",
             "Relay": "lab",
             "PeerRelay": "",

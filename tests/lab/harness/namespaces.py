@@ -335,3 +335,15 @@ def remove_cgroup(cgroup: Path) -> None:
             time.sleep(0.01)
         else:
             return
+
+
+def cpu_cgroups() -> Path | None:
+    """Where to make one CPU cgroup a host, so that a hog on one starves only that one; None where we may not."""
+    for root, control in (("/sys/fs/cgroup/cpu", ""), ("/sys/fs/cgroup", "cgroup.subtree_control")):
+        path = Path(root)
+        if not (path / "cgroup.procs").exists() or not os.access(path, os.W_OK):
+            continue
+        if control and "cpu" not in (path / control).read_text().split():
+            continue
+        return path
+    return None

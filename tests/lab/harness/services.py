@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lab.harness.hosts import INTERFACE, NETWORKS, Host
 from lab.harness.namespaces import LabError
 from vagus_protocol import signing, topics
 
@@ -194,6 +195,79 @@ def etcd_command(name: str, address: str, members: Mapping[str, str], data: str)
 # --- agents and controller -----------------------------------------------------------------------------------------
 
 
+def broker_addresses(host: Host, broker: Host, tls: bool) -> list[dict[str, Any]]:
+    """The broker as `host` reaches it, in the order to try: backup, public, overlay."""
+    base = {"port": MQTT_TLS_PORT if tls else MQTT_PORT, "tls": tls}
+    if host is broker:
+        return [{"host": broker.backup, **base}]
+    return [
+        {"host": broker.backup, **base, "peer": broker.name, "path": "backup"},
+        {"host": broker.underlay, **base},
+        {"host": broker.overlay, **base, "peer": broker.name, "path": "overlay"},
+    ]
+
+
+def agent_settings(host: Host, peers: Iterable[Host], broker: Host, *, ipv6: bool, tls: bool) -> dict[str, Any]:
+    """agent.toml as a dict; the files it names are in the host's directory."""
+    settings: dict[str, Any] = {
+        "fleet": FLEET,
+        "node": host.name,
+        "site": host.site,
+        "addresses": _addresses(host, ipv6),
+        "keys_file": str(host.directory / "keys.toml"),
+        "state_dir": str(host.directory / "agent-state"),
+        "paths": [
+            {"name": path, "interface": INTERFACE[path], "networks": list(NETWORKS[path][: 2 if ipv6 else 1])}
+            for path in INTERFACE
+        ],
+        "peers": [
+            {
+                "name": peer.name,
+                "addresses": _addresses(peer, ipv6),
+                "via": {"backup": [peer.backup, peer.backup6][: 2 if ipv6 else 1]},
+            }
+            for peer in peers
+        ],
+        "mqtt": {
+            "brokers": broker_addresses(host, broker, tls),
+            "username": host.name,
+            "password_file": str(host.directory / "password"),
+        },
+        "tailscale": {"socket": "/run/tailscale/tailscaled.sock"},
+    }
+    if tls:
+        settings["mqtt"]["ca_file"] = str(broker.directory / "broker" / "ca.pem")
+    if "etcd" in host.roles:
+        settings["etcd"] = {"endpoint": "127.0.0.1:2379"}
+    return settings
+
+
+def _addresses(host: Host, ipv6: bool) -> list[str]:
+    return [host.service, host.service6] if ipv6 else [host.service]
+
+
+def controller_settings(host: Host, nodes: Iterable[str], broker: Host, *, tls: bool) -> dict[str, Any]:
+    """controller.toml as a dict; the files it names are in `controller` in the host's directory."""
+    directory = host.directory / "controller"
+    # Beside the broker, localhost: not the address that the host's own agent uses, so that it can be cut alone.
+    brokers = [{"host": "127.0.0.1", "port": MQTT_TLS_PORT if tls else MQTT_PORT, "tls": tls}]
+    if host is not broker:
+        brokers = [{key: one[key] for key in ("host", "port", "tls")} for one in broker_addresses(host, broker, tls)]
+    settings: dict[str, Any] = {
+        "fleet": FLEET,
+        "name": CONTROLLER,
+        "fleet_key_file": str(directory / "fleet.key"),
+        "nodes": list(nodes),
+        "mqtt": {"brokers": brokers, "username": "controller", "password_file": str(directory / "password")},
+        "http": {"host": "127.0.0.1", "port": HTTP_PORT, "token_file": str(directory / "token")},
+        "store": {"url": f"sqlite:///{directory}/vagus.db"},
+    }
+    if tls:
+        settings["mqtt"]["ca_file"] = str(broker.directory / "broker" / "ca.pem")
+    return settings
+
+
 def write_keys(path: Path, fleet_key: bytes, node: str) -> None:
+    """The agent's keys file of `node`."""
     keys = {"node": signing.node_key(fleet_key, node).hex(), "probe": signing.probe_key(fleet_key).hex()}
     write_private(path, to_toml(keys))

@@ -1,0 +1,38 @@
+"""Lab tests need root and the Debian packages: without them they fail, loudly; they are never skipped.
+
+A test that fails shows the logs of its labs, which are gone with the lab.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from lab.harness import Lab
+
+
+@pytest.fixture(autouse=True)
+def logs_of_closed_labs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    close = Lab.close
+
+    def close_with_logs(lab: Lab) -> None:
+        if lab.dir.exists():
+            print(f"logs of {lab.dir.name}:\n{lab.logs()}")
+        close(lab)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lab, "close", close_with_logs)
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        for lab in getattr(item, "funcargs", {}).values():
+            if isinstance(lab, Lab) and lab.dir.exists():
+                report.sections.append((f"logs of {lab.dir.name}", lab.logs()))
+    return report
