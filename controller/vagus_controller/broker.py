@@ -68,6 +68,8 @@ class _Client(mqtt.Client):
         self.connack: ReasonCode | None = None
         self.subscribed = False
         self.refused_filters: list[int] = []
+        # The session's: the rest of a batch is already in the loop's queue.
+        self.resuming = False
         self.silence = Silence(monotonic())
         self.on_connect = self._connected
         self.on_subscribe = self._subscribed
@@ -346,7 +348,7 @@ class BrokerSession:
         loop.add_reader(fd, self._readable, client)
         client.subscribe(list(self._subscriptions))
         if client.buffered:
-            self._readable(client)
+            self._drain(client)
 
     def _detach(self, client: _Client) -> None:
         client.close()
@@ -354,13 +356,23 @@ class BrokerSession:
         self._settled.clear()
 
     def _readable(self, client: _Client) -> None:
+        if not client.resuming:
+            self._drain(client)
+
+    def _resume(self, client: _Client) -> None:
+        client.resuming = False
+        self._drain(client)
+
+    def _drain(self, client: _Client) -> None:
+        """Handle a batch; when more is buffered, the rest comes in the loop's next turn."""
         for _ in range(BATCH):
             if client.loop_read() != mqtt.MQTT_ERR_SUCCESS or not client.buffered:
                 break
         if client.subscribed and not self._marked:
             self._mark(client)
         if self._check(client) and client.buffered:
-            asyncio.get_running_loop().call_soon(self._readable, client)
+            client.resuming = True
+            asyncio.get_running_loop().call_soon(self._resume, client)
 
     def _writable(self, client: _Client) -> None:
         client.loop_write()
@@ -371,7 +383,8 @@ class BrokerSession:
         """After anything that may have written: whether the connection stands; sees to what the kernel did not take."""
         sock = client.socket()
         if sock is None:
-            self._end("connection lost")
+            if client is self._client:
+                self._end("connection lost")
             return False
         if client.want_write():
             asyncio.get_running_loop().add_writer(sock.fileno(), self._writable, client)
