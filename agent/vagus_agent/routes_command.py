@@ -11,6 +11,7 @@ from vagus_agent.core import ladder
 from vagus_agent.core.ladder import OVERRIDE_METRIC, Route
 from vagus_agent.net.netlink import Kernel, Netlink, SteeringError
 from vagus_agent.net.steering import clear as clear_kernel
+from vagus_agent.net.steering import standing_paths
 
 _HEADINGS = ("PEER", "DESTINATION", "PATH", "VIA", "METRIC", "NOTE")
 
@@ -25,21 +26,11 @@ def clear(config: Config, overrides_only: bool) -> int:
     return _with_kernel(config, lambda kernel: _clear(config, kernel, overrides_only))
 
 
-async def standing_overrides(config: Config, kernel: Kernel) -> dict[str, str]:
-    """peer → path, as the override routes in the kernel say."""
-    overrides: dict[str, str] = {}
-    for route in (await kernel.routes()).ours:
-        peer = next((p for p in config.peers if route.destination in map(str, ladder.destinations(p))), None)
-        if peer and route.metric == OVERRIDE_METRIC:
-            overrides[peer.name] = ladder.path_of(config, peer, route.family, route.device, route.gateway)
-    return {peer: path for peer, path in overrides.items() if path}
-
-
 async def wanted_now(config: Config, kernel: Kernel) -> ladder.Wanted:
     """The ladder for the interfaces and the overrides that stand now."""
     interfaces = {path.name: await kernel.interface(path.interface) for path in config.paths}
     indexes = {name: found.index if found and found.up else None for name, found in interfaces.items()}
-    wanted = ladder.wanted(config, indexes, await standing_overrides(config, kernel))
+    wanted = ladder.wanted(config, indexes, standing_paths(config, (await kernel.routes()).ours))
     families = kernel.families
     return ladder.Wanted(frozenset(route for route in wanted.routes if route.family in families), wanted.missing)
 

@@ -497,6 +497,17 @@ def test_a_restart_adopts_what_stands_and_sweeps_what_is_stale(host: Host) -> No
     run(host, work)
 
 
+def test_a_new_agent_learns_from_the_kernel_which_way_each_peer_goes(host: Host) -> None:
+    async def work() -> None:
+        assert await Steering(host.kernel, CONFIG, LOG).standing_overrides() is None
+        await Steering(host.kernel, CONFIG, LOG).reconcile({"berlin": "backup"}, "first life")
+        standing = await Steering(host.kernel, CONFIG, LOG).standing_overrides()
+        assert standing == {"berlin": "backup", "oslo": "overlay"}
+        assert not (await Steering(host.kernel, CONFIG, LOG).reconcile(standing, "second life")).changed
+
+    run(host, work)
+
+
 def test_another_protocols_route_in_our_place_is_loud_and_untouched(host: Host) -> None:
     async def work() -> None:
         theirs = Route(4, "10.99.0.2/32", 10, device="backup0")

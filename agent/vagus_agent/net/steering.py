@@ -40,7 +40,7 @@ _ROUNDS: Final = 3
 
 
 class Steering:
-    """One writer at a time; no method raises SteeringError except `open` and `clear`."""
+    """One writer at a time; `reconcile`, `override` and `watch` raise no SteeringError."""
 
     def __init__(self, kernel: Kernel, config: Config, log: logging.Logger) -> None:
         self._kernel = kernel
@@ -89,6 +89,14 @@ class Steering:
                     if path:
                         found[peer.name] = path
         return found
+
+    async def standing_overrides(self) -> dict[str, str] | None:
+        """peer → path, as the kernel holds it from an earlier run; None when it holds nothing of ours (a reboot).
+
+        Raises SteeringError.
+        """
+        ours = (await self._kernel.routes()).ours
+        return standing_paths(self._config, ours) if ours else None
 
     async def reconcile(self, overrides: Mapping[str, str], reason: str) -> Outcome:
         """Make the kernel what `overrides` (peer → path) asks for, adopting or removing whatever is ours in it."""
@@ -376,6 +384,20 @@ async def _each(call: Callable[[Rule], Awaitable[None]], rules: Iterable[Rule]) 
         except SteeringError as error:
             failures.append(str(error))
     return failures
+
+
+def standing_paths(config: Config, ours: Iterable[Route]) -> dict[str, str]:
+    """peer → the path that our routes prefer: its override's, else its first. Peers without routes are left out."""
+    paths: dict[str, str] = {}
+    for peer in config.peers:
+        prefixes = {str(destination) for destination in ladder.destinations(peer)}
+        rungs = [route for route in ours if route.destination in prefixes]
+        overrides = [route for route in rungs if route.metric == OVERRIDE_METRIC]
+        for route in overrides:
+            paths[peer.name] = ladder.path_of(config, peer, route.family, route.device, route.gateway)
+        if rungs and not overrides:
+            paths[peer.name] = config.paths_to(peer)[0].name
+    return {peer: path for peer, path in paths.items() if path}
 
 
 def shadowing(config: Config, rules: Iterable[Rule], family: int) -> list[Rule]:
