@@ -11,7 +11,7 @@ from vagus_agent.core import ladder
 from vagus_agent.core.ladder import OVERRIDE_METRIC, Route
 from vagus_agent.net.netlink import Kernel, Netlink, SteeringError
 from vagus_agent.net.steering import clear as clear_kernel
-from vagus_agent.net.steering import standing_paths
+from vagus_agent.net.steering import standing_overrides
 
 _HEADINGS = ("PEER", "DESTINATION", "PATH", "VIA", "METRIC", "NOTE")
 
@@ -30,7 +30,7 @@ async def wanted_now(config: Config, kernel: Kernel) -> ladder.Wanted:
     """The ladder for the interfaces and the overrides that stand now."""
     interfaces = {path.name: await kernel.interface(path.interface) for path in config.paths}
     indexes = {name: found.index if found and found.up else None for name, found in interfaces.items()}
-    wanted = ladder.wanted(config, indexes, standing_paths(config, (await kernel.routes()).ours))
+    wanted = ladder.wanted(config, indexes, standing_overrides(config, (await kernel.routes()).ours))
     families = kernel.families
     return ladder.Wanted(frozenset(route for route in wanted.routes if route.family in families), wanted.missing)
 

@@ -497,12 +497,12 @@ def test_a_restart_adopts_what_stands_and_sweeps_what_is_stale(host: Host) -> No
     run(host, work)
 
 
-def test_a_new_agent_learns_from_the_kernel_which_way_each_peer_goes(host: Host) -> None:
+def test_a_new_agent_learns_from_the_kernel_which_overrides_stand(host: Host) -> None:
     async def work() -> None:
         assert await Steering(host.kernel, CONFIG, LOG).standing_overrides() is None
         await Steering(host.kernel, CONFIG, LOG).reconcile({"berlin": "backup"}, "first life")
         standing = await Steering(host.kernel, CONFIG, LOG).standing_overrides()
-        assert standing == {"berlin": "backup", "oslo": "overlay"}
+        assert standing == {"berlin": "backup"}
         assert not (await Steering(host.kernel, CONFIG, LOG).reconcile(standing, "second life")).changed
 
     run(host, work)

@@ -76,27 +76,12 @@ class Steering:
         await self._kernel.close()
 
     async def standing_overrides(self) -> dict[str, str] | None:
-        """peer → path of the overrides that an earlier run left in the kernel; None when nothing of ours is there."""
-        ours = (await self._kernel.routes()).ours
-        if not ours:
-            return None
-        found: dict[str, str] = {}
-        for peer in self._config.peers:
-            prefixes = {str(destination) for destination in ladder.destinations(peer)}
-            for route in ours:
-                if route.metric == OVERRIDE_METRIC and route.destination in prefixes:
-                    path = ladder.path_of(self._config, peer, route.family, route.device, route.gateway)
-                    if path:
-                        found[peer.name] = path
-        return found
-
-    async def standing_overrides(self) -> dict[str, str] | None:
-        """peer → path, as the kernel holds it from an earlier run; None when it holds nothing of ours (a reboot).
+        """peer → path of the overrides that an earlier run left in the kernel; None when nothing of ours is there.
 
         Raises SteeringError.
         """
         ours = (await self._kernel.routes()).ours
-        return standing_paths(self._config, ours) if ours else None
+        return standing_overrides(self._config, ours) if ours else None
 
     async def reconcile(self, overrides: Mapping[str, str], reason: str) -> Outcome:
         """Make the kernel what `overrides` (peer → path) asks for, adopting or removing whatever is ours in it."""
@@ -386,18 +371,15 @@ async def _each(call: Callable[[Rule], Awaitable[None]], rules: Iterable[Rule]) 
     return failures
 
 
-def standing_paths(config: Config, ours: Iterable[Route]) -> dict[str, str]:
-    """peer → the path that our routes prefer: its override's, else its first. Peers without routes are left out."""
-    paths: dict[str, str] = {}
+def standing_overrides(config: Config, ours: Iterable[Route]) -> dict[str, str]:
+    """peer → path, of the override routes among `ours`."""
+    overrides: dict[str, str] = {}
     for peer in config.peers:
         prefixes = {str(destination) for destination in ladder.destinations(peer)}
-        rungs = [route for route in ours if route.destination in prefixes]
-        overrides = [route for route in rungs if route.metric == OVERRIDE_METRIC]
-        for route in overrides:
-            paths[peer.name] = ladder.path_of(config, peer, route.family, route.device, route.gateway)
-        if rungs and not overrides:
-            paths[peer.name] = config.paths_to(peer)[0].name
-    return {peer: path for peer, path in paths.items() if path}
+        for route in ours:
+            if route.metric == OVERRIDE_METRIC and route.destination in prefixes:
+                overrides[peer.name] = ladder.path_of(config, peer, route.family, route.device, route.gateway)
+    return {peer: path for peer, path in overrides.items() if path}
 
 
 def shadowing(config: Config, rules: Iterable[Rule], family: int) -> list[Rule]:
