@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from unit.fleet_builders import (
     PATHS,
     World,
@@ -17,7 +18,6 @@ from unit.fleet_builders import (
     presence,
     report,
 )
-
 from vagus_controller.core.fleet import Fleet
 from vagus_protocol.messages import LinkState, PathOffer, PeerOffer
 

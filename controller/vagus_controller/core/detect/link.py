@@ -144,10 +144,10 @@ def _unproven_end(fleet: Fleet, node: str, peer: str, path: str, now: float, wit
         return f"{node} has not told of {peer} over {path}"
     if fleet.believed(node, peer, path, now) is None:
         return f"{node} is silent for {seconds(now - seen.at)}"
+    if seen.link.state in (LinkState.DOWN, LinkState.SUSPECT):
+        return f"{node} sees {path} {seen.link.state.value}" + (f" ({seen.link.reason})" if seen.link.reason else "")
     if seen.link.state is LinkState.UNKNOWN or seen.link.proven_s is None:
         return f"{node} never had a reply from {peer} over {path}"
-    if seen.link.state not in _ALIVE:
-        return f"{node} sees {path} {seen.link.state.value}" + (f" ({seen.link.reason})" if seen.link.reason else "")
     offer = state.path_offer(path)
     if offer is not None and offer.metered:
         within_s = max(within_s, _METERED_PROBES * offer.idle_interval_s)

@@ -1,0 +1,367 @@
+"""etcd's quorum, from every member's own endpoint, in clusters of 1 to 7."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unit.fleet_builders import World, goodbye, link, links, member, presence, report
+from vagus_controller.core.detect.quorum import Quorum
+from vagus_controller.core.verdict import Verdict
+from vagus_controller.views import QuorumView, Severity
+from vagus_protocol.messages import Etcd, EtcdMember, Relay
+
+DB = ("db-1", "db-2", "db-3")
+TIMED_OUT: dict[str, Any] = {"read_s": None, "read_error": "timed out after 2 s", "leader_id": ""}
+
+
+class Watch(World):
+    def __init__(self, *names: str, **settings: Any) -> None:
+        super().__init__(*names, **settings)
+        self.quorum = Quorum(self.config)
+
+    def etcd(self, node: str, **changes: Any) -> None:
+        """The node reports its member, which answers and reads unless told otherwise."""
+        told = changes.pop("links", links(*self.peers(node)))
+        self.report(node, etcd=member(node, *self.peers(node), **changes), links=told)
+
+    def silent_etcd(self, node: str, reason: str = "connection refused") -> None:
+        self.report(node, etcd=Etcd(answering=False, reason=reason))
+
+    def verdict(self) -> Verdict:
+        return self.quorum.evaluate(self.fleet, self.now)
+
+    def view(self) -> QuorumView:
+        return self.quorum.view(self.fleet, self.verdict(), self.now)
+
+
+def cluster(size: int) -> Watch:
+    world = Watch(*(f"db-{number}" for number in range(1, size + 1)))
+    for name in world.names:
+        world.etcd(name)
+    return world
+
+
+def test_no_etcd_anywhere_is_none() -> None:
+    world = Watch("a", "b")
+    world.reports()
+    verdict = world.verdict()
+    assert (verdict.state, verdict.severity) == ("none", Severity.OK)
+    assert world.view().margin is None
+
+
+@pytest.mark.parametrize(("size", "margin"), [(1, 0), (3, 1), (5, 2), (7, 3)])
+def test_healthy(size: int, margin: int) -> None:
+    world = cluster(size)
+    view = world.view()
+    assert view.verdict.state == "healthy"
+    assert view.verdict.severity is Severity.OK
+    assert (view.leader, view.term, view.voters, view.answering, view.margin) == ("db-1", 2, size, size, margin)
+    assert [each.node for each in view.members] == list(world.names)
+    assert world.quorum.members(world.fleet) == frozenset(world.names)
+
+
+def test_two_members_are_always_at_risk() -> None:
+    assert cluster(2).verdict().state == "at-risk"
+
+
+@pytest.mark.parametrize("size", [1, 3, 5, 7])
+def test_each_number_of_failures(size: int) -> None:
+    majority = size // 2 + 1
+    for failed in range(1, size + 1):
+        world = cluster(size)
+        world.verdict()
+        world.pass_time(2.0)
+        quorate = size - failed >= majority
+        for index, name in enumerate(world.names):
+            if index < failed:
+                world.silent_etcd(name)
+            else:
+                world.etcd(name, **({"leader_id": f"id-db-{size}"} if quorate else TIMED_OUT))
+        view = world.view()
+        if not quorate:
+            assert view.verdict.state == "lost"
+            assert view.margin == 0
+            assert view.leader == ""
+            assert "db-1" in view.verdict.reason
+        else:
+            margin = size - failed - majority
+            assert view.verdict.state == ("healthy" if margin else "at-risk")
+            assert view.verdict.severity is Severity.WARNING
+            assert view.margin == margin
+            assert "db-1" in view.verdict.reason
+            assert any("db-1: does not answer: connection refused" in line for line in view.verdict.evidence)
+
+
+def test_a_single_election_is_neither_churning_nor_lost() -> None:
+    world = cluster(3)
+    world.verdict()
+    world.pass_time(1.0)
+    for name in DB:
+        world.etcd(name, leader_id="", read_s=0.004)
+    verdict = world.verdict()
+    assert verdict.state == "at-risk"
+    assert "an election" in verdict.reason
+    world.pass_time(2.0)
+    for name in DB:
+        world.etcd(name, leader_id="id-db-2", term=3)
+    assert world.verdict().state == "healthy"
+    assert world.view().leader == "db-2"
+    assert world.view().leader_changes_1h == 1
+
+
+def test_an_election_that_does_not_end_is_lost() -> None:
+    world = cluster(3)
+    for _ in range(3):
+        for name in DB:
+            world.etcd(name, leader_id="", read_s=0.004)
+        world.verdict()
+        world.pass_time(2.0)
+    assert world.verdict().state == "lost"
+
+
+def test_leader_after_leader_is_churning_until_it_calms() -> None:
+    world = cluster(3)
+    world.verdict()
+    for term in range(3, 6):
+        world.pass_time(20.0)
+        for name in DB:
+            world.etcd(name, leader_id=f"id-db-{term % 3 + 1}", term=term)
+        state = world.verdict().state
+        assert state == ("churning" if term == 5 else "healthy")
+    assert "3 leader changes in 5 min" in world.verdict().reason
+    for _ in range(70):
+        world.pass_time(4.0)
+        for name in DB:
+            world.etcd(name, leader_id="id-db-3", term=5)
+        world.verdict()
+    assert world.verdict().state == "healthy"
+    assert world.view().leader_changes_1h == 3
+
+
+def test_a_member_that_lags_behind_is_no_leader_change() -> None:
+    world = cluster(3)
+    world.verdict()
+    for turn in range(20):
+        world.pass_time(2.0)
+        world.etcd(DB[turn % 3], leader_id="id-db-2", term=3)
+        assert world.verdict().state == "healthy"
+    assert world.view().leader_changes_1h == 1
+
+
+def test_split_views_are_evidence() -> None:
+    world = cluster(3)
+    world.etcd("db-3", leader_id="id-db-3", term=2)
+    assert any("split view" in line and "db-3 follows db-3" in line for line in world.verdict().evidence)
+
+
+def test_too_few_views_are_unknown_and_never_healthy() -> None:
+    world = Watch(*DB)
+    world.etcd("db-1")
+    verdict = world.verdict()
+    assert (verdict.state, verdict.severity) == ("unknown", Severity.UNKNOWN)
+    assert "a read works through db-1" in verdict.reason
+    assert world.view().margin is None
+    world.etcd("db-2")
+    assert world.verdict().state == "at-risk", "db-3 is not proven"
+    world.etcd("db-3")
+    assert world.verdict().state == "healthy"
+
+
+def test_a_silent_fleet_is_unknown() -> None:
+    world = cluster(3)
+    world.verdict()
+    world.pass_time(30.0)
+    assert world.verdict().state == "unknown"
+    assert world.view().leader == ""
+
+
+def test_hosts_that_no_peer_reaches_count_as_failed() -> None:
+    world = cluster(3)
+    for _ in range(5):
+        world.pass_time(2.0)
+        world.etcd("db-1", links=links("db-2", "db-3", state="down"), **TIMED_OUT)
+    verdict = world.verdict()
+    assert verdict.state == "lost"
+    assert any("db-2: its agent is silent and no peer reaches the node" in line for line in verdict.evidence)
+
+
+def test_hosts_that_are_silent_but_reached_may_be_a_quorum_of_their_own() -> None:
+    world = cluster(3)
+    for _ in range(5):
+        world.pass_time(2.0)
+        world.etcd("db-1", **TIMED_OUT)
+    assert world.verdict().state == "unknown"
+
+
+def test_a_goodbye_of_an_agent_says_nothing_of_its_etcd() -> None:
+    world = cluster(3)
+    world.tell(goodbye("db-3"))
+    verdict = world.verdict()
+    assert verdict.state == "at-risk"
+    assert "db-3 unheard" in verdict.reason
+
+
+def test_a_frozen_members_old_answer_does_not_count() -> None:
+    world = cluster(3)
+    world.etcd("db-3", age_s=9.0)
+    verdict = world.verdict()
+    assert verdict.state == "at-risk"
+    assert any("its last answer is 9.0 s old" in line for line in verdict.evidence)
+
+
+def test_a_read_not_tried_yet_is_no_failure() -> None:
+    world = Watch(*DB)
+    for name in DB:
+        world.etcd(name, read_s=None, read_error="not tried yet")
+    assert world.verdict().state == "unknown"
+
+
+def test_learners_do_not_vote() -> None:
+    world = Watch(*DB, "db-4")
+    for name in DB:
+        world.report(name, etcd=member(name, *(other for other in DB if other != name), learners=("db-4",)))
+    world.report("db-4", etcd=member("db-4", *DB, learner=True, learners=()))
+    world.report("db-4", etcd=Etcd(answering=False, reason="frozen"))
+    view = world.view()
+    assert (view.voters, view.margin, view.verdict.state) == (3, 1, "healthy")
+    assert [each.node for each in view.members] == [*DB, "db-4"]
+    assert world.quorum.members(world.fleet) == frozenset(DB)
+
+
+def test_a_removed_member_does_not_count() -> None:
+    world = cluster(3)
+    world.verdict()
+    world.pass_time(2.0)
+    for name, other in (("db-1", "db-2"), ("db-2", "db-1")):
+        world.report(name, etcd=member(name, other, applied_index=200))
+    world.etcd("db-3", applied_index=150, **TIMED_OUT)
+    view = world.view()
+    assert (view.voters, view.verdict.state) == (2, "at-risk")
+    assert any("db-3: its etcd is not a member" in line for line in view.verdict.evidence)
+
+
+def test_members_without_an_agent_are_named_as_etcd_does() -> None:
+    world = Watch("db-1", "db-2")
+    for name in world.names:
+        others = [other for other in (*world.names, "elsewhere") if other != name]
+        world.report(name, etcd=member(name, *others))
+    view = world.view()
+    assert (view.voters, view.verdict.state) == (3, "at-risk")
+    assert [each.node for each in view.members] == ["db-1", "db-2", "elsewhere"]
+    assert any("elsewhere: no agent" in line for line in view.verdict.evidence)
+
+
+def test_a_member_that_never_answered_is_found_by_its_peer_address() -> None:
+    world = Watch("pi-1", "pi-2", "pi-3")
+    members = tuple(
+        EtcdMember(id=f"id-{number}", name=f"m{number}", peer_urls=(f"http://10.9.0.{number}:2380",))
+        for number in (1, 2, 3)
+    )
+    for number in (1, 2, 3):
+        name = f"pi-{number}"
+        world.tell(presence(name, *world.peers(name), addresses=(f"10.9.0.{number}/32",), etcd_member=True))
+        answer = Etcd(answering=True, member_id=f"id-{number}", leader_id="id-1", term=2, read_s=0.01, members=members)
+        world.report(name, etcd=answer if number < 3 else Etcd(answering=False, reason="frozen"))
+    view = world.view()
+    assert [each.node for each in view.members] == ["pi-1", "pi-2", "pi-3"]
+    assert view.verdict.state == "at-risk"
+    assert any("pi-3: does not answer: frozen" in line for line in view.verdict.evidence)
+
+
+@pytest.mark.parametrize("alarm", ["NOSPACE on db-2", "CORRUPT on db-2"])
+def test_alarms_are_critical_whatever_the_state(alarm: str) -> None:
+    world = cluster(3)
+    world.etcd("db-1", alarms=(alarm,))
+    verdict = world.verdict()
+    assert (verdict.state, verdict.severity) == ("healthy", Severity.CRITICAL)
+    assert alarm in verdict.reason
+
+
+def test_the_links_to_blame_are_named() -> None:
+    world = cluster(3)
+    world.verdict()
+    world.pass_time(2.0)
+    for name in DB:
+        told = tuple(
+            link(peer, path, "down" if path == "overlay" else "up", reason="burst lost" if path == "overlay" else "")
+            for peer in world.peers(name)
+            for path in ("overlay", "backup")
+        )
+        world.etcd(name, links=told, **TIMED_OUT)
+    verdict = world.verdict()
+    assert verdict.state == "lost"
+    assert "db-1--db-2/overlay: db-1 sees it down: burst lost" in verdict.evidence
+    assert not any("/backup" in line for line in verdict.evidence)
+    assert world.quorum.findings.impaired
+
+
+def test_a_relayed_link_between_members_is_blamed_too() -> None:
+    world = cluster(3)
+    world.etcd("db-3", links=(link("db-1", relay=Relay.DERP),), **TIMED_OUT)
+    assert "db-1--db-3/overlay: db-3 sees it relayed (derp)" in world.verdict().evidence
+
+
+def test_all_failing_before_any_member_list_was_heard_is_lost() -> None:
+    world = Watch(*DB)
+    for name in DB:
+        world.silent_etcd(name)
+    assert world.verdict().state == "lost"
+
+
+def test_a_cluster_restored_at_a_lower_term_is_believed_after_a_while() -> None:
+    world = cluster(3)
+    for name in DB:
+        world.etcd(name, term=50)
+    world.verdict()
+    for _ in range(40):
+        world.pass_time(2.0)
+        for name in DB:
+            world.etcd(name, term=2)
+        world.verdict()
+    assert world.view().term == 2
+    assert world.verdict().state == "healthy"
+
+
+ANSWERS = st.one_of(
+    st.none(),
+    st.builds(
+        Etcd,
+        answering=st.booleans(),
+        age_s=st.sampled_from((0.0, 3.0, 100.0)),
+        member_id=st.sampled_from(("", "id-db-1", "id-db-2", "x")),
+        leader_id=st.sampled_from(("", "id-db-1", "id-db-2", "x")),
+        term=st.sampled_from((None, 0, 2, 3, 2**63 - 1)),
+        applied_index=st.sampled_from((None, 1, 2)),
+        learner=st.booleans(),
+        alarms=st.sampled_from(((), ("NOSPACE on db-1",), ("odd",))),
+        members=st.lists(
+            st.builds(EtcdMember, id=st.sampled_from(("id-db-1", "id-db-2", "y")), name=st.sampled_from(("", "db-1"))),
+            max_size=3,
+        ).map(tuple),
+        read_s=st.sampled_from((None, 0.01)),
+        read_error=st.sampled_from(("", "timed out", "not tried yet")),
+    ),
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(DB), ANSWERS, st.sampled_from((0.0, 2.0, 9.0))), max_size=30))
+def test_no_story_breaks_it_and_healthy_is_never_said_without_reads(story: list[Any]) -> None:
+    world = Watch(*DB)
+    for node, answer, pause in story:
+        world.pass_time(pause)
+        world.seq[node] += 1
+        world.tell(report(node, world.seq[node], etcd=answer))
+        view = world.view()
+        voters = world.quorum.findings.voters
+        reads = sum(voter.standing == "reads" for voter in voters)
+        if view.verdict.state in ("healthy", "churning"):
+            assert reads >= 1
+        if view.verdict.state == "healthy" and view.voters > 1:
+            assert reads > view.voters // 2
+        if view.verdict.state == "lost":
+            assert reads == 0
+        assert view.margin is None or 0 <= view.margin <= max(view.voters - 1, 0)
