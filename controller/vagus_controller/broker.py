@@ -277,10 +277,12 @@ class BrokerSession:
         if client.connack.is_failure:
             client.close()
             word = client.connack.getName()
+            if word not in NOT_AUTHORIZED:
+                raise Unreachable(f"{place} refuses the session: {word}")
+            file = f" ({settings.password_file})" if settings.password_file else ""
             raise Unreachable(
-                f"{place} refuses user {settings.username!r} ({word}); check mqtt.username and "
-                f"mqtt.password_file{f' ({settings.password_file})' if settings.password_file else ''}",
-                refused=word in NOT_AUTHORIZED,
+                f"{place} refuses user {settings.username!r} ({word}); check mqtt.username and mqtt.password_file{file}",
+                refused=True,
             )
         return client
 
