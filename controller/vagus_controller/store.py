@@ -1,0 +1,530 @@
+"""What happened and what was decided, on disk: SQLite, or PostgreSQL by URL.
+
+Nothing here may delay a failover or end the daemon. `record_*` only appends to memory and returns; one writer thread
+commits in batches. What is not on disk yet is part of every read. A disk that is full, read-only or damaged makes
+`problem` say so, keeps the newest rows in memory, and is tried again until it works.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection, Engine, make_url
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from vagus_controller.views import EventEntry, LedgerEntry, Severity
+from vagus_runtime.settings import ConfigError
+
+log = logging.getLogger("vagus.store")
+
+SCHEMA_VERSION: Final = 1
+MAX_LIMIT: Final = 1000
+# Rows of a table that wait in memory for a disk that does not work; beyond it the oldest go. About 5 MB.
+_WAITING: Final = 10_000
+# Rows of one transaction, so that a waiting `save_state` is behind some ten milliseconds of work at most.
+_BATCH: Final = 1000
+# Seconds a row waits for company: fewer commits, less wear of an SD card.
+_GATHER_S: Final = 0.1
+# `save_state` keeps the event loop waiting no longer than this.
+_STATE_WAIT_S: Final = 1.0
+_STOP_WAIT_S: Final = 5.0
+_PRUNE_EVERY_S: Final = 600.0
+_PRUNE_EVERY_ROWS: Final = 1000
+_RETRY_S: Final = 2.0
+_COMPLAIN_S: Final = 300.0
+_BUSY_S: Final = 2.0
+
+_metadata = sa.MetaData()
+# SQLite makes a column its rowid only when it is spelled INTEGER.
+_Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_schema = sa.Table("schema", _metadata, sa.Column("version", sa.Integer, nullable=False))
+_state = sa.Table(
+    "state",
+    _metadata,
+    sa.Column("key", sa.String, primary_key=True),
+    sa.Column("value", sa.LargeBinary, nullable=False),
+)
+_events = sa.Table(
+    "events",
+    _metadata,
+    sa.Column("id", _Id, primary_key=True, autoincrement=False),
+    sa.Column("at", sa.Double, nullable=False, index=True),
+    sa.Column("source", sa.String, nullable=False),
+    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("subject", sa.String, nullable=False),
+    sa.Column("text", sa.String, nullable=False),
+    sa.Column("severity", sa.String, nullable=False),
+)
+_ledger = sa.Table(
+    "ledger",
+    _metadata,
+    sa.Column("id", _Id, primary_key=True, autoincrement=False),
+    sa.Column("at", sa.Double, nullable=False, index=True),
+    sa.Column("who", sa.String, nullable=False),
+    sa.Column("action", sa.String, nullable=False),
+    sa.Column("subject", sa.String, nullable=False),
+    sa.Column("reason", sa.String, nullable=False),
+    sa.Column("evidence", sa.JSON, nullable=False),
+    sa.Column("outcome", sa.String, nullable=False),
+)
+
+E = TypeVar("E", bound=EventEntry | LedgerEntry)
+
+
+def concerns(subject: str, wanted: str) -> bool:
+    """Whether a row about `subject` answers a question about `wanted`: with a node its pairs, with a pair its paths."""
+    pair = subject.partition("/")[0]
+    return wanted in (subject, pair) or pair.startswith(f"{wanted}--") or pair.endswith(f"--{wanted}")
+
+
+def _concerns(subject: sa.ColumnElement[str], wanted: str) -> sa.ColumnElement[bool]:
+    """The same in SQL."""
+    return sa.or_(
+        subject == wanted,
+        subject.startswith(f"{wanted}/", autoescape=True),
+        subject.startswith(f"{wanted}--", autoescape=True),
+        subject.endswith(f"--{wanted}", autoescape=True),
+        subject.contains(f"--{wanted}/", autoescape=True),
+    )
+
+
+class _Journal(Generic[E]):
+    """One table of entries, and those of its rows that are not on disk yet, by id in the order they came."""
+
+    def __init__(self, table: sa.Table, kind: type[E]) -> None:
+        self.table = table
+        self.kind = kind
+        # Until the database tells its last id: beyond all that it can hold, so that ids only ever grow.
+        self.next_id = int(time.time() * 1000)
+        self.used = False
+        self.waiting: dict[int, E] = {}
+        self.outcomes: dict[int, str] = {}
+        self.lost = 0
+
+    def take_id(self) -> int:
+        self.used = True
+        self.next_id += 1
+        return self.next_id - 1
+
+    def add(self, entry: E) -> E:
+        self.waiting[entry.id] = entry
+        while len(self.waiting) > _WAITING:
+            del self.waiting[next(iter(self.waiting))]
+            self.lost += 1
+        return entry
+
+    def selected(self, limit: int, before: int | None, subject: str | None) -> list[E]:
+        """The waiting rows that a read wants, newest first."""
+        found = [
+            entry
+            for entry in reversed(self.waiting.values())
+            if (before is None or entry.id < before) and (subject is None or concerns(entry.subject, subject))
+        ]
+        return found[:limit]
+
+    def query(self, limit: int, before: int | None, subject: str | None) -> sa.Select[Any]:
+        query = sa.select(self.table).order_by(self.table.c.id.desc()).limit(limit)
+        if before is not None:
+            query = query.where(self.table.c.id < before)
+        if subject is not None:
+            query = query.where(_concerns(self.table.c.subject, subject))
+        return query
+
+
+class Store:
+    """views.History, and what writes it. `start` before use, `stop` to flush. Any thread may call any method."""
+
+    def __init__(self, url: str, keep_days: float, keep_rows: int) -> None:
+        """`keep_rows` bounds each of the two tables, events and ledger."""
+        self._url = make_url(url)
+        self._keep_s = keep_days * 86400
+        self._keep_rows = keep_rows
+        self._engine: Engine | None = None
+        self._events = _Journal(_events, EventEntry)
+        self._ledger = _Journal(_ledger, LedgerEntry)
+        self._journals: tuple[_Journal[Any], ...] = (self._events, self._ledger)
+        self._unsaved: dict[str, bytes] = {}
+        self._lock = threading.Lock()
+        self._wake = threading.Condition(self._lock)
+        self._saved = threading.Condition(self._lock)
+        self._stopping = False
+        # The database may have been replaced under its connections: look at it anew before the next write.
+        self._suspect = True
+        self._problem = ""
+        self._complained = ("", float("-inf"))
+        self._prune_at = 0.0
+        self._prune_rows = 0
+        self._writer: threading.Thread | None = None
+
+    @property
+    def problem(self) -> str:
+        """Why history is not on disk, and what to do; "" when all is well."""
+        return self._problem
+
+    @property
+    def _name(self) -> str:
+        return self._url.database or "" if self._is_sqlite else self._url.render_as_string(hide_password=True)
+
+    @property
+    def _is_sqlite(self) -> bool:
+        return self._url.get_backend_name() == "sqlite"
+
+    # --- life ----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Opens the database and starts the writer. Raises ConfigError only for a schema newer than this program's."""
+        try:
+            self._open()
+        except SQLAlchemyError as error:
+            self._failed(error)
+        self._writer = threading.Thread(target=self._work, name="vagus-store", daemon=True)
+        self._writer.start()
+
+    def stop(self) -> None:
+        """Writes what waits, at most 5 s long."""
+        with self._lock:
+            self._stopping = True
+            self._wake.notify()
+        if self._writer is not None:
+            self._writer.join(_STOP_WAIT_S)
+        with self._lock:
+            left = len(self._events.waiting) + len(self._ledger.waiting)
+        if left:
+            log.error("store: %d rows were not written: %s", left, self._problem or "the disk is too slow")
+        if self._engine is not None:
+            self._engine.dispose()
+
+    def _open(self) -> None:
+        if self._is_sqlite:
+            engine = sa.create_engine(self._url, connect_args={"timeout": _BUSY_S})
+            sa.event.listen(engine, "connect", _set_up_sqlite)
+        else:
+            engine = sa.create_engine(self._url, pool_pre_ping=True)
+        try:
+            with engine.begin() as connection:
+                _check_schema(connection, self._name)
+                last = [connection.scalar(sa.select(sa.func.max(each.table.c.id))) for each in self._journals]
+        except BaseException:
+            engine.dispose()
+            raise
+        with self._lock:
+            for journal, newest in zip(self._journals, last, strict=True):
+                floor = (newest or 0) + 1
+                journal.next_id = max(journal.next_id, floor) if journal.used else floor
+            self._engine, previous = engine, self._engine
+            self._suspect = False
+        if previous is not None:
+            previous.dispose()
+
+    # --- writing -------------------------------------------------------------------------------------------------
+
+    def record_event(
+        self, *, at: float, source: str, kind: str, subject: str, text: str, severity: Severity
+    ) -> EventEntry:
+        with self._lock:
+            entry = self._events.add(
+                EventEntry(
+                    id=self._events.take_id(),
+                    at=at,
+                    source=source,
+                    kind=kind,
+                    subject=subject,
+                    text=text,
+                    severity=severity,
+                )
+            )
+            self._wake.notify()
+        return entry
+
+    def record_ledger(
+        self,
+        *,
+        at: float,
+        who: str,
+        action: str,
+        subject: str,
+        reason: str,
+        evidence: tuple[str, ...],
+        outcome: str,
+    ) -> LedgerEntry:
+        with self._lock:
+            entry = self._ledger.add(
+                LedgerEntry(
+                    id=self._ledger.take_id(),
+                    at=at,
+                    who=who,
+                    action=action,
+                    subject=subject,
+                    reason=reason,
+                    evidence=evidence,
+                    outcome=outcome,
+                )
+            )
+            self._wake.notify()
+        return entry
+
+    def update_outcome(self, ledger_id: int, outcome: str) -> None:
+        with self._lock:
+            waiting = self._ledger.waiting.get(ledger_id)
+            if waiting is not None:
+                self._ledger.waiting[ledger_id] = msgspec.structs.replace(waiting, outcome=outcome)
+            self._ledger.outcomes[ledger_id] = outcome
+            while len(self._ledger.outcomes) > _WAITING:
+                del self._ledger.outcomes[next(iter(self._ledger.outcomes))]
+            self._wake.notify()
+
+    def save_state(self, key: str, value: bytes) -> bool:
+        """Keeps `value` under `key`, synced to disk when this returns True. False: the disk did not take it within a
+        second; memory has it, and the writer tries on."""
+        with self._lock:
+            self._unsaved[key] = value
+            self._wake.notify()
+            self._saved.wait_for(lambda: self._unsaved.get(key) is not value or bool(self._problem), _STATE_WAIT_S)
+            return self._unsaved.get(key) is not value
+
+    def load_state(self, key: str) -> bytes | None:
+        with self._lock:
+            if key in self._unsaved:
+                return self._unsaved[key]
+        rows = self._read(sa.select(_state.c.value).where(_state.c.key == key))
+        return bytes(rows[0]["value"]) if rows else None
+
+    # --- views.History -------------------------------------------------------------------------------------------
+
+    def events(self, *, limit: int, before: int | None = None, subject: str | None = None) -> list[EventEntry]:
+        return self._list(self._events, limit, before, subject)
+
+    def ledger(self, *, limit: int, before: int | None = None, subject: str | None = None) -> list[LedgerEntry]:
+        return self._list(self._ledger, limit, before, subject)
+
+    def _list(self, journal: _Journal[E], limit: int, before: int | None, subject: str | None) -> list[E]:
+        limit = max(1, min(limit, MAX_LIMIT))
+        # Memory first: a row that reaches the disk meanwhile is seen twice, never missed.
+        with self._lock:
+            waiting = journal.selected(limit, before, subject)
+            outcomes = dict(journal.outcomes)
+        found = {
+            row["id"]: msgspec.convert(row, journal.kind) for row in self._read(journal.query(limit, before, subject))
+        }
+        for entry_id in outcomes.keys() & found.keys():
+            found[entry_id] = msgspec.structs.replace(found[entry_id], outcome=outcomes[entry_id])
+        found |= {entry.id: entry for entry in waiting}
+        return [found[entry_id] for entry_id in sorted(found, reverse=True)[:limit]]
+
+    def _read(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
+        engine = self._engine
+        if engine is None:
+            return []
+        try:
+            with engine.connect() as connection:
+                return [dict(row) for row in connection.execute(query).mappings()]
+        except (SQLAlchemyError, ValueError) as error:
+            self._failed(error)
+            return []
+
+    # --- the writer thread ---------------------------------------------------------------------------------------
+
+    def _has_work(self) -> bool:
+        return bool(any(each.waiting or each.outcomes for each in self._journals) or self._unsaved or self._problem)
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                self._wake.wait_for(lambda: self._stopping or self._has_work(), _PRUNE_EVERY_S)
+                self._wake.wait_for(lambda: self._stopping or bool(self._unsaved), _GATHER_S)
+                stopping = self._stopping
+            try:
+                if self._suspect:
+                    self._open()
+                self._write_state()
+                while self._write_batch():
+                    self._write_state()
+                self._prune_if_due()
+                self._recovered()
+            except ConfigError as error:
+                # Another program migrated the database while this one waited for it.
+                self._failed(error)
+            except SQLAlchemyError as error:
+                self._failed(error)
+            except Exception as error:
+                log.exception("store: a bug; history stays in memory")
+                self._failed(error)
+            if stopping:
+                return
+            if self._problem:
+                with self._lock:
+                    self._wake.wait_for(lambda: self._stopping, _RETRY_S)
+
+    def _write_state(self) -> None:
+        with self._lock:
+            unsaved = dict(self._unsaved)
+        if not unsaved:
+            return
+        assert self._engine is not None
+        with self._engine.connect() as connection:
+            if self._is_sqlite:
+                connection.exec_driver_sql("PRAGMA synchronous=FULL")
+                connection.commit()
+            try:
+                for key, value in unsaved.items():
+                    connection.execute(sa.delete(_state).where(_state.c.key == key))
+                    connection.execute(sa.insert(_state).values(key=key, value=value))
+                connection.commit()
+            finally:
+                connection.rollback()
+                if self._is_sqlite:
+                    connection.exec_driver_sql("PRAGMA synchronous=NORMAL")
+        with self._lock:
+            for key, value in unsaved.items():
+                if self._unsaved.get(key) is value:
+                    del self._unsaved[key]
+            self._saved.notify_all()
+
+    def _write_batch(self) -> bool:
+        """One transaction; whether more waits."""
+        with self._lock:
+            batches = [(journal, list(journal.waiting.values())[:_BATCH]) for journal in self._journals]
+            newest = {entry.id for _, entries in batches for entry in entries if isinstance(entry, LedgerEntry)}
+            # An outcome follows its row.
+            outcomes = {
+                entry_id: outcome
+                for entry_id, outcome in self._ledger.outcomes.items()
+                if entry_id in newest or entry_id not in self._ledger.waiting
+            }
+        if not outcomes and not any(entries for _, entries in batches):
+            return False
+        assert self._engine is not None
+        with self._engine.begin() as connection:
+            for journal, entries in batches:
+                if entries:
+                    connection.execute(self._insert(journal.table), [msgspec.to_builtins(entry) for entry in entries])
+            for entry_id, outcome in outcomes.items():
+                connection.execute(sa.update(_ledger).where(_ledger.c.id == entry_id).values(outcome=outcome))
+        with self._lock:
+            for journal, entries in batches:
+                for entry in entries:
+                    journal.waiting.pop(entry.id, None)
+            for entry_id, outcome in outcomes.items():
+                if self._ledger.outcomes.get(entry_id) == outcome:
+                    del self._ledger.outcomes[entry_id]
+            self._prune_rows += sum(len(entries) for _, entries in batches)
+            return bool(self._events.waiting or self._ledger.waiting)
+
+    def _insert(self, table: sa.Table) -> sa.Insert:
+        """An insert that may be repeated: whether a commit that failed took place is not always known."""
+        if self._is_sqlite:
+            return sqlite.insert(table).on_conflict_do_nothing()
+        return postgresql.insert(table).on_conflict_do_nothing()
+
+    def _prune_if_due(self) -> None:
+        now = time.monotonic()
+        if now < self._prune_at and self._prune_rows < _PRUNE_EVERY_ROWS:
+            return
+        assert self._engine is not None
+        deleted = 0
+        for table in (journal.table for journal in self._journals):
+            with self._engine.connect() as connection:
+                newest_too_many = connection.scalar(
+                    sa.select(table.c.id).order_by(table.c.id.desc()).offset(self._keep_rows).limit(1)
+                )
+            old = table.c.at < time.time() - self._keep_s
+            too_many = table.c.id <= (newest_too_many if newest_too_many is not None else -1)
+            for which in (old, too_many):
+                deleted += self._delete(table, which)
+        if self._is_sqlite:
+            self._give_back(deleted)
+        self._prune_at = now + _PRUNE_EVERY_S
+        self._prune_rows = 0
+
+    def _delete(self, table: sa.Table, which: sa.ColumnElement[bool]) -> int:
+        """In small transactions, so that state and new rows need not wait for a big one."""
+        assert self._engine is not None
+        deleted = 0
+        while True:
+            some = sa.select(table.c.id).where(which).limit(_BATCH)
+            with self._engine.begin() as connection:
+                count = connection.execute(sa.delete(table).where(table.c.id.in_(some))).rowcount
+            deleted += count
+            self._write_state()
+            if count < _BATCH:
+                return deleted
+
+    def _give_back(self, deleted: int) -> None:
+        """Free pages go back to the disk, and the WAL, which is never shortened by itself, is emptied."""
+        assert self._engine is not None
+        with self._engine.connect() as connection:
+            if deleted:
+                connection.exec_driver_sql("PRAGMA incremental_vacuum").fetchall()
+                connection.commit()
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    # --- trouble -------------------------------------------------------------------------------------------------
+
+    def _failed(self, error: Exception) -> None:
+        words = str(error.orig) if isinstance(error, DBAPIError) else str(error)
+        problem = f"{self._name}: history is kept in memory only: {words}; {_remedy(words)}"
+        now = time.monotonic()
+        with self._lock:
+            self._problem = problem
+            self._suspect = True
+            self._saved.notify_all()
+            self._wake.notify()
+            text, at = self._complained
+            if text == problem and now - at < _COMPLAIN_S:
+                return
+            self._complained = (problem, now)
+        log.error("store: %s", problem)
+
+    def _recovered(self) -> None:
+        if not self._problem:
+            return
+        with self._lock:
+            lost = sum(journal.lost for journal in self._journals)
+            for journal in self._journals:
+                journal.lost = 0
+            self._problem = ""
+        log.warning("store: %s works again; %d rows, the oldest ones, were lost meanwhile", self._name, lost)
+
+
+def _remedy(words: str) -> str:
+    if "full" in words:
+        return "make room on its disk, it goes on by itself"
+    if "readonly" in words or "read-only" in words:
+        return "let this user write there, or mount the disk writable; it goes on by itself"
+    if "not a database" in words or "malformed" in words:
+        return "the file is damaged: move it and its -wal and -shm away, and a new one is made"
+    if "unable to open" in words:
+        return "make its directory, and let this user write there"
+    return "it is tried again every few seconds"
+
+
+def _set_up_sqlite(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    # Only before the first table; later it changes nothing.
+    cursor.execute("PRAGMA auto_vacuum=INCREMENTAL")
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.execute("PRAGMA journal_size_limit=4194304")
+    cursor.close()
+
+
+def _check_schema(connection: Connection, name: str) -> None:
+    """Makes the tables of a new database. Raises ConfigError when a newer program made them."""
+    _schema.create(connection, checkfirst=True)
+    found = connection.scalar(sa.select(sa.func.max(_schema.c.version)))
+    if found is not None and found > SCHEMA_VERSION:
+        raise ConfigError(
+            [
+                f"{name}: written by a newer vagus-controller (schema {found}, this one knows {SCHEMA_VERSION}); "
+                "run that version, or name another file in store.url"
+            ]
+        )
+    _metadata.create_all(connection)
+    if found is None:
+        connection.execute(sa.insert(_schema).values(version=SCHEMA_VERSION))
