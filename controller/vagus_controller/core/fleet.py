@@ -25,7 +25,8 @@ LAST_WILL: Final = "connection lost"
 # Until a node reports its own interval: the agent's default.
 DEFAULT_INTERVAL_S: Final = 2.0
 # A node's word on its interval is believed within these: 0 would make it always silent, 1e9 never.
-_INTERVAL_BOUNDS_S: Final = (0.2, 300.0)
+_LEAST_INTERVAL_S: Final = 0.2
+_MOST_INTERVAL_S: Final = 300.0
 # Reports of a replaced session before it counts as a second machine: one or two may have been on their way.
 _RIVAL_REPORTS: Final = 3
 # The same notice about the same node is not repeated sooner.
@@ -113,8 +114,10 @@ class NodeState:
         """The node's report interval."""
         if self.report is None:
             return DEFAULT_INTERVAL_S
-        low, high = _INTERVAL_BOUNDS_S
-        return min(max(self.report.interval_s, low), high)
+        interval = self.report.interval_s
+        if _LEAST_INTERVAL_S <= interval <= _MOST_INTERVAL_S:
+            return interval
+        return _LEAST_INTERVAL_S if interval < _LEAST_INTERVAL_S else _MOST_INTERVAL_S
 
     @property
     def said_goodbye(self) -> bool:

@@ -32,6 +32,8 @@ _SEVERITY: Final = {
     "unproven": Severity.WARNING,
     "unknown": Severity.UNKNOWN,
 }
+_ALL_WELL: Final = "both ends see it up"
+_BOTH_UP: Final = (LinkState.UP, LinkState.UP)
 _ALIVE: Final = (LinkState.UP, LinkState.DEGRADED)
 _RELAYED: Final = {
     Relay.DERP: "through a DERP relay",
@@ -79,6 +81,13 @@ class Links:
         a, b = pair
         ends = (fleet.believed(a, b, path, now), fleet.believed(b, a, path, now))
         states = (_settle(ends[0], memory, 0), _settle(ends[1], memory, 1))
+        if (
+            memory.verdict is not None
+            and memory.verdict.reason == _ALL_WELL
+            and states == _BOTH_UP
+            and not any(end is not None and end.link.relay in _RELAYED for end in ends)
+        ):
+            return memory.verdict  # most links, most of the time
         down = (states[0] is LinkState.DOWN, states[1] is LinkState.DOWN)
         if down[0] != down[1]:
             state, reason = self._disagreement(pair, ends, 0 if down[0] else 1, states, memory, now)
@@ -205,7 +214,7 @@ def _agreement(
         return "relayed" if relayed else "degraded", "; ".join(relayed + worse) + tail
     if silent:
         return "up", f"{pair[0] if silent[0] == pair[1] else pair[1]} sees it up{tail}"
-    return "up", "both ends see it up"
+    return "up", _ALL_WELL
 
 
 def _says_down(node: str, seen: LinkSeen, now: float) -> str:
