@@ -34,6 +34,7 @@ from vagus_controller.core.detect.quorum import Quorum
 from vagus_controller.core.failover import Decision, Failover, Intent, Pair, Situation
 from vagus_controller.core.fleet import Fleet, Notice
 from vagus_controller.core.moves import Move, Moves
+from vagus_controller.core.pauses import Pause, Pauses
 from vagus_controller.core.verdict import Verdict
 from vagus_controller.store import Store
 from vagus_controller.views import Change, FleetView, LedgerEntry, PauseView, Refused, Severity
@@ -64,15 +65,6 @@ _SEVERITY_OF: Final = {
 }
 
 
-class _Pause(msgspec.Struct):
-    id: int
-    scope: str
-    target: str
-    reason: str
-    who: str
-    until: float
-
-
 class _Published(NamedTuple):
     """The last desired of a node: sealed, and what it says."""
 
@@ -86,7 +78,7 @@ class _Saved(msgspec.Struct):
 
     epoch: int = 0
     intents: dict[str, Intent] = {}
-    pauses: list[_Pause] = []
+    pauses: list[Pause] = []
 
 
 def run(config: Config, fleet_key: bytes) -> int:
@@ -117,8 +109,7 @@ class Controller:
         self._node_verdicts: dict[str, Verdict] = {}
         self._load_verdicts: dict[str, Verdict] = {}
         self._link_verdicts: dict[tuple[Pair, str], Verdict] = {}
-        self._pauses: list[_Pause] = []
-        self._pause_seq = 0
+        self._pauses = Pauses()
         self._generation = 0
         self._published: dict[str, _Published] = {}
         self._settled = False
@@ -197,16 +188,13 @@ class Controller:
             pair = _pair(name)
             if pair is not None:
                 self._failover.intents[pair] = msgspec.structs.replace(intent, since=now)
-        for pause in saved.pauses:
-            self._pauses.append(msgspec.structs.replace(pause, until=now + pause.until))
-            self._pause_seq = max(self._pause_seq, pause.id)
+        self._pauses.restore(saved.pauses, now)
 
     def _save(self) -> None:
-        now = monotonic()
         saved = _Saved(
             epoch=self._leadership.epoch,
             intents={"--".join(pair): intent for pair, intent in self._failover.intents.items()},
-            pauses=[msgspec.structs.replace(pause, until=pause.until - now) for pause in self._pauses],
+            pauses=self._pauses.left(monotonic()),
         )
         self._store.save_state("controller", msgspec.json.encode(saved))
 
@@ -387,7 +375,11 @@ class Controller:
             await asyncio.sleep(due - monotonic())
 
     def _tick(self, now: float) -> None:
-        self._expire_pauses(now)
+        over = self._pauses.expire(now)
+        for pause in over:
+            self._by_person("vagus", "resume", pause.covers, "the pause is over")
+        if over:
+            self._save()
         self._observer = self._liveness.controller(self._fleet, now)
         self._node_verdicts = self._liveness.evaluate(self._fleet, now)
         self._link_verdicts = self._links.evaluate(self._fleet, now)
@@ -414,7 +406,7 @@ class Controller:
             quorum_lost_since=quorum.since if quorum.state == "lost" else None,
             members=self._quorum.members(self._fleet),
             links=self._link_verdicts,
-            paused=self._paused,
+            paused=lambda node: self._pauses.on(self._fleet, node),
         )
         decisions = self._failover.evaluate(self._fleet, situation, now, known)
         self._carry_out(decisions, now, "vagus")
@@ -567,7 +559,7 @@ class Controller:
             loads=self._load_verdicts,
             links=self._link_verdicts,
             quorum=self._quorum.view(self._fleet, self._quorum_verdict, now),
-            pauses=tuple(self._pause_view(pause, now) for pause in self._pauses),
+            pauses=tuple(pause.view(now) for pause in self._pauses.standing),
             epoch=self._leadership.epoch,
             leads=self._leadership.leads,
             standing=self._leadership.reason,
@@ -617,30 +609,16 @@ class Controller:
         return self._by_hand(Decision(kind="failback", pair=known, path=home, origin="default", reason=words), now, who)
 
     def pause(self, scope: str, target: str, *, who: str, reason: str, for_s: float) -> PauseView:
-        sites = {state.site for state in self._fleet.nodes.values()}
-        if scope == "node" and target not in self._fleet.nodes:
-            raise KeyError(target)
-        if scope == "site" and target not in sites:
-            raise KeyError(target)
-        if scope not in ("fleet", "site", "node"):
-            raise Refused(f"{scope!r} is no scope; a pause covers the fleet, a site or a node")
-        if not 0 < for_s <= 30 * 86400:
-            raise Refused("a pause lasts more than 0 s and at most 30 days: nobody remembers a longer one")
         now = monotonic()
-        self._pause_seq += 1
-        pause = _Pause(self._pause_seq, scope, target if scope != "fleet" else "", reason, who, now + for_s)
-        self._pauses.append(pause)
+        pause = self._pauses.add(self._fleet, scope, target, reason, who, for_s, now)
         self._save()
-        self._by_person(who, "pause", _covers(pause), f"{reason or 'no reason given'}, for {for_s:.0f} s")
-        return self._pause_view(pause, now)
+        self._by_person(who, "pause", pause.covers, f"{reason or 'no reason given'}, for {for_s:.0f} s")
+        return pause.view(now)
 
     def resume(self, pause_id: int, *, who: str) -> None:
-        pause = next((pause for pause in self._pauses if pause.id == pause_id), None)
-        if pause is None:
-            raise KeyError(str(pause_id))
-        self._pauses.remove(pause)
+        pause = self._pauses.end(pause_id)
         self._save()
-        self._by_person(who, "resume", _covers(pause), f"ends the pause of {pause.who} ({pause.reason})")
+        self._by_person(who, "resume", pause.covers, f"ends the pause of {pause.who} ({pause.reason})")
 
     def _by_hand(self, decision: Decision, now: float, who: str) -> LedgerEntry:
         self._failover.record(decision, now)
@@ -663,38 +641,6 @@ class Controller:
             raise KeyError(name)
         return pair
 
-    # --- pauses --------------------------------------------------------------------------------------------------
-
-    def _paused(self, node: str) -> str:
-        state = self._fleet.nodes.get(node)
-        for pause in self._pauses:
-            covers = {
-                "fleet": True,
-                "node": pause.target == node,
-                "site": state is not None and state.site == pause.target,
-            }
-            if covers[pause.scope]:
-                return f"{_covers(pause)} by {pause.who}: {pause.reason or 'no reason given'}"
-        return ""
-
-    def _expire_pauses(self, now: float) -> None:
-        over = [pause for pause in self._pauses if pause.until <= now]
-        for pause in over:
-            self._pauses.remove(pause)
-            self._by_person("vagus", "resume", _covers(pause), "the pause is over")
-        if over:
-            self._save()
-
-    def _pause_view(self, pause: _Pause, now: float) -> PauseView:
-        return PauseView(
-            id=pause.id,
-            scope=pause.scope,  # type: ignore[arg-type]
-            target=pause.target,
-            reason=pause.reason,
-            who=pause.who,
-            expires_s=max(pause.until - now, 0.0),
-        )
-
     def _key(self, node: str) -> bytes:
         key = self._keys.get(node)
         if key is None:
@@ -706,10 +652,6 @@ def _pair(name: str) -> Pair | None:
     """The pair of a name "a--b", in either order; None when it is no such name."""
     a, separator, b = name.partition("--")
     return (min(a, b), max(a, b)) if separator and a and b and a != b else None
-
-
-def _covers(pause: _Pause) -> str:
-    return "the fleet" if pause.scope == "fleet" else f"{pause.scope} {pause.target}"
 
 
 def _subject(node: str, event: Event) -> str:

@@ -67,6 +67,8 @@ class ProbeSockets:
 
     def open(self) -> None:
         """Bind and start probing. Raises OSError when a service address is not on this machine."""
+        if not self._config.peers:
+            return
         for address in self._config.addresses:
             if address.version not in self._sockets:
                 self._sockets[address.version] = _socket(address, self._config.probe.port)

@@ -1,0 +1,152 @@
+"""Silence of a UDP stream (5 ms) between two service addresses when the overlay is cut silently at a random moment.
+
+Side by side on the same tunnels in one run: vagus with the controller deciding, vagus with reflex = "always", FRR (BGP
+and BFD) at 300 ms × 3 and 100 ms × 3. Then cuts of the whole overlay under a three-member etcd with default timers:
+whether it kept its leader and every linearizable read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parent)]
+
+import frr
+import table
+
+from lab.harness import HostSpec, Lab
+from lab.harness.measure import EtcdWatch, UdpStream
+
+A, B, VPS = "pi-a", "pi-b", "vps"
+TWO = (HostSpec(VPS, "cloud", frozenset({"broker", "controller"})), HostSpec(A, "a"), HostSpec(B, "b"))
+THREE_MEMBERS = (TWO[0], *(HostSpec(f"pi-{name}", name, frozenset({"etcd"})) for name in "abc"))
+_SETTLE_S = 60.0
+_HOLD_S = 2.0
+
+
+def vagus(cuts: int, rng: random.Random, *, reflex: str, words: str) -> list[float]:
+    with Lab(TWO, agent={"reflex": reflex}, controller=_controller()) as lab:
+        lab.start_broker()
+        lab.start_agents()
+        lab.start_controller()
+        _until(lambda: _settled(lab, "overlay"))
+        return _cuts(lab, cuts, rng, lambda: _settled(lab, "overlay"), words)
+
+
+def yardstick(cuts: int, rng: random.Random, interval_ms: int) -> list[float]:
+    with Lab(TWO[1:]) as lab:
+        frr.start(lab, interval_ms)
+        a, b = lab[A], lab[B]
+        home = lambda: frr.uses_overlay(a, b) and frr.uses_overlay(b, a)  # noqa: E731
+        _until(home)
+        return _cuts(lab, cuts, rng, home, f"FRR {interval_ms} ms × 3")
+
+
+def _cuts(lab: Lab, cuts: int, rng: random.Random, home: Callable[[], bool], words: str) -> list[float]:
+    gaps = []
+    with UdpStream(lab, A, B) as stream:
+        for number in range(cuts):
+            time.sleep(2 + rng.random())
+            cut = lab.cut("overlay")
+            time.sleep(3)
+            gap = stream.gap(cut, cut + 2.9)
+            gaps.append(gap.seconds)
+            print(f"  {words}: cut {number + 1}/{cuts}: {table.milliseconds(gap.seconds)}", file=sys.stderr, flush=True)
+            lab.mend("overlay")
+            _until(home)
+    return gaps
+
+
+def etcd(cuts: int, rng: random.Random) -> dict[str, object]:
+    """Counts over `cuts` of the whole overlay: leaders lost, failed reads."""
+    lost = failed = reads = 0
+    with Lab(THREE_MEMBERS, controller=_controller()) as lab:
+        lab.start_broker()
+        lab.start_agents()
+        lab.start_controller()
+        _until(lambda: _settled(lab, "overlay"))
+        lab.start_etcd()
+        time.sleep(3)
+        with EtcdWatch(lab) as watch:
+            for number in range(cuts):
+                time.sleep(2 + rng.random())
+                began = time.monotonic()
+                before = watch.leaders(began - 1)
+                lab.cut("overlay")
+                time.sleep(4)
+                after = watch.leaders(began)
+                bad = len(watch.failed_reads(began))
+                lost += after != before or len(before) != 1
+                failed += bad
+                reads += len(watch.readings(began))
+                words = "kept" if after == before else f"LOST: {before} → {after}"
+                print(
+                    f"  etcd: cut {number + 1}/{cuts}: leader {words}, {bad} reads failed", file=sys.stderr, flush=True
+                )
+                lab.mend("overlay")
+                _until(lambda: _settled(lab, "overlay"))
+    return {"cuts": cuts, "leaders_lost": lost, "failed_reads": failed, "reads": reads}
+
+
+def _controller() -> dict[str, object]:
+    # A short hold, so that a run is minutes; what is measured is the way out, not the way back.
+    return {"failover": {"failback_hold_s": _HOLD_S, "max_moves": 100_000}}
+
+
+def _settled(lab: Lab, path: str) -> bool:
+    pairs = lab.api("/api/v1/fleet")["pairs"]
+    return bool(pairs) and all(
+        pair["observed"] == [path, path] and pair["status"] == "settled" and all(one["proven"] for one in pair["paths"])
+        for pair in pairs
+    )
+
+
+def _until(ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _SETTLE_S
+    while time.monotonic() < deadline:
+        try:
+            if ready():
+                return
+        except OSError:
+            pass
+        time.sleep(0.1)
+    raise SystemExit(f"the lab did not settle within {_SETTLE_S:.0f} s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cuts", type=int, default=20, help="cuts for each row (default 20)")
+    parser.add_argument("--seed", type=int, default=None, help="for the moments of the cuts; random by default")
+    parser.add_argument("--only", choices=["controller", "reflex", "frr", "etcd"], action="append")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    rng = random.Random(options.seed)
+    chosen = options.only or ["controller", "reflex", "frr", "etcd"]
+    measured: dict[str, list[float]] = {}
+    if "controller" in chosen:
+        measured["vagus, controller decides"] = vagus(options.cuts, rng, reflex="off", words="controller")
+    if "reflex" in chosen:
+        measured['vagus, reflex = "always"'] = vagus(options.cuts, rng, reflex="always", words="reflex")
+    if "frr" in chosen:
+        for interval_ms in (300, 100):
+            measured[f"FRR BGP+BFD {interval_ms} ms × 3"] = yardstick(options.cuts, rng, interval_ms)
+    figures: dict[str, object] = {name: {**table.spread(gaps), "gaps_s": gaps} for name, gaps in measured.items()}
+    rows = [
+        [name, stats["count"], *(table.milliseconds(stats[key]) for key in ("median", "iqr", "min", "max"))]
+        for name, stats in ((name, table.spread(gaps)) for name, gaps in measured.items())
+    ]
+    if rows:
+        table.show("silence after a silent cut of the overlay", ["", "cuts", "median", "IQR", "best", "worst"], rows)
+    if "etcd" in chosen:
+        counts = figures["etcd"] = etcd(options.cuts, rng)
+        table.show("etcd, three members, default timers", list(counts), [list(counts.values())])
+    table.write(options.json, figures)
+
+
+if __name__ == "__main__":
+    main()
