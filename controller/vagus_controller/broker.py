@@ -273,7 +273,7 @@ class BrokerSession:
             if gone:
                 other = "3.1.1" if settings.protocol == "5" else "5"
                 raise Unreachable(f'{place} hung up on CONNECT; does it need mqtt.protocol = "{other}", or TLS?')
-            raise Unreachable(f"{place}: no answer to CONNECT within {CONNECT_S:g} s")
+            raise Unreachable(f"{place} does not answer CONNECT: frozen, or without MQTT {settings.protocol}")
         if client.connack.is_failure:
             client.close()
             word = client.connack.getName()
@@ -281,7 +281,8 @@ class BrokerSession:
                 raise Unreachable(f"{place} refuses the session: {word}")
             file = f" ({settings.password_file})" if settings.password_file else ""
             raise Unreachable(
-                f"{place} refuses user {settings.username!r} ({word}); check mqtt.username and mqtt.password_file{file}",
+                f"{place} refuses user {settings.username!r} ({word}); "
+                f"check mqtt.username and mqtt.password_file{file}",
                 refused=True,
             )
         return client
