@@ -122,7 +122,10 @@ class Host(Namespace):
         return False
 
     def hog(self, tasks: int = 25, seconds: float = 60.0, *, name: str = "hog") -> Process:
-        """`tasks` busy processes called `name` at nice 0, which end by themselves after `seconds`."""
+        """`tasks` busy processes called `name` at nice 0, which end by themselves after `seconds`.
+
+        One kernel: every host sees the load and the pressure; only this one sees the processes behind them.
+        """
         busy = self.directory / "bin" / name
         busy.parent.mkdir(exist_ok=True)
         if not busy.exists():

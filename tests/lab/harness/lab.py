@@ -359,7 +359,10 @@ class Lab:
         return time.monotonic()
 
     def leaks(self) -> int:
-        """Packets to service addresses that left a host in the clear, by its default route."""
+        """Packets to service addresses that left a host in the clear, by its default route, since the lab was built.
+
+        Compare two readings: ICMP errors, in answer to probes that come before a host has its routes, count too.
+        """
         return self.internet.leaks()
 
     # --- faults on hosts ---------------------------------------------------------------------------------------------
@@ -495,6 +498,23 @@ class Lab:
     def _run_agent(host: Host) -> Process:
         config = str(host.directory / "agent.toml")
         return host.spawn([*services.command("vagus-agent"), "run", "--config", config], name="agent")
+
+    def wait_routed(self, timeout_s: float = 20.0) -> float:
+        """Waits until every agent has routed all its peers over a tunnel; returns the seconds it took."""
+        began = time.monotonic()
+        for host in (one for one in self.hosts.values() if one.agent):
+            peers = [peer for peer in self.others(host) if peer.agent]
+            script = "; ".join(f"ip route get {peer.service}" for peer in peers)
+
+            def routed(host: Host = host, script: str = script, count: int = len(peers)) -> bool:
+                out = host.run(["sh", "-c", script], check=False).stdout
+                return (
+                    sum(f"dev {device} " in line for line in out.splitlines() for device in INTERFACE.values()) == count
+                )
+
+            left = timeout_s - (time.monotonic() - began)
+            _wait(routed, left, f"{host.name}: peers are not routed", self.process(host.name, "agent"))
+        return time.monotonic() - began
 
     def controller_settings(self, over: Settings | None = None) -> dict[str, Any]:
         """controller.toml as a dict: the lab's, with the Lab's `controller` and then `over` merged in."""
