@@ -151,6 +151,15 @@ def test_the_last_will_of_a_replaced_session_is_ignored() -> None:
     assert not state.lost_connection
 
 
+def test_the_last_will_of_a_replaced_session_is_ignored_also_when_the_node_is_silent() -> None:
+    world = World("a")
+    world.report("a")
+    world.tell(presence("a", session="a-s2"))
+    world.pass_time(30.0)
+    world.tell(last_will("a", session="a-s1"))
+    assert world.fleet.nodes["a"].session == "a-s2"
+
+
 def test_an_offline_keeps_what_the_birth_offered() -> None:
     world = World("a", "b")
     world.tell(last_will("a"))

@@ -124,6 +124,17 @@ def test_no_word_from_the_other_end_in_time_is_down() -> None:
     assert "no word from austin-1" in world.verdict().reason
 
 
+def test_an_end_that_only_suspects_does_not_make_it_one_way() -> None:
+    world = Watch()
+    world.both(view(B, "up"), view(A, "up"))
+    world.verdict()
+    world.event(B, view(A, "down"))
+    world.verdict()
+    world.pass_time(2.0)
+    world.event(A, view(B, "suspect"))
+    assert world.verdict().state == "down"
+
+
 def test_an_end_that_goes_on_saying_up_makes_it_one_way() -> None:
     world = Watch()
     world.both(view(B, "up"), view(A, "up"))

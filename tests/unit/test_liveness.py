@@ -83,6 +83,17 @@ def test_an_up_link_whose_last_reply_is_old_proves_nothing() -> None:
     assert world.state("e") == "unknown"
 
 
+def test_peers_that_contradict_each_other_prove_nothing() -> None:
+    world = Watch("a", "b", "c")
+    world.run(6.0)
+    while world.now < 118.0:
+        world.pass_time(2.0)
+        world.report("a", links=(link("c", proven_s=9.0),))
+        world.report("b", links=links("c", state="down"))
+    assert world.state("c") == "unknown"
+    assert "do not agree" in world.verdict("c").reason
+
+
 def test_a_metered_path_answers_seldom_and_still_counts() -> None:
     world = Watch("a", "b", "c")
     slow = (PathOffer(name="overlay", metered=True, idle_interval_s=5.0),)
@@ -227,6 +238,14 @@ def test_one_node_alone_is_not_a_share() -> None:
     world.pass_time(60.0)
     assert world.observer() == "connected"
     assert world.state("a") == "unknown"
+
+
+def test_two_that_die_one_after_the_other_are_no_blindness() -> None:
+    world = Watch("a", "b")
+    world.run(6.0)
+    world.run(20.0, "a")
+    world.pass_time(12.0)
+    assert world.observer() == "connected"
 
 
 def test_two_of_two_silent_at_once_is_blindness() -> None:

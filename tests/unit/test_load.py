@@ -137,6 +137,27 @@ def test_without_task_counts_it_is_worked_out_of_load1() -> None:
     assert states[-1] == "normal"
 
 
+def test_one_step_of_load1_is_not_a_lasting_load() -> None:
+    """25 tasks for 3 s lift load1 by 2.0 at one update; until the next, that is all there is to see."""
+    machine = Machine()
+    machine.run(60.0, runnable=None, blocked=None, load1=1.0)
+    jumped = 1.0 * math.exp(-5 / 60) + 25.0 * (1 - math.exp(-5 / 60))
+    states = [machine.sample(runnable=None, blocked=None, load1=jumped).state for _ in range(3)]
+    states += [
+        machine.sample(runnable=None, blocked=None, load1=jumped * math.exp(-2 * turn / 60)).state
+        for turn in range(1, 30)
+    ]
+    assert set(states) == {"normal"}
+
+
+def test_minutes_of_a_spike_do_not_become_usual() -> None:
+    machine = Machine()
+    machine.run(60.0)
+    machine.run(900.0, runnable=40)
+    machine.run(60.0)
+    assert machine.run(10.0, runnable=10)[-1] == "spike"
+
+
 def test_a_gap_in_the_reports_is_no_evidence() -> None:
     machine = Machine()
     machine.run(30.0)

@@ -123,6 +123,29 @@ def test_an_election_that_does_not_end_is_lost() -> None:
     assert world.verdict().state == "lost"
 
 
+def test_lost_does_not_turn_into_an_election() -> None:
+    world = cluster(3)
+    for name in DB:
+        world.etcd(name, **TIMED_OUT)
+    lost = world.verdict()
+    assert lost.state == "lost"
+    world.pass_time(2.0)
+    for name in DB:
+        world.etcd(name, leader_id="", read_s=0.004)
+    assert world.verdict().since == lost.since
+
+
+def test_a_leader_that_comes_back_under_its_term_is_no_change() -> None:
+    world = cluster(3)
+    world.verdict()
+    for leader in ("", "id-db-1", "", "id-db-1"):
+        world.pass_time(2.0)
+        for name in DB:
+            world.etcd(name, leader_id=leader)
+        world.verdict()
+    assert world.view().leader_changes_1h == 0
+
+
 def test_leader_after_leader_is_churning_until_it_calms() -> None:
     world = cluster(3)
     world.verdict()
