@@ -285,3 +285,14 @@ def test_after_any_trouble_a_healed_network_is_up_again(seed: int, troubles: lis
     network.lost = lambda sender, to, path: False
     network.run(75)
     assert all(link.state is UP for prober in network.probers.values() for link in prober.links)
+
+
+def test_an_outage_that_is_over_is_not_loss() -> None:
+    network = healthy()
+    network.run(120)
+    network.lost = lambda sender, to, path: path == "overlay"
+    network.run(15)
+    network.lost = lambda sender, to, path: False
+    network.changes.clear()
+    network.run(120)
+    assert [change.new for _, change in network.changes if change.link.path == "overlay"] == [UP, UP]

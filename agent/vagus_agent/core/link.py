@@ -82,6 +82,7 @@ class Link:
         "_sendable",
         "_settings",
         "_streak",
+        "_up_since",
         "changes",
         "idle_interval",
         "last_reply",
@@ -122,6 +123,7 @@ class Link:
         self._burst_left = 0
         self._burst_deadline: float | None = None
         self._sendable = True
+        self._up_since = start
         # (second, probes answered or lost, lost), idle probes only: a burst would bias the loss
         self._buckets: deque[list[int]] = deque(maxlen=_WINDOW_S + 1)
 
@@ -243,7 +245,8 @@ class Link:
 
     def judge_loss(self, now: float) -> None:
         """Enter or leave `degraded` by the loss of the last minute."""
-        total, lost = self._loss(now, _WINDOW_S)
+        # Since it came up only: an outage that is over is not loss.
+        total, lost = self._loss(now, min(_WINDOW_S, int(now) - int(self._up_since)))
         if total < _LOSS_EVIDENCE:
             return
         share = lost / total
@@ -266,6 +269,8 @@ class Link:
         if signal is Signal.REPLY:
             new = self._before
         old, self.state, self.since, self.reason = self.state, new, now, reason
+        if old in (DOWN, UNKNOWN):
+            self._up_since = now
         if new is not SUSPECT:
             self._before = new if new in (UP, DEGRADED) else UP
         self.changes.append(Change(self, old, new, reason, now))
