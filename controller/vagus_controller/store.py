@@ -323,7 +323,8 @@ class Store:
             return []
         try:
             with engine.connect() as connection:
-                return [dict(row) for row in connection.execute(query).mappings()]
+                # SQLAlchemy's column names are a subclass of str, which msgspec does not take for keys.
+                return [{str(name): row[name] for name in row} for row in connection.execute(query).mappings()]
         except (SQLAlchemyError, ValueError) as error:
             self._failed(error)
             return []
@@ -460,8 +461,8 @@ class Store:
         assert self._engine is not None
         with self._engine.connect() as connection:
             if deleted:
-                connection.exec_driver_sql("PRAGMA incremental_vacuum").fetchall()
-                connection.commit()
+                # By the driver's own cursor: it works as its rows, which have no columns, are fetched.
+                connection.connection.cursor().execute("PRAGMA incremental_vacuum").fetchall()
             connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     # --- trouble -------------------------------------------------------------------------------------------------

@@ -1,0 +1,271 @@
+"""/api/v1, /metrics and /healthz: the picture of the fleet in parts, history, and what a person may ask for."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from collections.abc import Callable
+from typing import Annotated, Any, Final, Literal
+
+from litestar import Request, delete, get, post
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException, NotFoundException
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import Parameter
+from litestar.response import Response
+from litestar.response.base import ASGIResponse
+from msgspec import Meta, Struct
+
+from vagus_controller.api import metrics
+from vagus_controller.api.stream import (
+    ChangeFeed,
+    Full,
+    StreamResponse,
+    Subscriber,
+    first_messages,
+    missed,
+    parse_marks,
+)
+from vagus_controller.views import (
+    EventEntry,
+    FleetView,
+    History,
+    LedgerEntry,
+    NodeView,
+    Operator,
+    PairView,
+    PauseView,
+    QuorumView,
+    VerdictView,
+    View,
+)
+from vagus_protocol.messages import Name
+
+Problems = Callable[[], list[str]]
+Asked = Request[object, object, State]
+
+_HISTORY_OF_WHY: Final = 20
+_MAX_PAUSE_S: Final = 30 * 86400
+
+Reason = Annotated[str, Meta(max_length=1000)]
+PairName = Annotated[str, Meta(min_length=1, max_length=130)]
+Limit = Annotated[int, Parameter(ge=1, le=1000, description="At most so many, newest first.")]
+Before = Annotated[int | None, Parameter(ge=0, description="Only ids below this one: the next page.")]
+Subject = Annotated[
+    str | None, Parameter(max_length=200, description="A node with its pairs, or a pair with its paths.")
+]
+
+
+class Ask(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of a request."""
+
+
+class SwitchoverAsk(Ask, frozen=True, kw_only=True):
+    pair: PairName
+    path: Name
+    reason: Reason = ""
+    # Also when the path is not proven; needs a reason.
+    force: bool = False
+
+
+class FailbackAsk(Ask, frozen=True, kw_only=True):
+    pair: PairName
+    reason: Reason = ""
+
+
+class PauseAsk(Ask, frozen=True, kw_only=True):
+    scope: Literal["fleet", "site", "node"]
+    target: Annotated[str, Meta(max_length=200)] = ""
+    reason: Reason = ""
+    for_s: Annotated[float, Meta(gt=0, le=_MAX_PAUSE_S)]
+
+
+class WhyView(View, frozen=True, kw_only=True):
+    """Everything that explains a subject: what is found now, what was decided, what happened. Newest first."""
+
+    subject: str
+    verdicts: tuple[VerdictView, ...]
+    pairs: tuple[PairView, ...]
+    ledger: list[LedgerEntry]
+    events: list[EventEntry]
+
+
+class Health(View, frozen=True, kw_only=True):
+    status: Literal["ok", "trouble"]
+    problems: list[str]
+
+
+def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tuple[HTTPRouteHandler, ...]:
+    @get("/fleet", sync_to_thread=False, summary="The whole picture")
+    def fleet() -> FleetView:
+        return operator.fleet()
+
+    @get("/nodes", sync_to_thread=False, summary="All nodes")
+    def nodes() -> tuple[NodeView, ...]:
+        return operator.fleet().nodes
+
+    @get("/nodes/{name:str}", sync_to_thread=False, summary="One node")
+    def node(name: str) -> NodeView:
+        known = {each.name: each for each in operator.fleet().nodes}
+        if name not in known:
+            raise unknown("node", name, known)
+        return known[name]
+
+    @get("/links", sync_to_thread=False, summary="All pairs of nodes, with their paths from both ends")
+    def links() -> tuple[PairView, ...]:
+        return operator.fleet().pairs
+
+    @get("/links/{pair:str}", sync_to_thread=False, summary="One pair of nodes")
+    def link(pair: str) -> PairView:
+        return find_pair(operator.fleet(), pair)
+
+    @get("/quorum", sync_to_thread=False, summary="etcd, from every member's own view")
+    def quorum() -> QuorumView:
+        return operator.fleet().quorum
+
+    @get("/pauses", sync_to_thread=False, summary="Pauses in force")
+    def pauses() -> tuple[PauseView, ...]:
+        return operator.fleet().pauses
+
+    @get("/events", summary="What happened, newest first")
+    async def events(limit: Limit = 100, before: Before = None, subject: Subject = None) -> list[EventEntry]:
+        return await asyncio.to_thread(history.events, limit=limit, before=before, subject=subject)
+
+    @get("/ledger", summary="What was decided, also not to act, newest first")
+    async def ledger(limit: Limit = 100, before: Before = None, subject: Subject = None) -> list[LedgerEntry]:
+        return await asyncio.to_thread(history.ledger, limit=limit, before=before, subject=subject)
+
+    @get("/why/{subject:path}", summary="Why a node, a pair, a path of a pair, quorum or the fleet is as it is")
+    async def why(subject: str) -> WhyView:
+        return await _why(operator.fleet(), history, subject.strip("/"))
+
+    @post("/switchover", status_code=202, sync_to_thread=False, summary="Move a pair to a path, and hold it there")
+    def switchover(request: Asked, data: SwitchoverAsk) -> LedgerEntry:
+        name = find_pair(operator.fleet(), data.pair).name
+        return operator.switchover(name, data.path, who=_who(request), reason=data.reason, force=data.force)
+
+    @post("/failback", status_code=202, sync_to_thread=False, summary="Move a pair to its first path")
+    def failback(request: Asked, data: FailbackAsk) -> LedgerEntry:
+        name = find_pair(operator.fleet(), data.pair).name
+        return operator.failback(name, who=_who(request), reason=data.reason)
+
+    @post("/pauses", sync_to_thread=False, summary="Stop automatic moves for a while")
+    def pause(request: Asked, data: PauseAsk) -> PauseView:
+        targets = _targets(operator.fleet(), data.scope)
+        if data.scope == "fleet" and data.target:
+            raise HTTPException(status_code=400, detail="target: must be empty when the scope is the fleet")
+        if data.scope != "fleet" and data.target not in targets:
+            raise unknown(data.scope, data.target, targets)
+        return operator.pause(data.scope, data.target, who=_who(request), reason=data.reason, for_s=data.for_s)
+
+    @delete("/pauses/{pause_id:int}", sync_to_thread=False, summary="End a pause")
+    def resume(request: Asked, pause_id: int) -> None:
+        known = [str(each.id) for each in operator.fleet().pauses]
+        try:
+            operator.resume(pause_id, who=_who(request))
+        except KeyError:
+            raise unknown("pause", str(pause_id), known) from None
+
+    @get(
+        "/stream",
+        sync_to_thread=False,
+        summary="Server-sent events: fleet, event, ledger, ping; Last-Event-ID resumes",
+        media_type="text/event-stream",
+        responses={200: ResponseSpec(data_container=str, media_type="text/event-stream", generate_examples=False)},
+    )
+    def stream(request: Asked) -> ASGIResponse:
+        subscriber = Subscriber()
+        try:
+            changes.subscribe(subscriber)
+        except Full:
+            raise HTTPException(
+                status_code=503, detail="too many streams are open; close some pages or `vagusctl watch`"
+            ) from None
+        seen = parse_marks(request.headers.get("last-event-id", ""))
+
+        async def first() -> bytes:
+            newest, entries = await asyncio.to_thread(missed, history, seen)
+            subscriber.catch_up(seen, newest, entries)
+            return first_messages(subscriber, operator.fleet())
+
+        return StreamResponse(changes, subscriber, first)
+
+    return (
+        *(fleet, nodes, node, links, link, quorum, pauses, events, ledger, why),
+        *(switchover, failback, pause, resume, stream),
+    )
+
+
+def other_routes(operator: Operator, changes: ChangeFeed, problems: Problems) -> tuple[HTTPRouteHandler, ...]:
+    @get("/healthz", sync_to_thread=False, include_in_schema=False)
+    def healthz() -> Response[Health]:
+        found = problems()
+        health = Health(status="trouble" if found else "ok", problems=found)
+        return Response(health, status_code=503 if found else 200)
+
+    @get("/metrics", include_in_schema=False, media_type=metrics.CONTENT_TYPE)
+    async def prometheus() -> bytes:
+        found = problems()
+        return await asyncio.to_thread(metrics.exposition, operator.fleet(), changes.subscribers, len(found))
+
+    return (healthz, prometheus)
+
+
+async def _why(fleet: FleetView, history: History, subject: str) -> WhyView:
+    """Raises NotFoundException for a subject that is neither in the fleet nor in history."""
+    name, _, path = subject.partition("/")
+    pairs: tuple[PairView, ...] = ()
+    verdicts: list[VerdictView] = []
+    nodes = {node.name: node for node in fleet.nodes}
+    if subject in ("fleet", fleet.fleet, fleet.controller):
+        verdicts = [fleet.observer, fleet.quorum.verdict]
+        asked = None if subject in ("fleet", fleet.fleet) else subject
+    elif subject == "quorum":
+        verdicts = [fleet.quorum.verdict]
+        asked = fleet.quorum.verdict.subject
+    elif subject in nodes:
+        verdicts = [nodes[subject].liveness, nodes[subject].load]
+        pairs = tuple(pair for pair in fleet.pairs if subject in pair.nodes)
+        asked = subject
+    else:
+        pair = find_pair(fleet, name)
+        verdicts = [each.verdict for each in pair.paths if not path or each.path == path]
+        if not verdicts:
+            raise unknown("path", path, [each.path for each in pair.paths])
+        pairs = (pair,)
+        asked = f"{pair.name}/{path}" if path else pair.name
+    ledger, events = await asyncio.gather(
+        # Decisions are about pairs, not about one of their paths.
+        asyncio.to_thread(history.ledger, limit=_HISTORY_OF_WHY, subject=pairs[0].name if path else asked),
+        asyncio.to_thread(history.events, limit=_HISTORY_OF_WHY, subject=asked),
+    )
+    return WhyView(subject=asked or subject, verdicts=tuple(verdicts), pairs=pairs, ledger=ledger, events=events)
+
+
+def find_pair(fleet: FleetView, name: str) -> PairView:
+    """The pair "a--b", named in either order. Raises NotFoundException with what may have been meant."""
+    for pair in fleet.pairs:
+        if name in (pair.name, "--".join(reversed(pair.nodes))):
+            return pair
+    raise unknown("pair", name, [pair.name for pair in fleet.pairs])
+
+
+def unknown(what: str, name: str, known: Any) -> NotFoundException:
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if near:
+        hint = f"did you mean {' or '.join(near)}?"
+    elif not names:
+        hint = "there are none"
+    else:
+        hint = f"there are: {', '.join(names[:10])}{', …' if len(names) > 10 else ''}"
+    return NotFoundException(detail=f"no {what} {name[:100]!r}; {hint}")
+
+
+def _targets(fleet: FleetView, scope: str) -> set[str]:
+    return {node.site if scope == "site" else node.name for node in fleet.nodes}
+
+
+def _who(request: Asked) -> str:
+    return str(request.state.who)
