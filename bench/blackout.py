@@ -41,10 +41,8 @@ def vagus(cuts: int, rng: random.Random, *, reflex: str, words: str) -> list[flo
 def yardstick(cuts: int, rng: random.Random, interval_ms: int) -> list[float]:
     with Lab(TWO[1:]) as lab:
         frr.start(lab, interval_ms)
-        a, b = lab[A], lab[B]
-        home = lambda: frr.uses_overlay(a, b) and frr.uses_overlay(b, a)  # noqa: E731
-        _until(home)
-        return _cuts(lab, cuts, rng, home, f"FRR {interval_ms} ms × 3")
+        _until(lambda: frr.is_ready(lab))
+        return _cuts(lab, cuts, rng, lambda: frr.is_ready(lab), f"FRR {interval_ms} ms × 3")
 
 
 def _cuts(lab: Lab, cuts: int, rng: random.Random, home: Callable[[], bool], words: str) -> list[float]:

@@ -15,6 +15,7 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parent)]
 
 import table
+
 from lab.harness import HostSpec, Lab
 
 HOSTS = (

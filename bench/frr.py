@@ -6,6 +6,7 @@ overlay, whose addresses are host routes as Tailscale's are). Each host announce
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,10 +54,21 @@ def start(lab: Lab, interval_ms: int, multiplier: int = 3) -> None:
             )
 
 
-def uses_overlay(host: Host, other: Host) -> bool:
-    """Whether the kernel of `host` sends to `other`'s service address over the overlay."""
-    done = host.run(["ip", "route", "get", other.service, "from", host.service], check=False)
-    return "dev tailscale0" in done.stdout
+def is_ready(lab: Lab) -> bool:
+    """Whether every BFD session is up and every host reaches every other over the overlay."""
+    for host in lab.hosts.values():
+        done = host.run(["vtysh", "--vty_socket", "/run/frr", "-c", "show bfd peers json"], check=False)
+        try:
+            sessions = json.loads(done.stdout)
+        except ValueError:
+            return False
+        if len(sessions) != 2 * len(lab.others(host)) or any(one["status"] != "up" for one in sessions):
+            return False
+        for other in lab.others(host):
+            route = host.run(["ip", "route", "get", other.service, "from", host.service], check=False).stdout
+            if "dev tailscale0" not in route:
+                return False
+    return True
 
 
 def _config(host: Host, others: Sequence[Host], interval_ms: int, multiplier: int) -> str:

@@ -168,15 +168,13 @@ def _spike(lab: Lab, story: Story) -> None:
     hog = lab[victim].hog(25, 40, name="k3s")
     story.tell(f"25 busy processes called k3s start on {victim} (all hosts share this machine's cores and load)")
 
-    def seen() -> dict[str, Any] | None:
-        found = next(node for node in _fleet(lab)["nodes"] if node["name"] == victim)
-        return found if found["load"]["state"] == "spike" else None
+    def told() -> str:
+        load = next(node["load"] for node in _fleet(lab)["nodes"] if node["name"] == victim)
+        return str(load["reason"]) if load["state"] == "spike" and "k3s" in load["reason"] else ""
 
-    _until(seen, 40, lambda: "the load spike was not seen")
-    took = time.time() - wall
-    reason = (seen() or {"load": {"reason": ""}})["load"]["reason"]
-    story.tell(f"load spike on {victim}: {reason}", took)
-    story.claim("the spike was told with its cause: k3s", "k3s" in reason)
+    _until(told, 40, lambda: "no load spike with its cause was told")
+    story.tell(f"load spike on {victim}: {told()}", time.time() - wall)
+    story.claim("the spike was told with its cause", True)
     hog.kill()
 
 

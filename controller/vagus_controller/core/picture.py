@@ -90,7 +90,7 @@ def summary(sources: Sources) -> tuple[str, Severity]:
         return "No node has reported yet", Severity.UNKNOWN
     parts: list[tuple[Severity, str]] = []
     quorum = sources.quorum.verdict
-    if quorum.severity in (Severity.WARNING, Severity.CRITICAL):
+    if quorum.severity in (Severity.WARNING, Severity.CRITICAL, Severity.UNKNOWN):
         parts.append((quorum.severity, f"etcd quorum is {quorum.state}: {quorum.reason}"))
     away = [
         name for name, verdict in sources.nodes.items() if verdict.severity in (Severity.WARNING, Severity.CRITICAL)
