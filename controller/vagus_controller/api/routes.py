@@ -12,7 +12,7 @@ from litestar.datastructures import State
 from litestar.exceptions import HTTPException, NotFoundException
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import Parameter
+from litestar.params import FromPath, QueryParameter, RequestBody
 from litestar.response import Response
 from litestar.response.base import ASGIResponse
 from msgspec import Meta, Struct
@@ -50,10 +50,10 @@ _MAX_PAUSE_S: Final = 30 * 86400
 
 Reason = Annotated[str, Meta(max_length=1000)]
 PairName = Annotated[str, Meta(min_length=1, max_length=130)]
-Limit = Annotated[int, Parameter(ge=1, le=1000, description="At most so many, newest first.")]
-Before = Annotated[int | None, Parameter(ge=0, description="Only ids below this one: the next page.")]
+Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="At most so many, newest first.")]
+Before = Annotated[int | None, QueryParameter(ge=0, description="Only ids below this one: the next page.")]
 Subject = Annotated[
-    str | None, Parameter(max_length=200, description="A node with its pairs, or a pair with its paths.")
+    str | None, QueryParameter(max_length=200, description="A node with its pairs, or a pair with its paths.")
 ]
 
 
@@ -106,7 +106,7 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
         return operator.fleet().nodes
 
     @get("/nodes/{name:str}", sync_to_thread=False, summary="One node")
-    def node(name: str) -> NodeView:
+    def node(name: FromPath[str]) -> NodeView:
         known = {each.name: each for each in operator.fleet().nodes}
         if name not in known:
             raise unknown("node", name, known)
@@ -117,7 +117,7 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
         return operator.fleet().pairs
 
     @get("/links/{pair:str}", sync_to_thread=False, summary="One pair of nodes")
-    def link(pair: str) -> PairView:
+    def link(pair: FromPath[str]) -> PairView:
         return find_pair(operator.fleet(), pair)
 
     @get("/quorum", sync_to_thread=False, summary="etcd, from every member's own view")
@@ -137,21 +137,21 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
         return await asyncio.to_thread(history.ledger, limit=limit, before=before, subject=subject)
 
     @get("/why/{subject:path}", summary="Why a node, a pair, a path of a pair, quorum or the fleet is as it is")
-    async def why(subject: str) -> WhyView:
+    async def why(subject: FromPath[str]) -> WhyView:
         return await _why(operator.fleet(), history, subject.strip("/"))
 
     @post("/switchover", status_code=202, sync_to_thread=False, summary="Move a pair to a path, and hold it there")
-    def switchover(request: Asked, data: SwitchoverAsk) -> LedgerEntry:
+    def switchover(request: Asked, data: RequestBody[SwitchoverAsk]) -> LedgerEntry:
         name = find_pair(operator.fleet(), data.pair).name
         return operator.switchover(name, data.path, who=_who(request), reason=data.reason, force=data.force)
 
     @post("/failback", status_code=202, sync_to_thread=False, summary="Move a pair to its first path")
-    def failback(request: Asked, data: FailbackAsk) -> LedgerEntry:
+    def failback(request: Asked, data: RequestBody[FailbackAsk]) -> LedgerEntry:
         name = find_pair(operator.fleet(), data.pair).name
         return operator.failback(name, who=_who(request), reason=data.reason)
 
     @post("/pauses", sync_to_thread=False, summary="Stop automatic moves for a while")
-    def pause(request: Asked, data: PauseAsk) -> PauseView:
+    def pause(request: Asked, data: RequestBody[PauseAsk]) -> PauseView:
         targets = _targets(operator.fleet(), data.scope)
         if data.scope == "fleet" and data.target:
             raise HTTPException(status_code=400, detail="target: must be empty when the scope is the fleet")
@@ -160,7 +160,7 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
         return operator.pause(data.scope, data.target, who=_who(request), reason=data.reason, for_s=data.for_s)
 
     @delete("/pauses/{pause_id:int}", sync_to_thread=False, summary="End a pause")
-    def resume(request: Asked, pause_id: int) -> None:
+    def resume(request: Asked, pause_id: FromPath[int]) -> None:
         known = [str(each.id) for each in operator.fleet().pauses]
         try:
             operator.resume(pause_id, who=_who(request))
