@@ -165,6 +165,16 @@ class LedgerEntry(View, frozen=True, kw_only=True):
     outcome: str
 
 
+class WhyView(View, frozen=True, kw_only=True):
+    """Everything that explains a subject: what is found now, what was decided, what happened. Newest first."""
+
+    subject: str
+    verdicts: tuple[VerdictView, ...]
+    pairs: tuple[PairView, ...]
+    ledger: list[LedgerEntry]
+    events: list[EventEntry]
+
+
 class Refused(Exception):
     """An operator's request that is not done: says why and what to do instead."""
 

@@ -39,6 +39,7 @@ from vagus_controller.views import (
     QuorumView,
     VerdictView,
     View,
+    WhyView,
 )
 from vagus_protocol.messages import Name
 
@@ -79,16 +80,6 @@ class PauseAsk(Ask, frozen=True, kw_only=True):
     target: Annotated[str, Meta(max_length=200)] = ""
     reason: Reason = ""
     for_s: Annotated[float, Meta(gt=0, le=_MAX_PAUSE_S)]
-
-
-class WhyView(View, frozen=True, kw_only=True):
-    """Everything that explains a subject: what is found now, what was decided, what happened. Newest first."""
-
-    subject: str
-    verdicts: tuple[VerdictView, ...]
-    pairs: tuple[PairView, ...]
-    ledger: list[LedgerEntry]
-    events: list[EventEntry]
 
 
 class Health(View, frozen=True, kw_only=True):

@@ -1,0 +1,299 @@
+"""The commands of vagusctl.
+
+Exit codes: 0 done, 1 refused or failed, 2 wrong command line, 3 no controller, 4 no or another token.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Final
+from urllib.parse import quote
+
+import typer
+from rich.console import Console
+
+from vagus_controller.ctl import tables
+from vagus_controller.ctl.client import NOT_ALLOWED, Client, CtlError
+from vagus_controller.views import (
+    EventEntry,
+    FleetView,
+    LedgerEntry,
+    NodeView,
+    PairView,
+    PauseView,
+    QuorumView,
+    WhyView,
+)
+
+DEFAULT_URL: Final = "http://127.0.0.1:8118"
+DEFAULT_TOKEN_FILE: Final = Path("/var/lib/vagus-controller/token")
+_RECONNECT_S: Final = (1.0, 2.0, 5.0, 10.0)
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+app = typer.Typer(
+    name="vagusctl",
+    help="Shows a fleet and moves its traffic, through the controller's API.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the API's JSON.")]
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="At most so many, newest first.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept in the ledger.")]
+Pair = Annotated[str, typer.Argument(metavar="PAIR", help="Two nodes: a--b")]
+
+
+class _Session:
+    """The client, made when a command first needs it, so that --help needs no token."""
+
+    def __init__(self, url: str, token_file: Path | None) -> None:
+        self._url = url
+        self._token_file = token_file
+
+    def client(self) -> Client:
+        return Client(self._url.rstrip("/"), _token(self._token_file))
+
+
+def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a name shows a question mark.
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    try:
+        app()
+    except CtlError as error:
+        _stop(str(error), error.code)
+    except BrokenPipeError:
+        # The reader has seen enough, as `head` does. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        _stop(f"a bug in vagusctl: {type(error).__name__}: {error}", 1)
+
+
+def _stop(words: str, code: int) -> None:
+    sys.stderr.write(f"vagusctl: {tables.text(words).plain}\n")
+    sys.exit(code)
+
+
+@app.callback()
+def _common(
+    context: typer.Context,
+    url: Annotated[str, typer.Option("--url", envvar="VAGUS_URL", help="Where the controller listens.")] = DEFAULT_URL,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--token-file", help=f"The operator's token; VAGUS_TOKEN holds it too. Default: {DEFAULT_TOKEN_FILE}"
+        ),
+    ] = None,
+) -> None:
+    context.obj = _Session(url, token_file)
+
+
+@app.command()
+def status(context: typer.Context, json: Json = False) -> None:
+    """How the fleet is: what needs attention, what has moved."""
+    fleet, data = _client(context).get("/fleet", FleetView)
+    _show(json, data, lambda console: tables.status(console, fleet))
+
+
+@app.command()
+def nodes(context: typer.Context, json: Json = False) -> None:
+    """Every node: is it there, how loaded is it."""
+    found, data = _client(context).get("/nodes", tuple[NodeView, ...])
+    _show(json, data, lambda console: tables.nodes(console, found))
+
+
+@app.command()
+def links(context: typer.Context, json: Json = False) -> None:
+    """Every pair of nodes, with its paths and the one that carries its traffic."""
+    found, data = _client(context).get("/links", tuple[PairView, ...])
+    _show(json, data, lambda console: tables.links(console, found))
+
+
+@app.command()
+def quorum(context: typer.Context, json: Json = False) -> None:
+    """etcd, as each of its members sees it."""
+    found, data = _client(context).get("/quorum", QuorumView)
+    _show(json, data, lambda console: tables.quorum(console, found))
+
+
+@app.command()
+def events(
+    context: typer.Context,
+    subject: Annotated[str | None, typer.Argument(help="Only of a node or pair.")] = None,
+    limit: Limit = 30,
+    json: Json = False,
+) -> None:
+    """What happened, newest first."""
+    found, data = _client(context).get("/events", list[EventEntry], limit=limit, subject=subject)
+    _show(json, data, lambda console: tables.events(console, found))
+
+
+@app.command()
+def why(
+    context: typer.Context,
+    subject: Annotated[str, typer.Argument(metavar="SUBJECT", help="A node, a--b, a--b/path, quorum or fleet.")],
+    json: Json = False,
+) -> None:
+    """Why it is as it is: findings, decisions (also those not to act), events."""
+    found, data = _client(context).get(f"/why/{quote(subject, safe='/')}", WhyView)
+
+    def draw(console: Console) -> None:
+        tables.verdicts(console, found.verdicts, "no finding")
+        tables.links(console, found.pairs)
+        console.print("decisions:")
+        tables.ledger(console, found.ledger)
+        console.print("events:")
+        tables.events(console, found.events)
+
+    _show(json, data, draw)
+
+
+@app.command()
+def switchover(
+    context: typer.Context,
+    pair: Pair,
+    to: Annotated[str, typer.Option("--to", metavar="PATH", help="The path to take.")],
+    reason: Reason = "",
+    force: Annotated[bool, typer.Option("--force", help="Also when PATH is not proven; needs a reason.")] = False,
+    json: Json = False,
+) -> None:
+    """Move a pair's traffic to a path, and hold it there."""
+    body = {"pair": pair, "path": to, "reason": reason, "force": force}
+    _command(context, "/switchover", body, json)
+
+
+@app.command()
+def failback(context: typer.Context, pair: Pair, reason: Reason = "", json: Json = False) -> None:
+    """Move a pair's traffic to its first path."""
+    _command(context, "/failback", {"pair": pair, "reason": reason}, json)
+
+
+@app.command()
+def pause(
+    context: typer.Context,
+    for_: Annotated[str, typer.Option("--for", metavar="DURATION", help="45s, 30m, 2h, 1d or 1h30m")],
+    fleet: Annotated[bool, typer.Option("--fleet", help="The whole fleet.")] = False,
+    site: Annotated[str | None, typer.Option("--site", help="One site.")] = None,
+    node: Annotated[str | None, typer.Option("--node", help="One node.")] = None,
+    reason: Reason = "",
+    json: Json = False,
+) -> None:
+    """Stop automatic moves for a while. What a person asks for is still done."""
+    scopes = {"fleet": "" if fleet else None, "site": site, "node": node}
+    chosen = [(scope, target) for scope, target in scopes.items() if target is not None]
+    if len(chosen) != 1:
+        raise CtlError("name one of --fleet, --site SITE and --node NODE", 2)
+    scope, target = chosen[0]
+    client = _client(context)
+    body = {"scope": scope, "target": target, "reason": reason, "for_s": parse_duration(for_)}
+    data = client.ask("POST", "/pauses", body)
+    made = client.decode(data, PauseView)
+    _show(json, data, lambda console: tables.pauses(console, [made]))
+
+
+@app.command()
+def resume(
+    context: typer.Context,
+    pause_id: Annotated[int | None, typer.Argument(metavar="ID", help="The pause, as `status` shows it.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every pause.")] = False,
+) -> None:
+    """End a pause."""
+    if (pause_id is None) == (not every):
+        raise CtlError("name a pause by its ID, or --all", 2)
+    client = _client(context)
+    ids = [pause_id] if pause_id is not None else [one.id for one in client.get("/pauses", list[PauseView])[0]]
+    for each in ids:
+        client.ask("DELETE", f"/pauses/{each}")
+        typer.echo(f"pause {each} is over")
+    if not ids:
+        typer.echo("there is no pause")
+
+
+@app.command()
+def watch(context: typer.Context, json: Json = False) -> None:
+    """Events and decisions as they come, until Ctrl-C. With --json one object a line: topic and data."""
+    client = _client(context)
+    console = _console()
+    last_id, summary, failures = "", "", 0
+    while True:
+        try:
+            for message in client.stream(last_id):
+                failures, last_id = 0, message.id or last_id
+                if json:
+                    typer.echo(f'{{"topic":"{message.topic}","data":{message.data}}}')
+                elif message.topic == "fleet":
+                    fleet = client.decode(message.data, FleetView)
+                    if fleet.summary != summary:
+                        console.print(tables.fleet_line(fleet))
+                    summary = fleet.summary
+                elif message.topic == "event":
+                    console.print(tables.event_line(client.decode(message.data, EventEntry)))
+                elif message.topic == "ledger":
+                    console.print(tables.ledger_line(client.decode(message.data, LedgerEntry)))
+            words = "the stream ended"
+        except CtlError as error:
+            # At first a wrong address is likelier than a controller that restarts.
+            if error.code == NOT_ALLOWED or not last_id:
+                raise
+            words = str(error)
+        if failures == 0:
+            typer.echo(f"vagusctl: {words}; trying again", err=True)
+        time.sleep(_RECONNECT_S[min(failures, len(_RECONNECT_S) - 1)])
+        failures += 1
+
+
+def _client(context: typer.Context) -> Client:
+    session = context.find_object(_Session)
+    assert session is not None
+    return session.client()
+
+
+def _command(context: typer.Context, path: str, body: dict[str, Any], json: bool) -> None:
+    client = _client(context)
+    data = client.ask("POST", path, body)
+    entry = client.decode(data, LedgerEntry)
+    _show(json, data, lambda console: console.print(tables.ledger_line(entry)))
+
+
+def _show(json: bool, data: bytes, draw: Callable[[Console], None]) -> None:
+    if json:
+        typer.echo(data.decode())
+    else:
+        draw(_console())
+
+
+def _console() -> Console:
+    # Into a pipe or file nothing is left out and nothing is folded early.
+    wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
+    return Console(width=wide, highlight=False, markup=False, emoji=False)
+
+
+def _token(file: Path | None) -> str:
+    token = os.environ.get("VAGUS_TOKEN", "")
+    if file is None and token:
+        return token.strip()
+    file = file or DEFAULT_TOKEN_FILE
+    try:
+        return file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        words = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise CtlError(
+            f"no token: {file}: {words}. Name the file with --token-file, set VAGUS_TOKEN, or run as root", NOT_ALLOWED
+        ) from None
+
+
+def parse_duration(words: str) -> float:
+    """Seconds of "2h", "90s", "1h30m". Raises CtlError."""
+    if not re.fullmatch(r"(\d{1,6}[smhd])+", words):
+        raise CtlError(f"--for {words}: a duration is like 45s, 30m, 2h, 1d or 1h30m", 2)
+    return float(sum(int(count) * _UNITS[unit] for count, unit in re.findall(r"(\d+)([smhd])", words)))
