@@ -18,7 +18,7 @@ from importlib.metadata import version
 from time import monotonic
 from typing import Final
 
-from vagus_agent.config import Config
+from vagus_agent.config import Config, Network
 from vagus_agent.config_file import Keys
 from vagus_agent.core import desired, reflex, report
 from vagus_agent.core.link import Change, Link
@@ -135,8 +135,14 @@ class Agent:
         held = {peer: path for peer, path in state.reflex.items() if self._offers(peer, path)}
         standing = await self._steering.standing_overrides()
         if standing is not None:
-            assigned = self._accepted.assignments
-            held = {peer: path for peer, path in standing.items() if assigned.get(peer, self._first_path(peer)) != path}
+            # Without an override in the kernel a peer is on its first path: by our reflex, or by nobody's decision.
+            uses = {peer: standing.get(peer, self._first_path(peer)) for peer in self._links}
+            held = {
+                peer: path
+                for peer, path in uses.items()
+                if path != self._accepted.assignments.get(peer, self._first_path(peer))
+                and (peer in standing or state.reflex.get(peer) == path)
+            }
         self._held = held
         self._outcome = await self._steering.reconcile(self._overrides(), "start")
 
@@ -285,7 +291,7 @@ class Agent:
 
     def _on_outcome(self, outcome: Outcome) -> None:
         for line in outcome.drift:
-            self._tell(EventKind.DRIFT, f"repaired: {line}", logging.WARNING)
+            self._tell(EventKind.DRIFT, f"drift: {line}", logging.WARNING)
         if outcome.failed and outcome.failed != self._outcome.failed:
             self._tell(EventKind.STEERING, outcome.failed, logging.ERROR)
         self._outcome = outcome
@@ -476,7 +482,7 @@ class Agent:
             reflex=dict(self._held),
         )
 
-    def _other_networks(self) -> Mapping[str, object]:
+    def _other_networks(self) -> Mapping[str, Sequence[Network]]:
         assert self.config.tailscale is not None
         return {path.name: path.networks for path in self.config.paths if path.name != self.config.tailscale.path}
 

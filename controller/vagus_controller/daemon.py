@@ -16,34 +16,33 @@ import time
 from collections.abc import Iterable
 from importlib.metadata import version
 from time import monotonic
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
-from vagus_controller import views
 from vagus_controller.api.app import create_app, serve
 from vagus_controller.api.auth import load_token
 from vagus_controller.api.stream import ChangeFeed
 from vagus_controller.broker import BrokerSession
+from vagus_controller.chronicle import Chronicle
 from vagus_controller.config import Config
 from vagus_controller.core import leadership, picture
+from vagus_controller.core.assignments import Assignments, Term
 from vagus_controller.core.detect.link import Links
 from vagus_controller.core.detect.liveness import Liveness
 from vagus_controller.core.detect.load import LoadDetector
 from vagus_controller.core.detect.quorum import Quorum
 from vagus_controller.core.failover import Decision, Failover, Intent, Pair, Situation
-from vagus_controller.core.fleet import Fleet, Notice
+from vagus_controller.core.fleet import Fleet
 from vagus_controller.core.moves import Move, Moves
 from vagus_controller.core.pauses import Pause, Pauses
 from vagus_controller.core.verdict import Verdict
 from vagus_controller.store import Store
-from vagus_controller.views import Change, FleetView, LedgerEntry, PauseView, Refused, Severity
+from vagus_controller.views import FleetView, LedgerEntry, PauseView, Refused, Severity
 from vagus_protocol import topics
 from vagus_protocol.codec import Rejected, decode, encode
 from vagus_protocol.messages import (
-    Assignment,
     ControllerPresence,
-    Desired,
     Event,
     EventKind,
     Observed,
@@ -51,26 +50,17 @@ from vagus_protocol.messages import (
     Presence,
     Report,
 )
-from vagus_protocol.signing import node_key, open_sealed, seal
+from vagus_protocol.signing import open_sealed
 from vagus_runtime.sdnotify import Notifier
 
 log = logging.getLogger("vagus")
 
 _TICK_S: Final = 0.5
-_COMPLAIN_S: Final = 60.0
 _SEVERITY_OF: Final = {
     EventKind.DRIFT: Severity.WARNING,
     EventKind.REFLEX: Severity.WARNING,
     EventKind.REFUSED: Severity.WARNING,
 }
-
-
-class _Published(NamedTuple):
-    """The last desired of a node: sealed, and what it says."""
-
-    payload: bytes
-    paths: dict[str, str]
-    term: tuple[int, int]
 
 
 class _Saved(msgspec.Struct):
@@ -93,8 +83,7 @@ def run(config: Config, fleet_key: bytes) -> int:
 class Controller:
     def __init__(self, config: Config, fleet_key: bytes) -> None:
         self.config = config
-        self._fleet_key = fleet_key
-        self._keys: dict[str, bytes] = {}
+        self._assignments = Assignments(config.fleet, config.name, fleet_key)
         self._session_id = secrets.token_hex(8)
         self._started = monotonic()
         self._fleet = Fleet(config)
@@ -105,18 +94,14 @@ class Controller:
         self._failover = Failover(config.failover)
         self._moves = Moves()
         self._leadership = leadership.Leadership(config.name, self._session_id)
-        self._verdicts: dict[tuple[str, str], Verdict] = {}
         self._node_verdicts: dict[str, Verdict] = {}
         self._load_verdicts: dict[str, Verdict] = {}
         self._link_verdicts: dict[tuple[Pair, str], Verdict] = {}
         self._pauses = Pauses()
-        self._generation = 0
-        self._published: dict[str, _Published] = {}
         self._settled = False
-        self._complained: dict[str, float] = {}
-        self._change_seq = 0
         self._store = Store(config.store.url, config.store.keep_days, config.store.keep_rows)
         self._feed = ChangeFeed()
+        self._chronicle = Chronicle(self._store, self._feed)
         self._notifier = Notifier(os.environ)
         self._stop = asyncio.Event()
         now = monotonic()
@@ -202,12 +187,14 @@ class Controller:
 
     def _on_session(self, connected: bool, reason: str) -> None:
         now = monotonic()
-        self._notices(self._fleet.on_session(connected, now, reason))
+        self._chronicle.notices(self._fleet.on_session(connected, now, reason))
         if not connected:
             self._settled = False
-            self._record("controller", "session", self.config.name, f"broker session lost: {reason}", Severity.WARNING)
+            self._chronicle.event(
+                "controller", "session", self.config.name, f"broker session lost: {reason}", Severity.WARNING
+            )
         else:
-            self._record(
+            self._chronicle.event(
                 "controller", "session", self.config.name, f"connected to {self._broker.broker}", Severity.INFO
             )
             self._announce()
@@ -221,8 +208,8 @@ class Controller:
                 self._lead_or_wait()
                 if self._leadership.leads:
                     # The broker may have lost what it retained.
-                    for node, published in self._published.items():
-                        self._send_desired(node, published.payload)
+                    for node, told in self._assignments.told.items():
+                        self._send_desired(node, told.payload)
             await asyncio.sleep(_TICK_S / 5)
 
     def _lead_or_wait(self) -> None:
@@ -234,7 +221,7 @@ class Controller:
         if change is None:
             return
         text = f"leads under epoch {change.epoch}" if change.leads else "stands by"
-        self._record(
+        self._chronicle.event(
             "controller",
             "leadership",
             self.config.name,
@@ -244,8 +231,7 @@ class Controller:
         self._save()
         self._announce()
         if change.leads:
-            self._generation = 0
-            self._published.clear()
+            self._assignments.begin_epoch()
             for node in self._fleet.nodes:
                 self._publish_desired(node)
 
@@ -292,7 +278,7 @@ class Controller:
         now = monotonic()
         notices = self._fleet.on_report(report, now)
         if notices:
-            self._notices(notices)
+            self._chronicle.notices(notices)
         if node in self._fleet.nodes:
             self._load_verdicts[node] = self._load.on_report(node, report, now)
 
@@ -305,11 +291,11 @@ class Controller:
         notices = self._fleet.on_event(event, now)
         if event.kind is EventKind.LINK and event.peer:
             self._decide(now, [(min(node, event.peer), max(node, event.peer))])
-        self._notices(notices)
+        self._chronicle.notices(notices)
         if node in self._fleet.nodes:
             severity = _SEVERITY_OF.get(event.kind, Severity.INFO)
             late = f" ({event.age_s:.0f} s ago)" if event.age_s >= 1 else ""
-            self._record(node, event.kind.value, _subject(node, event), event.text + late, severity)
+            self._chronicle.event(node, event.kind.value, _subject(node, event), event.text + late, severity)
 
     def _on_observed(self, node: str, payload: bytes) -> None:
         observed = decode(payload, Observed)
@@ -317,13 +303,13 @@ class Controller:
             self._reject(node, "observed", observed)
             return
         now = monotonic()
-        self._notices(self._fleet.on_observed(observed, now))
+        self._chronicle.notices(self._fleet.on_observed(observed, now))
         self._leadership.saw_epoch(observed.epoch)
         for move, outcome in self._moves.observed(observed, now):
             self._finish(move, outcome)
         if observed.state is ObservedState.REFUSED:
             text = f"{node} refused epoch {observed.refused_epoch}: {observed.reason}"
-            self._complain(node, "refused", text)
+            self._chronicle.complain(node, text)
             self._apply_leadership(self._leadership.was_refused(observed.refused_epoch, observed.epoch))
         if observed.reflex:
             self._decide(now, [(min(node, peer), max(node, peer)) for peer in observed.reflex])
@@ -333,16 +319,16 @@ class Controller:
         if isinstance(presence, Rejected) or presence.node != node:
             self._reject(node, "presence", presence)
             return
-        self._notices(self._fleet.on_presence(presence, monotonic()))
+        self._chronicle.notices(self._fleet.on_presence(presence, monotonic()))
         if presence.online and self._settled and self._leadership.leads:
             self._publish_desired(node)
 
     def _on_desired(self, node: str, payload: bytes) -> None:
         """Our own, or another controller's: it tells which epochs there are."""
-        desired = open_sealed(payload, self._key(node), self.config.fleet, node)
+        desired = open_sealed(payload, self._assignments.key(node), self.config.fleet, node)
         if isinstance(desired, Rejected):
-            self._complain(
-                node, "refused", f"a desired for {node} that no controller of this fleet signed: {desired.reason}"
+            self._chronicle.complain(
+                node, f"a desired for {node} that no controller of this fleet signed: {desired.reason}"
             )
             return
         self._leadership.saw_epoch(desired.epoch)
@@ -361,7 +347,7 @@ class Controller:
 
     def _reject(self, who: str, what: str, message: Rejected | object) -> None:
         why = message.reason if isinstance(message, Rejected) else "it names another sender than its topic"
-        self._complain(who, "refused", f"{what} from {who} was not taken: {why}")
+        self._chronicle.complain(who, f"{what} from {who} was not taken: {why}")
 
     # --- deciding ------------------------------------------------------------------------------------------------
 
@@ -390,8 +376,18 @@ class Controller:
         observed = {name: state.observed for name, state in self._fleet.nodes.items() if state.observed is not None}
         for move, excuse in self._moves.tick(observed, now):
             self._store.update_outcome(move.ledger, f"unfinished: {excuse}")
-            self._record("controller", "failover", "--".join(move.pair), f"not finished: {excuse}", Severity.WARNING)
-        self._tell_verdicts()
+            self._chronicle.event(
+                "controller", "failover", "--".join(move.pair), f"not finished: {excuse}", Severity.WARNING
+            )
+        self._chronicle.verdicts(
+            (
+                self._observer,
+                self._quorum_verdict,
+                *self._node_verdicts.values(),
+                *self._load_verdicts.values(),
+                *self._link_verdicts.values(),
+            )
+        )
         self._publish_picture()
         self._notifier.status(picture.summary(self._sources(now))[0])
 
@@ -419,23 +415,18 @@ class Controller:
         terms = {node: self._publish_desired(node, force=node in force) for node in sorted(touched)}
         entries = []
         for decision in decisions:
-            pair = "--".join(decision.pair)
-            outcome = "told both ends" if decision.moves else ""
-            entry = self._store.record_ledger(
-                at=time.time(),
-                who=who,
-                action=decision.kind,
-                subject=pair,
-                reason=decision.reason,
+            entry = self._chronicle.decision(
+                who,
+                decision.kind,
+                "--".join(decision.pair),
+                decision.reason,
                 evidence=decision.evidence,
-                outcome=outcome,
+                outcome="told both ends" if decision.moves else "",
             )
             entries.append(entry)
-            log.info("%s %s: %s", decision.kind, pair, decision.reason)
-            self._send_change("ledger", entry)
             if decision.moves:
-                waits = {node: terms[node] for node in decision.pair if terms[node] is not None}
-                self._moves.start(Move(decision.pair, decision.path, entry.id, now, waits))  # type: ignore[arg-type]
+                waits = {node: term for node in decision.pair if (term := terms[node]) is not None}
+                self._moves.start(Move(decision.pair, decision.path, entry.id, now, waits))
         if moves:
             self._save()
             self._publish_picture()
@@ -443,36 +434,20 @@ class Controller:
 
     def _finish(self, move: Move, outcome: str) -> None:
         self._store.update_outcome(move.ledger, outcome)
-        self._record("controller", "failover", "--".join(move.pair), f"now by {move.path}: {outcome}", Severity.INFO)
+        self._chronicle.event(
+            "controller", "failover", "--".join(move.pair), f"now by {move.path}: {outcome}", Severity.INFO
+        )
         self._publish_picture()
 
-    def _publish_desired(self, node: str, *, force: bool = False) -> tuple[int, int] | None:
+    def _publish_desired(self, node: str, *, force: bool = False) -> Term | None:
         """Tell a node its assignments, unless it has been told the same; the (epoch, generation) it must apply."""
-        state = self._fleet.nodes.get(node)
-        if state is None or state.presence is None or not state.presence.peers:
+        renewed = self._assignments.renew(node, self._fleet, self._failover, self._leadership.epoch, force=force)
+        if renewed is None:
             return None
-        assignments = {}
-        for peer in state.presence.peers:
-            intent = self._failover.intent(self._fleet, (min(node, peer.name), max(node, peer.name)))
-            path = intent.path if intent.path in peer.paths else peer.paths[0]
-            assignments[peer.name] = Assignment(path=path, reason=intent.reason)
-        paths = {peer: assignment.path for peer, assignment in assignments.items()}
-        known = self._published.get(node)
-        if known is None or known.paths != paths or force:
-            self._generation += 1
-            term = (self._leadership.epoch, self._generation)
-            desired = Desired(
-                v=1,
-                fleet=self.config.fleet,
-                node=node,
-                controller=self.config.name,
-                epoch=term[0],
-                generation=term[1],
-                assignments=assignments,
-            )
-            known = self._published[node] = _Published(seal(desired, self._key(node)), paths, term)
-            self._send_desired(node, known.payload)
-        return known.term
+        told, news = renewed
+        if news:
+            self._send_desired(node, told.payload)
+        return told.term
 
     def _send_desired(self, node: str, payload: bytes) -> None:
         self._broker.publish(topics.node(self.config.fleet, node, "desired"), payload, qos=1, retain=True)
@@ -495,51 +470,9 @@ class Controller:
 
     # --- telling -------------------------------------------------------------------------------------------------
 
-    def _tell_verdicts(self) -> None:
-        """Write down every verdict that changed its state."""
-        current: dict[tuple[str, str], Verdict] = {("controller", self._observer.subject): self._observer}
-        current["quorum", self._quorum_verdict.subject] = self._quorum_verdict
-        for verdicts in (self._node_verdicts.values(), self._load_verdicts.values(), self._link_verdicts.values()):
-            for verdict in verdicts:
-                current[verdict.kind, verdict.subject] = verdict
-        for key, verdict in current.items():
-            before = self._verdicts.get(key)
-            if before is not None and before.state == verdict.state:
-                continue
-            if before is None and verdict.severity in (Severity.OK, Severity.INFO, Severity.UNKNOWN):
-                continue
-            text = f"{verdict.state}: {verdict.reason}"
-            self._record("controller", verdict.kind, verdict.subject, text, verdict.severity)
-        self._verdicts = current
-
-    def _notices(self, notices: Iterable[Notice]) -> None:
-        for notice in notices:
-            self._record("controller", notice.kind, notice.subject, notice.text, notice.severity)
-
-    def _record(self, source: str, kind: str, subject: str, text: str, severity: Severity) -> None:
-        entry = self._store.record_event(
-            at=time.time(), source=source, kind=kind, subject=subject, text=text, severity=severity
-        )
-        self._send_change("event", entry)
-        level = logging.WARNING if severity in (Severity.WARNING, Severity.CRITICAL) else logging.INFO
-        log.log(level, "%s %s: %s", subject, kind, text)
-
-    def _complain(self, who: str, kind: str, text: str) -> None:
-        """Record at most once a minute per sender and kind of trouble."""
-        now = monotonic()
-        key = f"{who} {text[:80]}"
-        if now - self._complained.get(key, -_COMPLAIN_S) >= _COMPLAIN_S:
-            self._complained = {told: at for told, at in self._complained.items() if now - at < _COMPLAIN_S}
-            self._complained[key] = now
-            self._record("controller", kind, who, text, Severity.WARNING)
-
-    def _send_change(self, topic: str, data: FleetView | views.EventEntry | LedgerEntry) -> None:
-        self._change_seq += 1
-        self._feed.publish(Change(self._change_seq, topic, data))  # type: ignore[arg-type]
-
     def _publish_picture(self) -> None:
         if self._feed.subscribers:
-            self._send_change("fleet", self.fleet())
+            self._chronicle.picture(self.fleet())
 
     def _problems(self) -> list[str]:
         """What keeps this controller from doing its work, in words; empty when all is well."""
@@ -625,10 +558,7 @@ class Controller:
         return self._carry_out([decision], now, who)[0]
 
     def _by_person(self, who: str, action: str, subject: str, reason: str) -> None:
-        entry = self._store.record_ledger(
-            at=time.time(), who=who, action=action, subject=subject, reason=reason, evidence=(), outcome="done"
-        )
-        self._send_change("ledger", entry)
+        self._chronicle.decision(who, action, subject, reason)
         self._publish_picture()
 
     def _must_lead(self) -> None:
@@ -640,12 +570,6 @@ class Controller:
         if pair is None or pair not in self._fleet.pairs():
             raise KeyError(name)
         return pair
-
-    def _key(self, node: str) -> bytes:
-        key = self._keys.get(node)
-        if key is None:
-            key = self._keys[node] = node_key(self._fleet_key, node)
-        return key
 
 
 def _pair(name: str) -> Pair | None:

@@ -227,7 +227,8 @@ _WALL_CLOCK = {"time.time", "time.time_ns", "time.CLOCK_REALTIME", "datetime.now
 WALL_CLOCK_FOR = {
     "vagus_agent.net.udp": "the age of a kernel receive timestamp, which has no monotonic form",
     "vagus_agent.probes.tailscale": "Tailscale tells key expiry as a date; only the seconds left travel, for display",
-    "vagus_controller.daemon": "`at` of what is shown and stored",
+    "vagus_controller.daemon": "`at` of what is shown",
+    "vagus_controller.chronicle": "`at` of what is stored",
     "vagus_controller.store": "retention by age, which must outlive restarts",
     "vagus_controller.api": "display",
     "vagus_controller.ctl": "display",

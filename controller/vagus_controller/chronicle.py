@@ -1,0 +1,84 @@
+"""Everything worth remembering: into the store, onto the stream of changes, and into the log."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from time import monotonic
+from typing import Final
+
+from vagus_controller.api.stream import ChangeFeed
+from vagus_controller.core.fleet import Notice
+from vagus_controller.core.verdict import Verdict
+from vagus_controller.store import Store
+from vagus_controller.views import Change, FleetView, LedgerEntry, Severity
+
+log = logging.getLogger("vagus")
+
+# The same trouble is written down at most this often.
+_COMPLAIN_S: Final = 60.0
+_QUIET: Final = (Severity.OK, Severity.INFO, Severity.UNKNOWN)
+
+
+class Chronicle:
+    def __init__(self, store: Store, feed: ChangeFeed) -> None:
+        self._store = store
+        self._feed = feed
+        self._changes = 0
+        self._verdicts: dict[tuple[str, str], Verdict] = {}
+        self._complained: dict[str, float] = {}
+
+    def event(self, source: str, kind: str, subject: str, text: str, severity: Severity = Severity.INFO) -> None:
+        entry = self._store.record_event(
+            at=time.time(), source=source, kind=kind, subject=subject, text=text, severity=severity
+        )
+        self._changes += 1
+        self._feed.publish(Change(self._changes, "event", entry))
+        log.log(logging.INFO if severity in _QUIET else logging.WARNING, "%s %s: %s", subject, kind, text)
+
+    def notices(self, notices: Iterable[Notice]) -> None:
+        for notice in notices:
+            self.event("controller", notice.kind, notice.subject, notice.text, notice.severity)
+
+    def complain(self, who: str, text: str) -> None:
+        """Bad input, at most once a minute per sender and kind of trouble."""
+        now = monotonic()
+        key = f"{who} {text[:80]}"
+        if now - self._complained.get(key, -_COMPLAIN_S) >= _COMPLAIN_S:
+            self._complained = {told: at for told, at in self._complained.items() if now - at < _COMPLAIN_S}
+            self._complained[key] = now
+            self.event("controller", "refused", who, text, Severity.WARNING)
+
+    def decision(
+        self, who: str, action: str, subject: str, reason: str, *, evidence: Sequence[str] = (), outcome: str = "done"
+    ) -> LedgerEntry:
+        entry = self._store.record_ledger(
+            at=time.time(),
+            who=who,
+            action=action,
+            subject=subject,
+            reason=reason,
+            evidence=tuple(evidence),
+            outcome=outcome,
+        )
+        self._changes += 1
+        self._feed.publish(Change(self._changes, "ledger", entry))
+        log.info("%s %s: %s", action, subject, reason)
+        return entry
+
+    def verdicts(self, verdicts: Iterable[Verdict]) -> None:
+        """Write down every verdict that changed its state; the first one of a subject only when it is bad news."""
+        current: dict[tuple[str, str], Verdict] = {(verdict.kind, verdict.subject): verdict for verdict in verdicts}
+        for key, verdict in current.items():
+            before = self._verdicts.get(key)
+            if before is None and verdict.severity in _QUIET:
+                continue
+            if before is None or before.state != verdict.state:
+                text = f"{verdict.state}: {verdict.reason}"
+                self.event("controller", verdict.kind, verdict.subject, text, verdict.severity)
+        self._verdicts = current
+
+    def picture(self, view: FleetView) -> None:
+        self._changes += 1
+        self._feed.publish(Change(self._changes, "fleet", view))

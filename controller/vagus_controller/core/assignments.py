@@ -1,0 +1,73 @@
+"""What each node was told last, sealed, and when it must be told again."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from vagus_controller.core.failover import Failover
+from vagus_controller.core.fleet import Fleet
+from vagus_protocol.messages import Assignment, Desired
+from vagus_protocol.signing import node_key, seal
+
+Term = tuple[int, int]
+
+
+class Told(NamedTuple):
+    """A node's newest desired: its payload, peer → path, and its (epoch, generation)."""
+
+    payload: bytes
+    paths: dict[str, str]
+    term: Term
+
+
+class Assignments:
+    def __init__(self, fleet_name: str, controller: str, fleet_key: bytes) -> None:
+        self._fleet_name = fleet_name
+        self._controller = controller
+        self._fleet_key = fleet_key
+        self._keys: dict[str, bytes] = {}
+        self._generation = 0
+        self.told: dict[str, Told] = {}
+
+    def begin_epoch(self) -> None:
+        """Everybody must be told under the new epoch."""
+        self._generation = 0
+        self.told.clear()
+
+    def renew(
+        self, node: str, fleet: Fleet, failover: Failover, epoch: int, *, force: bool
+    ) -> tuple[Told, bool] | None:
+        """The node's desired by the intents of its pairs, and whether it is news; None for a node without peers.
+
+        `force` makes it news though the assignments are the same: the node must hear the controller's word again.
+        """
+        state = fleet.nodes.get(node)
+        if state is None or state.presence is None or not state.presence.peers:
+            return None
+        assignments = {}
+        for peer in state.presence.peers:
+            intent = failover.intent(fleet, (min(node, peer.name), max(node, peer.name)))
+            path = intent.path if intent.path in peer.paths else peer.paths[0]
+            assignments[peer.name] = Assignment(path=path, reason=intent.reason)
+        paths = {peer: assignment.path for peer, assignment in assignments.items()}
+        known = self.told.get(node)
+        if known is not None and known.paths == paths and not force:
+            return known, False
+        self._generation += 1
+        desired = Desired(
+            v=1,
+            fleet=self._fleet_name,
+            node=node,
+            controller=self._controller,
+            epoch=epoch,
+            generation=self._generation,
+            assignments=assignments,
+        )
+        told = self.told[node] = Told(seal(desired, self.key(node)), paths, (epoch, self._generation))
+        return told, True
+
+    def key(self, node: str) -> bytes:
+        key = self._keys.get(node)
+        if key is None:
+            key = self._keys[node] = node_key(self._fleet_key, node)
+        return key
