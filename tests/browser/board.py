@@ -8,12 +8,12 @@ import threading
 from itertools import count
 from typing import Any, Literal
 
-import uvicorn
 from playwright.sync_api import Page
-from vagus_controller.api.app import create_app
-from vagus_controller.api.stream import ChangeFeed
 
 from browser import samples
+from vagus_controller.api.app import create_app, serve
+from vagus_controller.api.stream import ChangeFeed
+from vagus_controller.config import Http
 from vagus_controller.views import Change, EventEntry, FleetView, LedgerEntry, PauseView, Refused
 
 CHROMIUM = "/usr/bin/chromium"
@@ -25,6 +25,7 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--host-resolver-rules=MAP vagus.test 127.0.0.1",
 )
 TOKEN = "a-token-for-the-browser-tests"
 
@@ -82,33 +83,37 @@ class Site:
 
     def start(self) -> None:
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
         self._thread.start()
         assert self._ready.wait(15), "the application did not start within 15 s"
 
-    async def _serve(self) -> None:
+    async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._stopped = asyncio.Event()
         self._feed = ChangeFeed()
         app = create_app(self.board, self.board, self._feed, TOKEN, list)
-        config = uvicorn.Config(
-            app, host="127.0.0.1", port=self.port, log_level="warning", lifespan="on", timeout_graceful_shutdown=0
-        )
-        self._server = uvicorn.Server(config)
-        serving = asyncio.ensure_future(self._server.serve())
-        ticker = asyncio.ensure_future(self._tick())
-        await serving
-        ticker.cancel()
+        tasks = [
+            asyncio.create_task(serve(app, Http(host="127.0.0.1", port=self.port))),
+            asyncio.create_task(self._tick()),
+            asyncio.create_task(self._stopped.wait()),
+        ]
+        done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in others:
+            task.cancel()
+        await asyncio.wait(others)
+        for task in done:
+            task.result()
 
     async def _tick(self) -> None:
         """As the daemon does: the picture again and again, changed or not."""
         while True:
-            await asyncio.sleep(0.2)
-            if self._server.started:
-                self._ready.set()
-                self._publish("fleet", self.board.view)
+            self._publish("fleet", self.board.view)
+            await asyncio.sleep(0.5)
+            self._ready.set()
 
     def stop(self) -> None:
-        self._server.should_exit = self._server.force_exit = True
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stopped.set)
         self._thread.join(15)
         assert not self._thread.is_alive(), "the application did not stop within 15 s"
 

@@ -237,6 +237,14 @@ def test_nobody_sees_the_fleet_without_the_token(context: BrowserContext, site: 
     expect(page).to_have_url(site.url + "/login")
 
 
+def test_signing_in_works_over_plain_http_from_another_machine(context: BrowserContext, site: Site) -> None:
+    """There browsers send no Sec-Fetch-Site, and the form's Origin alone must do."""
+    page = context.new_page()
+    site.url = f"http://vagus.test:{site.port}"
+    site.sign_in(page)
+    expect(page.get_by_role("heading", level=1)).to_have_text(samples.calm().summary)
+
+
 def test_nothing_inline_and_nothing_from_elsewhere_is_allowed(context: BrowserContext, site: Site) -> None:
     page = context.new_page()
     answer = page.goto(site.url + "/login")

@@ -32,5 +32,5 @@ export const switchover = (pair, path, reason, force) =>
   call('POST', '/switchover', { pair, path, reason, force });
 export const failback = (pair, reason) => call('POST', '/failback', { pair, reason });
 export const pause = (scope, target, reason, seconds) =>
-  call('POST', '/pause', { scope, target, reason, for_s: seconds });
-export const resume = (id) => call('POST', '/resume', { id });
+  call('POST', '/pauses', { scope, target, reason, for_s: seconds });
+export const resume = (id) => call('DELETE', `/pauses/${id}`);
