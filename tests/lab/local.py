@@ -73,7 +73,7 @@ def _start_broker(directory: Path, port: int, stack: contextlib.ExitStack) -> st
         protocol = "3.1.1"
     else:
         config = directory / "mosquitto.conf"
-        config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
+        config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n")
         _start(directory, "broker", [mosquitto, "-c", str(config)], stack)
         protocol = "5"
     deadline = time.monotonic() + _PATIENCE_S
@@ -100,7 +100,7 @@ def _configure(directory: Path, broker_port: int, http_port: int, protocol: str)
         "addresses": ["10.118.0.1"],
         "keys_file": str(directory / "keys.toml"),
         "state_dir": str(directory / "agent"),
-        "paths": [{"name": "overlay", "interface": "lo"}],
+        "paths": [{"name": "overlay", "interface": "tailscale0"}],
         "steering": {"enabled": False},
         "mqtt": mqtt,
     }
@@ -142,7 +142,7 @@ def _wait_for_node(url: str, token: str) -> Any:
     while time.monotonic() < deadline:
         with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
             fleet = json.loads(urllib.request.urlopen(request, timeout=2).read())
-            if any(node["report"] for node in fleet["nodes"]) and fleet["severity"] != "unknown":
+            if any(node["report"] for node in fleet["nodes"]) and fleet["observer"]["state"] == "connected":
                 return fleet
         time.sleep(0.2)
     return None

@@ -1,0 +1,55 @@
+"""The README's first command, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("arguments", [["--once"], ["--once", "--local"]])
+def test_the_demo_tells_its_story_and_every_claim_holds(arguments: list[str], tmp_path: Path) -> None:
+    figures = tmp_path / "story.json"
+    done = subprocess.run(
+        [ROOT / "scripts/demo", *arguments, "--json", str(figures)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    story = json.loads(figures.read_text())
+    assert story["held"] is True
+    assert "http://127.0.0.1:" in done.stdout
+
+
+def test_without_root_the_demo_is_local() -> None:
+    """As nobody, with the environment that root has prepared."""
+    # Not under pytest's own directory, which only root may enter.
+    with tempfile.TemporaryDirectory(prefix="vagus-nobody-") as directory:
+        shutil.chown(directory, "nobody")
+        done = subprocess.run(
+            [ROOT / ".venv/bin/python", ROOT / "tests/lab/demo.py", "--once", "--json", f"{directory}/story.json"],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            user="nobody",
+            env={**os.environ, "TMPDIR": directory, "HOME": directory},
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert json.loads(Path(directory, "story.json").read_text())["held"] is True
+
+
+def test_help_tells_how_to_break_and_mend() -> None:
+    done = subprocess.run([ROOT / "scripts/demo", "--help"], capture_output=True, text=True, timeout=60, check=True)
+    assert "overlay-cut" in done.stdout
+    assert "overlay-mend" in done.stdout
