@@ -33,6 +33,8 @@ _BATCH: Final = 1000
 _GATHER_S: Final = 0.1
 # `save_state` keeps the event loop waiting no longer than this.
 _STATE_WAIT_S: Final = 1.0
+# Pages that one transaction gives back: 4 MB.
+_VACUUM_PAGES: Final = 1000
 _STOP_WAIT_S: Final = 5.0
 _PRUNE_EVERY_S: Final = 600.0
 _PRUNE_EVERY_ROWS: Final = 1000
@@ -428,7 +430,6 @@ class Store:
         if now < self._prune_at and self._prune_rows < _PRUNE_EVERY_ROWS:
             return
         assert self._engine is not None
-        deleted = 0
         for table in (journal.table for journal in self._journals):
             with self._engine.connect() as connection:
                 newest_too_many = connection.scalar(
@@ -437,33 +438,35 @@ class Store:
             old = table.c.at < time.time() - self._keep_s
             too_many = table.c.id <= (newest_too_many if newest_too_many is not None else -1)
             for which in (old, too_many):
-                deleted += self._delete(table, which)
+                self._delete(table, which)
         if self._is_sqlite:
-            self._give_back(deleted)
+            self._give_back()
         self._prune_at = now + _PRUNE_EVERY_S
         self._prune_rows = 0
 
-    def _delete(self, table: sa.Table, which: sa.ColumnElement[bool]) -> int:
+    def _delete(self, table: sa.Table, which: sa.ColumnElement[bool]) -> None:
         """In small transactions, so that state and new rows need not wait for a big one."""
         assert self._engine is not None
-        deleted = 0
-        while True:
+        count = _BATCH
+        while count == _BATCH:
             some = sa.select(table.c.id).where(which).limit(_BATCH)
             with self._engine.begin() as connection:
                 count = connection.execute(sa.delete(table).where(table.c.id.in_(some))).rowcount
-            deleted += count
             self._write_state()
-            if count < _BATCH:
-                return deleted
 
-    def _give_back(self, deleted: int) -> None:
+    def _give_back(self) -> None:
         """Free pages go back to the disk, and the WAL, which is never shortened by itself, is emptied."""
         assert self._engine is not None
         with self._engine.connect() as connection:
-            if deleted:
-                # By the driver's own cursor: it works as its rows, which have no columns, are fetched.
-                connection.connection.cursor().execute("PRAGMA incremental_vacuum").fetchall()
-            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            cursor = connection.connection.cursor()
+            before, free = None, cursor.execute("PRAGMA freelist_count").fetchone()[0]
+            # A database that another program made may not be able to shrink.
+            while free and free != before:
+                # As a script: `execute` takes one step, which frees one page.
+                cursor.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
+                self._write_state()
+                before, free = free, cursor.execute("PRAGMA freelist_count").fetchone()[0]
+            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     # --- trouble -------------------------------------------------------------------------------------------------
 
