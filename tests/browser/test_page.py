@@ -205,7 +205,7 @@ def test_numbers_and_durations_in_words(page: Page) -> None:
           return [
             f.duration(null), f.duration(0), f.duration(0.0042), f.duration(0.0463), f.duration(0.9996),
             f.duration(9.97), f.duration(59.9), f.duration(61), f.duration(3600), f.duration(5400), f.duration(90061),
-            f.ago(0.3), f.ago(41.7), f.ago(undefined),
+            f.ago(0.3), f.ago(4.7), f.ago(41.7), f.ago(undefined),
             f.share(0), f.share(null), f.share(0.012), f.share(0.0002), f.share(0.63), f.share(1),
             f.bytes(null), f.bytes(0), f.bytes(512), f.bytes(1536), f.bytes(3970000000), f.number(null), f.number(0),
             f.celsius(null), f.celsius(51.6), f.closed('so'), f.closed('so.'),
@@ -215,7 +215,7 @@ def test_numbers_and_durations_in_words(page: Page) -> None:
     )
     assert said == [
         *("—", "0 s", "4.2 ms", "46 ms", "1.0 s", "9 s"),
-        *("59 s", "1 min", "1 h", "1 h 30 min", "1 d 1 h", "now", "41 s ago"),
+        *("59 s", "1 min", "1 h", "1 h 30 min", "1 d 1 h", "now", "4 s ago", "41 s ago"),
         *("—", "0 %", "—", "1.2 %", "<0.1 %", "63 %", "100 %"),
         *("—", "0 B", "512 B", "1.5 KiB", "3.7 GiB", "—", "0"),
         *("—", "52 °C", "so.", "so.", "critical"),

@@ -22,10 +22,11 @@ function two(big, bigUnit, small, smallUnit) {
   return small ? `${big} ${bigUnit} ${small} ${smallUnit}` : `${big} ${bigUnit}`;
 }
 
-// A whole number of seconds or more, for ages: "now" below one second and a half.
+// Whole seconds or more, for ages: "now" below one second and a half.
 export function age(seconds) {
   if (absent(seconds)) return ABSENT;
-  return seconds < 1.5 ? 'now' : duration(Math.floor(seconds));
+  if (seconds < 1.5) return 'now';
+  return seconds < 60 ? `${Math.floor(seconds)} s` : duration(seconds);
 }
 
 // "now" or "3 min ago".

@@ -3,7 +3,7 @@
 import * as api from './api.js';
 import { ask } from './dialog.js';
 import { replaceChildren } from './dom.js';
-import { duration } from './format.js';
+import { age } from './format.js';
 import { eventsBody, ledgerBody, merged, pausesBody } from './history.js';
 import { home, linksBody, MANY_PAIRS } from './links.js';
 import { MANY_NODES, nodesBody } from './nodes.js';
@@ -106,8 +106,8 @@ function drawStale() {
   const { stale, silence } = stream;
   document.body.classList.toggle('stale', stale);
   show('stale', stale);
-  const words = `No news from the controller for ${duration(Math.floor(silence))}: what you see is old.`;
-  if (stale) place('stale-words').textContent = words;
+  // Not read aloud again every second: it is hidden from screen readers, the alert around it is not.
+  if (stale) place('silence').textContent = ` for ${age(silence)}`;
   place('live').textContent = stale ? 'no news' : state.fleet ? 'live' : 'connecting';
 }
 
