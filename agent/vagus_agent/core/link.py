@@ -8,7 +8,6 @@ unknown ─streak─► up ⇄ degraded            the burst decides: any reply 
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -124,8 +123,8 @@ class Link:
         self._burst_deadline: float | None = None
         self._sendable = True
         self._up_since = start
-        # (second, probes answered or lost, lost), idle probes only: a burst would bias the loss
-        self._buckets: deque[list[int]] = deque(maxlen=_WINDOW_S + 1)
+        # second → [probes, lost], idle probes only: a burst would bias the loss
+        self._buckets: dict[int, list[int]] = {}
 
     # --- what time asks for ------------------------------------------------------------------------------------
 
@@ -141,8 +140,9 @@ class Link:
         if self._burst_deadline is not None and now >= self._burst_deadline and not self._burst_left:
             self._end_burst()
             if self.state in (SUSPECT, UNKNOWN):
-                waited = f"{self._settings.burst} of {self._settings.burst} burst probes lost"
-                self._apply(Signal.LOST, now, f"{waited} after {self.reason}" if self.state is SUSPECT else waited)
+                unanswered = f"{self._settings.burst} of {self._settings.burst} burst probes lost"
+                why = f" ({self.reason})" if self.state is SUSPECT else ""
+                self._apply(Signal.LOST, now, unanswered + why)
         if now < self.next_send:
             return False
         self.last_sent = now
@@ -203,7 +203,8 @@ class Link:
 
     def replied(self, rtt: float, sent: float, now: float, *, idle: bool) -> None:
         """A probe came back after `rtt` seconds (without the responder's hold)."""
-        if self.rtt is None:
+        if self.rtt is None or rtt < self.rtt / 2:
+            # RFC 6298's start; also when the path became much shorter: a wait for a handshake is no measure of it.
             self.rtt, self.rttvar = rtt, rtt / 2
         else:
             self.rttvar += _BETA * (abs(self.rtt - rtt) - self.rttvar)
@@ -211,7 +212,7 @@ class Link:
         self.last_reply = now if self.last_reply is None else max(self.last_reply, now)
         self._sendable = True
         if idle:
-            self._count(now, lost=False)
+            self._count(sent, lost=False)
         self._streak += 1
         if self.state is SUSPECT:
             self._end_burst()
@@ -220,20 +221,22 @@ class Link:
             self._end_burst_if_unknown()
             self._apply(Signal.STREAK, now, f"{self._streak} replies in a row, the last in {_ms(rtt)}")
 
-    def missed(self, now: float, *, idle: bool) -> None:
-        """A probe was not answered within `timeout`."""
+    def missed(self, now: float) -> None:
+        """A probe was not answered within `timeout`: late, or lost."""
         self._streak = 0
-        if idle:
-            self._count(now, lost=True)
         if self.state in (UP, DEGRADED):
             self._suspect(Signal.MISS, now, f"no reply within {_ms(self.timeout)}")
         elif self.state is UNKNOWN and self._burst_deadline is None:
             self._start_burst(now)
 
+    def lost(self, sent: float) -> None:
+        """An idle probe was never answered."""
+        self._count(sent, lost=True)
+
     def alarmed(self, now: float) -> None:
         """The peer suspects this link: look at once."""
         if self.state in (UP, DEGRADED):
-            self._suspect(Signal.ALARM, now, "the peer gets no replies")
+            self._suspect(Signal.ALARM, now, "the peer had no reply")
 
     def refused(self, why: str, now: float) -> None:
         """The kernel did not take a probe for this path."""
@@ -295,22 +298,24 @@ class Link:
         if self.state is UNKNOWN:
             self._end_burst()
 
-    def _count(self, now: float, *, lost: bool) -> None:
-        second = int(now)
-        if not self._buckets or self._buckets[-1][0] != second:
-            self._buckets.append([second, 0, 0])
-        bucket = self._buckets[-1]
-        bucket[1] += 1
-        bucket[2] += lost
+    def _count(self, sent: float, *, lost: bool) -> None:
+        """Into the second in which the probe was sent; its fate is known up to some seconds later."""
+        second = int(sent)
+        bucket = self._buckets.get(second)
+        if bucket is None:
+            bucket = self._buckets[second] = [0, 0]
+            for old in [old for old in self._buckets if old < second - 2 * _WINDOW_S]:
+                del self._buckets[old]
+        bucket[0] += 1
+        bucket[1] += lost
 
     def _loss(self, now: float, window: int) -> tuple[int, int]:
         start = int(now) - window
         total = lost = 0
-        for second, probes, gone in reversed(self._buckets):
-            if second <= start:
-                break
-            total += probes
-            lost += gone
+        for second, (probes, gone) in self._buckets.items():
+            if second > start:
+                total += probes
+                lost += gone
         return total, lost
 
 

@@ -131,10 +131,12 @@ class Prober:
         probe = self._outstanding[seq]
         if probe.missed:
             del self._outstanding[seq]
+            if probe.idle:
+                probe.link.lost(probe.sent)
             return
         probe.missed = True
         probe.deadline = probe.sent + _FORGET_S
-        probe.link.missed(now, idle=probe.idle)
+        probe.link.missed(now)
 
     def _notice_lag(self, now: float) -> None:
         late = now - self.deadline
@@ -196,13 +198,13 @@ class Prober:
     def _answered(self, peer: _Peer, path: str, packet: Packet, arrived: float, now: float) -> None:
         probe = self._outstanding.get(packet.seq)
         if probe is None or probe.link is not peer.links[path] or probe.sent_us != packet.sent_us:
-            self.rejected += 1
+            # Too late to mean anything, or it came back on another path.
             return
         del self._outstanding[packet.seq]
         if packet.boot != peer.boot:
             peer.boot, peer.last_seq = packet.boot, None
         rtt = max(arrived - probe.sent - packet.hold_us / 1e6, 0.0)
-        probe.link.replied(rtt, probe.sent, now, idle=probe.idle and not probe.missed)
+        probe.link.replied(rtt, probe.sent, now, idle=probe.idle)
         self._learn(peer, packet, now)
 
     def _learn(self, peer: _Peer, packet: Packet, now: float) -> None:
