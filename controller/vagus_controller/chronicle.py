@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from time import monotonic
 from typing import Final
 
+import msgspec
+
 from vagus_controller.api.stream import ChangeFeed
 from vagus_controller.core.fleet import Notice
 from vagus_controller.core.verdict import Verdict
@@ -66,6 +68,12 @@ class Chronicle:
         self._feed.publish(Change(self._changes, "ledger", entry))
         log.info("%s %s: %s", action, subject, reason)
         return entry
+
+    def outcome(self, entry: LedgerEntry, outcome: str) -> None:
+        """How a decision ended; the entry is told again."""
+        self._store.update_outcome(entry.id, outcome)
+        self._changes += 1
+        self._feed.publish(Change(self._changes, "ledger", msgspec.structs.replace(entry, outcome=outcome)))
 
     def verdicts(self, verdicts: Iterable[Verdict]) -> None:
         """Write down every verdict that changed its state; the first one of a subject only when it is bad news."""

@@ -375,7 +375,7 @@ class Controller:
         self._decide(now, self._fleet.pairs())
         observed = {name: state.observed for name, state in self._fleet.nodes.items() if state.observed is not None}
         for move, excuse in self._moves.tick(observed, now):
-            self._store.update_outcome(move.ledger, f"unfinished: {excuse}")
+            self._chronicle.outcome(move.ledger, f"unfinished: {excuse}")
             self._chronicle.event(
                 "controller", "failover", "--".join(move.pair), f"not finished: {excuse}", Severity.WARNING
             )
@@ -426,14 +426,14 @@ class Controller:
             entries.append(entry)
             if decision.moves:
                 waits = {node: term for node in decision.pair if (term := terms[node]) is not None}
-                self._moves.start(Move(decision.pair, decision.path, entry.id, now, waits))
+                self._moves.start(Move(decision.pair, decision.path, entry, now, waits))
         if moves:
             self._save()
             self._publish_picture()
         return entries
 
     def _finish(self, move: Move, outcome: str) -> None:
-        self._store.update_outcome(move.ledger, outcome)
+        self._chronicle.outcome(move.ledger, outcome)
         self._chronicle.event(
             "controller", "failover", "--".join(move.pair), f"now by {move.path}: {outcome}", Severity.INFO
         )

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from vagus_controller import config
 from vagus_controller.core.detect.link import proven
@@ -51,6 +52,8 @@ class Decision(Struct, frozen=True, kw_only=True):
     origin: Origin
     reason: str
     evidence: tuple[str, ...] = ()
+    # why it waits, in a few words; "" for what moves
+    brief: str = ""
 
     @property
     def moves(self) -> bool:
@@ -75,8 +78,8 @@ class Failover:
         # pair → since when the way home has been good without a break
         self._home_since: dict[Pair, float] = {}
         self._moves: deque[float] = deque()
-        # pair → (kind, why) last told, so that the ledger gets a hold once
-        self._told: dict[Pair, tuple[str, str]] = {}
+        # pair → the hold or recommendation last told, so that the ledger gets it once
+        self._told: dict[Pair, Decision] = {}
 
     def intent(self, fleet: Fleet, pair: Pair) -> Intent:
         """The pair's intent; its first path when nothing was ever decided."""
@@ -86,8 +89,8 @@ class Failover:
         paths = fleet.paths_of(pair)
         return Intent(path=paths[0] if paths else "")
 
-    def waiting(self, pair: Pair) -> tuple[str, str] | None:
-        """(hold or recommend, why) while the pair wants to move and does not."""
+    def waiting(self, pair: Pair) -> Decision | None:
+        """The hold or recommendation of a pair that wants to move and does not."""
         return self._told.get(pair)
 
     # --- by itself -----------------------------------------------------------------------------------------------
@@ -105,10 +108,10 @@ class Failover:
                 self.record(decision, now)
                 self._moves.append(now)
                 decisions.append(decision)
-            elif self._told.get(pair, ("", ""))[0] != decision.kind or _cause(self._told[pair][1]) != _cause(
-                decision.reason
-            ):
-                self._told[pair] = (decision.kind, decision.reason)
+                continue
+            before = self._told.get(pair)
+            self._told[pair] = decision
+            if before is None or (before.kind, _cause(before.reason)) != (decision.kind, _cause(decision.reason)):
                 decisions.append(decision)
         return decisions
 
@@ -155,7 +158,14 @@ class Failover:
                 )
             unfit.append(f"{path} is not proven: {why_not}")
         reason = f"{intent.path} {trouble[0]}, but " + "; ".join(unfit)
-        return Decision(kind="hold", pair=pair, path=intent.path, origin=intent.origin, reason=reason)
+        return Decision(
+            kind="hold",
+            pair=pair,
+            path=intent.path,
+            origin=intent.origin,
+            reason=reason,
+            brief=f"{intent.path} is dead and no other path is proven",
+        )
 
     def _trouble(self, fleet: Fleet, situation: Situation, pair: Pair, path: str, now: float) -> tuple[str, ...]:
         """Why traffic should leave `path`, with evidence; empty when it should not."""
@@ -224,7 +234,14 @@ class Failover:
                 reason = f"{node} moved {peer} to {path} by itself: sent back to {intent.path}, {why}"
                 return Decision(kind="revert", pair=pair, path=intent.path, origin=intent.origin, reason=reason)
             reason = f"{node} moved {peer} to {path} by itself, and neither path is proven: {why_not}"
-            return Decision(kind="hold", pair=pair, path=intent.path, origin=intent.origin, reason=reason)
+            return Decision(
+                kind="hold",
+                pair=pair,
+                path=intent.path,
+                origin=intent.origin,
+                reason=reason,
+                brief="an agent moved it alone and neither path is proven",
+            )
         return None
 
     def _homeward(self, fleet: Fleet, pair: Pair, home: str, intent: Intent, now: float) -> Decision | None:
@@ -260,26 +277,21 @@ class Failover:
             return wish
         while self._moves and now - self._moves[0] > self.settings.moves_window_s:
             self._moves.popleft()
-        block = ""
+        block = brief = ""
         if situation.controller.state != "connected":
             block = f"the controller is in doubt about itself ({situation.controller.reason})"
+            brief = "the controller is in doubt about itself"
         elif paused := (situation.paused(wish.pair[0]) or situation.paused(wish.pair[1])):
-            block = f"paused: {paused}"
+            block = brief = f"paused: {paused}"
         elif len(self._moves) >= self.settings.max_moves:
             block = f"{len(self._moves)} automatic moves in {self.settings.moves_window_s:.0f} s, the limit: look first"
+            brief = "the limit of automatic moves is reached"
         if block:
             reason = f"would do {wish.kind} to {wish.path} ({wish.reason}), but {block}"
-            return Decision(kind="hold", pair=wish.pair, path=wish.path, origin=wish.origin, reason=reason)
+            return replace(wish, kind="hold", reason=reason, brief=brief)
         if self.settings.mode == "recommend" and wish.kind in ("failover", "failback"):
             reason = f"recommends {wish.kind} to {wish.path}: {wish.reason}"
-            return Decision(
-                kind="recommend",
-                pair=wish.pair,
-                path=wish.path,
-                origin=wish.origin,
-                reason=reason,
-                evidence=wish.evidence,
-            )
+            return replace(wish, kind="recommend", reason=reason, brief="a person must approve")
         return wish
 
     # --- by a person ---------------------------------------------------------------------------------------------

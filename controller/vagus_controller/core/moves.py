@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from vagus_controller.core.failover import Pair
+from vagus_controller.views import LedgerEntry
 from vagus_protocol.messages import Observed, ObservedState
 
 # A move that is not confirmed by then is told as unfinished (and still watched).
@@ -16,7 +17,7 @@ class Move(Struct):
 
     pair: Pair
     path: str
-    ledger: int
+    ledger: LedgerEntry
     started: float
     waits: dict[str, tuple[int, int]]
     complained: bool = False

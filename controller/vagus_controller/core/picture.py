@@ -91,32 +91,35 @@ def summary(sources: Sources) -> tuple[str, Severity]:
     parts: list[tuple[Severity, str]] = []
     quorum = sources.quorum.verdict
     if quorum.severity in (Severity.WARNING, Severity.CRITICAL, Severity.UNKNOWN):
-        parts.append((quorum.severity, f"etcd quorum is {quorum.state}: {quorum.reason}"))
+        parts.append((quorum.severity, f"etcd quorum is {quorum.state.replace('-', ' ')}"))
     away = [
         name for name, verdict in sources.nodes.items() if verdict.severity in (Severity.WARNING, Severity.CRITICAL)
     ]
     if away:
         worst = max((sources.nodes[name].severity for name in away), key=_RANK.index)
-        parts.append((worst, f"{_names(away)}: {sources.nodes[away[0]].state}"))
+        parts.append((worst, f"{_names(away)}: {sources.nodes[away[0]].state.replace('-', ' ')}"))
     impaired = sorted({pair for (pair, _), verdict in sources.links.items() if verdict.state in ("down", "one-way")})
     moved = [pair for pair in sources.fleet.pairs() if sources.failover.intent(sources.fleet, pair).origin != "default"]
     stuck = [pair for pair in sources.fleet.pairs() if sources.failover.waiting(pair)]
     if impaired:
-        covered = all(pair in moved for pair in impaired)
+        covered = all(pair in moved and pair not in stuck for pair in impaired)
         text = f"{_pairs(impaired)} {'has' if len(impaired) == 1 else 'have'} a dead path"
-        parts.append((Severity.WARNING, text + (", traffic is on the backup" if covered else "")))
+        parts.append((Severity.WARNING, text + (", traffic goes by another" if covered else "")))
     elif moved:
-        parts.append(
-            (Severity.INFO, f"{_pairs(moved)} {'is' if len(moved) == 1 else 'are'} on the backup, all paths answer")
+        text = (
+            f"{_pairs(moved)} {'is' if len(moved) == 1 else 'are'} off the first path, and all paths answer"
         )
+        parts.append((Severity.INFO, text))
     if stuck:
-        reason = (sources.failover.waiting(stuck[0]) or ("", ""))[1]
-        parts.append((Severity.CRITICAL, f"{_pairs(stuck)} cannot move: {reason}"))
+        waiting = sources.failover.waiting(stuck[0])
+        parts.append(
+            (Severity.CRITICAL, f"{_pairs(stuck)} cannot move: {waiting.brief if waiting is not None else ''}")
+        )
     busy = [
         name for name, verdict in sources.loads.items() if verdict.severity in (Severity.WARNING, Severity.CRITICAL)
     ]
     if busy:
-        parts.append((sources.loads[busy[0]].severity, f"{busy[0]}: {sources.loads[busy[0]].reason}"))
+        parts.append((sources.loads[busy[0]].severity, f"load spike on {_names(busy)}"))
     if not parts:
         count = len(sources.fleet.nodes)
         tail = "" if quorum.state == "none" else f", quorum {quorum.state}"
@@ -164,7 +167,7 @@ def _pair(sources: Sources, pair: Pair) -> PairView:
     status, reason = "settled", intent.reason
     waiting = failover.waiting(pair)
     if waiting is not None:
-        status, reason = ("recommended" if waiting[0] == "recommend" else "waiting"), waiting[1]
+        status, reason = ("recommended" if waiting.kind == "recommend" else "waiting"), waiting.reason
     elif sources.moves.moving(pair):
         status = "moving"
     elif intent.origin == "operator":
