@@ -193,6 +193,15 @@ def test_degraded_is_left_after_the_loss_is_gone() -> None:
     assert network.state("a", "b", "overlay") is UP
 
 
+def test_a_degraded_link_keeps_its_reason_through_a_suspicion() -> None:
+    network = healthy()
+    network.lost = lambda sender, to, path: path == "overlay" and network.random.random() < 0.06
+    network.run(120)
+    entries = [change for _, change in network.changes if change.new is DEGRADED]
+    assert [change for change in entries if change.old is SUSPECT], "no suspicion came to nothing: no test"
+    assert all("probes lost" in change.reason for change in entries)
+
+
 def test_one_slow_event_loop_declares_nobody_down() -> None:
     network = healthy()
     for _ in range(20):

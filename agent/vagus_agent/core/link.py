@@ -75,6 +75,7 @@ class Link:
     __slots__ = (
         "_alarmed",
         "_before",
+        "_before_reason",
         "_buckets",
         "_burst_deadline",
         "_burst_left",
@@ -117,6 +118,7 @@ class Link:
         self.changes = changes
         self._settings = settings
         self._before = UP
+        self._before_reason = ""
         self._alarmed = False
         self._streak = 0
         self._burst_left = 0
@@ -271,6 +273,8 @@ class Link:
             return
         if signal is Signal.REPLY:
             new = self._before
+            if new is DEGRADED:
+                reason = self._before_reason
         old, self.state, self.since, self.reason = self.state, new, now, reason
         if old in (DOWN, UNKNOWN):
             self._up_since = now
@@ -279,7 +283,7 @@ class Link:
         self.changes.append(Change(self, old, new, reason, now))
 
     def _suspect(self, signal: Signal, now: float, reason: str) -> None:
-        self._before = self.state
+        self._before, self._before_reason = self.state, self.reason
         self._alarmed = signal is Signal.ALARM
         self._apply(signal, now, reason)
         self._start_burst(now)
