@@ -96,6 +96,7 @@ def status(console: Console, fleet: FleetView) -> None:
         console,
         [each for each in troubled if each.severity in (Severity.WARNING, Severity.CRITICAL)],
         "nothing needs attention",
+        evidence=False,
     )
     moved = [pair for pair in fleet.pairs if pair.origin != "default" or pair.status != "settled"]
     if moved:
@@ -105,10 +106,15 @@ def status(console: Console, fleet: FleetView) -> None:
         pauses(console, fleet.pauses)
 
 
-def verdicts(console: Console, found: Sequence[VerdictView], empty: str) -> None:
+def verdicts(console: Console, found: Sequence[VerdictView], empty: str, *, evidence: bool = True) -> None:
     columns = (Column("what"), Column("state"), Column("for", 60), Column("reason"))
     rows = [
-        (f"{each.kind} {each.subject}", text(each.state, each.severity), duration(each.since_s), _reason(each))
+        (
+            f"{each.kind} {each.subject}",
+            text(each.state, each.severity),
+            duration(each.since_s),
+            _reason(each) if evidence else each.reason,
+        )
         for each in found
     ]
     table(console, columns, rows, empty)
@@ -146,28 +152,33 @@ def _node_row(node: NodeView) -> tuple[Text | str, ...]:
 
 
 def links(console: Console, found: Sequence[PairView]) -> None:
+    """The table, and beneath it, a line each, why something is not as it should be."""
     columns = (
         *(Column("pair"), Column("path"), Column("state"), Column("rtt", 60), Column("loss", 70)),
-        *(Column("standby", 80), Column("traffic"), Column("status", 50), Column("reason", 110)),
+        *(Column("standby", 80), Column("traffic"), Column("status", 50)),
     )
     rows = [_link_row(pair, path) for pair in found for path in pair.paths]
     table(console, columns, rows, "no two nodes name each other as peers yet")
+    for pair in found:
+        if pair.reason:
+            console.print(text(f"{pair.name}: {pair.reason}"))
+        for path in pair.paths:
+            if path.verdict.severity is not Severity.OK:
+                console.print(text(f"{path.verdict.subject} {path.verdict.state}: {path.verdict.reason}"))
+            elif path.unproven:
+                console.print(text(f"{path.verdict.subject} is not proven: {path.unproven}"))
 
 
 def _link_row(pair: PairView, path: PathView) -> tuple[Text | str, ...]:
     first = path is pair.paths[0]
     sides = [node for node, used in zip(pair.nodes, pair.observed, strict=True) if used == path.path]
-    traffic = {0: "", 1: f"from {sides[0]}" if sides else "", 2: "both"}[len(sides)]
-    assigned = pair.assigned == path.path
+    traffic = {0: "", 1: f"from {sides[0]}" if sides else "", 2: "both ends"}[len(sides)]
     return (
         *(pair.name if first else "", path.path, text(path.verdict.state, path.verdict.severity)),
         *(duration(_worst(path, "rtt_s")), percent(_worst(path, "loss_10s"))),
-        "proven"
-        if path.proven
-        else text(f"unproven: {path.unproven}" if path.unproven else "unproven", Severity.WARNING),
+        "proven" if path.proven else text("not proven", Severity.WARNING),
         traffic,
-        f"{pair.status} ({pair.origin})" if assigned else "",
-        pair.reason if assigned and pair.reason else path.verdict.reason,
+        f"{pair.status} ({pair.origin})" if pair.assigned == path.path else "",
     )
 
 
