@@ -2,106 +2,16 @@
 
 from __future__ import annotations
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vagus_controller import config
-from vagus_controller.core.failover import Decision, Failover, Intent, Situation
-from vagus_controller.core.fleet import Fleet
+from unit.pair_world import BLIND, DEGRADED, DOWN, PAIR, SUSPECT, UP, World
+from vagus_controller.core.failover import Decision, Intent
 from vagus_controller.core.leadership import TAKEOVER_S, Leadership
 from vagus_controller.core.verdict import Verdict
 from vagus_controller.views import Severity
-from vagus_protocol.messages import (
-    ControllerPresence,
-    Link,
-    LinkState,
-    Observed,
-    ObservedState,
-    PathOffer,
-    PeerOffer,
-    Presence,
-    Report,
-)
-
-PAIR = ("a", "b")
-UP, DOWN, DEGRADED, SUSPECT = LinkState.UP, LinkState.DOWN, LinkState.DEGRADED, LinkState.SUSPECT
-CONNECTED = Verdict("controller", "fleet", "connected", Severity.OK, "hears everybody", (), 0.0)
-BLIND = Verdict("controller", "fleet", "blind", Severity.WARNING, "hears nobody", (), 0.0)
-HEALTHY = Verdict("quorum", "etcd", "healthy", Severity.OK, "3 of 3", (), 0.0)
-
-
-class World:
-    """A pair a–b over overlay and backup; `say` is one report of one end."""
-
-    def __init__(self, **failover: object) -> None:
-        cfg = config.Config(fleet="t", name="c", mqtt=config.Mqtt(brokers=()), fleet_key_file="")
-        self.now = 1000.0
-        self.fleet = Fleet(cfg)
-        self.failover = Failover(msgspec.structs.replace(config.Failover(), **failover))
-        self.fleet.on_session(True, self.now, "")
-        self.seq = 0
-        self.controller = CONNECTED
-        self.paused = ""
-        self.quorum_lost_since: float | None = None
-        self.links: dict[tuple[tuple[str, str], str], Verdict] = {}
-        for node, peer in (PAIR, PAIR[::-1]):
-            self.fleet.on_presence(
-                Presence(
-                    v=1,
-                    node=node,
-                    session="s",
-                    online=True,
-                    boot_id="1",
-                    paths=(PathOffer(name="overlay"), PathOffer(name="backup")),
-                    peers=(PeerOffer(name=peer, addresses=(), paths=("overlay", "backup")),),
-                ),
-                self.now,
-            )
-
-    def say(
-        self,
-        node: str,
-        overlay: LinkState = UP,
-        backup: LinkState = UP,
-        *,
-        peer_overlay: LinkState | None = None,
-        proven_s: float = 0.1,
-    ) -> None:
-        self.seq += 1
-        peer = "b" if node == "a" else "a"
-        links = tuple(
-            Link(peer=peer, path=path, state=state, proven_s=age, peer_state=heard, reason="said so", since_s=0.5)
-            for path, state, age, heard in (
-                ("overlay", overlay, 0.1 if overlay is not DOWN else 3.0, peer_overlay),
-                ("backup", backup, proven_s, UP),
-            )
-        )
-        report = Report(v=1, node=node, session="s", seq=self.seq, boot_id="1", interval_s=2.0, links=links)
-        self.fleet.on_report(report, self.now)
-
-    def both(self, overlay: LinkState = UP, backup: LinkState = UP) -> None:
-        self.say("a", overlay, backup)
-        self.say("b", overlay, backup)
-
-    def decide(self) -> list[Decision]:
-        situation = Situation(
-            controller=self.controller,
-            quorum=HEALTHY,
-            quorum_lost_since=self.quorum_lost_since,
-            members=frozenset(PAIR),
-            links=self.links,
-            paused=lambda node: self.paused,
-        )
-        return self.failover.evaluate(self.fleet, situation, self.now, [PAIR])
-
-    @property
-    def path(self) -> str:
-        return self.failover.intent(self.fleet, PAIR).path
-
-    def kinds(self) -> list[str]:
-        return [decision.kind for decision in self.decide()]
+from vagus_protocol.messages import ControllerPresence, LinkState, Observed, ObservedState
 
 
 def test_overlay_down_at_both_ends_and_backup_proven_moves() -> None:

@@ -106,9 +106,7 @@ def summary(sources: Sources) -> tuple[str, Severity]:
         text = f"{_pairs(impaired)} {'has' if len(impaired) == 1 else 'have'} a dead path"
         parts.append((Severity.WARNING, text + (", traffic goes by another" if covered else "")))
     elif moved:
-        text = (
-            f"{_pairs(moved)} {'is' if len(moved) == 1 else 'are'} off the first path, and all paths answer"
-        )
+        text = f"{_pairs(moved)} {'is' if len(moved) == 1 else 'are'} off the first path, and all paths answer"
         parts.append((Severity.INFO, text))
     if stuck:
         waiting = sources.failover.waiting(stuck[0])
@@ -121,9 +119,10 @@ def summary(sources: Sources) -> tuple[str, Severity]:
     if busy:
         parts.append((sources.loads[busy[0]].severity, f"load spike on {_names(busy)}"))
     if not parts:
-        count = len(sources.fleet.nodes)
-        tail = "" if quorum.state == "none" else f", quorum {quorum.state}"
-        return f"All {count} nodes and {len(sources.fleet.pairs())} pairs are well{tail}", Severity.OK
+        found = [_count(len(sources.fleet.nodes), "node"), _count(len(sources.fleet.pairs()), "pair")]
+        if quorum.state != "none":
+            found.append(f"quorum {quorum.state}")
+        return f"All is well: {', '.join(found)}", Severity.OK
     parts.sort(key=lambda part: -_RANK.index(part[0]))
     return "; ".join(text for _, text in parts[:3]), parts[0][0]
 
@@ -215,3 +214,7 @@ def _names(names: list[str]) -> str:
 
 def _pairs(pairs: list[Pair]) -> str:
     return _names([f"{a}–{b}" for a, b in pairs])
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
