@@ -1,13 +1,25 @@
-"""An Operator in memory, over the pictures of `browser.samples`: what the API shows and what it asks of the daemon."""
+"""The API under test: an Operator in memory over the pictures of `browser.samples`, a real store, the real server."""
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import msgspec
 
 from browser import samples
-from vagus_controller.views import FleetView, LedgerEntry, PauseView, Refused
+from vagus_controller.api.app import create_app, serve
+from vagus_controller.api.stream import ChangeFeed
+from vagus_controller.config import Http
+from vagus_controller.store import Store
+from vagus_controller.views import Change, EventEntry, FleetView, LedgerEntry, PauseView, Refused, Severity
+
+TOKEN = "a-token-for-the-contract-tests"
 
 
 class MemoryOperator:
@@ -53,3 +65,83 @@ class MemoryOperator:
             raise KeyError(str(pause_id))
         self._command("resume", pause_id, who)
         self.view = msgspec.structs.replace(self.view, pauses=left)
+
+
+class Running:
+    """The server on a free port, in a thread of its own. As a context manager it stops at the end."""
+
+    def __init__(self, database: Path) -> None:
+        self.operator = MemoryOperator()
+        self.store = Store(f"sqlite:///{database}", 90.0, 10_000)
+        self.changes = ChangeFeed()
+        self.problems: list[str] = []
+        self._app = create_app(self.operator, self.store, self.changes, TOKEN, lambda: self.problems)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._sequence = 0
+
+    def __enter__(self) -> Self:
+        self.store.start()
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self.store.stop()
+
+    def start(self) -> None:
+        """Also after a stop, on the same port."""
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
+        self._thread.start()
+        assert self._ready.wait(15), "the server did not start within 15 s"
+        self.until(self._answers, "the server answers")
+
+    def stop(self) -> None:
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._serving.cancel)
+            self._thread.join(15)
+        assert not self._thread.is_alive(), "the server did not stop within 15 s"
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._serving = asyncio.ensure_future(serve(self._app, Http(host="127.0.0.1", port=self.port)))
+        self._ready.set()
+        await asyncio.gather(self._serving, return_exceptions=True)
+
+    def _answers(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
+        except ConnectionRefusedError:
+            return False
+        return True
+
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + 20
+        pause = threading.Event()
+        while not condition():
+            assert time.monotonic() < deadline, f"not within 20 s: {what}"
+            pause.wait(0.01)
+
+    def event(self, subject: str, text: str) -> EventEntry:
+        return self.store.record_event(
+            at=time.time(), source="pi-1", kind="link", subject=subject, text=text, severity=Severity.INFO
+        )
+
+    def decision(self, subject: str) -> LedgerEntry:
+        return self.store.record_ledger(
+            at=time.time(),
+            who="vagus",
+            action="failover",
+            subject=subject,
+            reason="the overlay is down",
+            evidence=("6 probes in a row without an answer",),
+            outcome="done",
+        )
+
+    def publish(self, topic: Literal["fleet", "event", "ledger"], data: FleetView | EventEntry | LedgerEntry) -> None:
+        """As the daemon does, in its event loop."""
+        self._sequence += 1
+        self._loop.call_soon_threadsafe(self.changes.publish, Change(self._sequence, topic, data))

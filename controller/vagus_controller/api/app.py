@@ -70,7 +70,12 @@ def create_app(operator: Operator, history: History, changes: ChangeFeed, token:
             *cast("Sequence[ControllerRouterHandler]", page_routes),
         ],
         middleware=[Door(token)],
-        exception_handlers={Refused: _on_refused, HTTPException: _on_http_error, Exception: _on_bug},
+        exception_handlers={
+            Refused: _on_refused,
+            RecursionError: _on_deep_nesting,
+            HTTPException: _on_http_error,
+            Exception: _on_bug,
+        },
         before_send=[_add_headers],
         request_max_body_size=MAX_BODY,
         logging_config=None,
@@ -79,8 +84,9 @@ def create_app(operator: Operator, history: History, changes: ChangeFeed, token:
             title="vagus controller",
             version=version("vagus"),
             description="What the controller sees, and what a person may ask of it. Errors are RFC 9457 problems.",
-            path="/api/v1",
-            render_plugins=[JsonRenderPlugin()],
+            # Only the document: a viewer would load scripts from other hosts.
+            path="/api/v1/openapi.json",
+            render_plugins=[JsonRenderPlugin(path="/")],
             components=Components(security_schemes={"token": SecurityScheme(type="http", scheme="bearer")}),
             security=[{"token": []}],
         ),
@@ -94,6 +100,11 @@ def _problem(status: int, detail: str, headers: dict[str, Any] | None = None) ->
 
 def _on_refused(_request: Request[Any, Any, Any], error: Refused) -> Response[Problem]:
     return _problem(409, str(error))
+
+
+def _on_deep_nesting(_request: Request[Any, Any, Any], _error: RecursionError) -> Response[Problem]:
+    """Only a JSON body can nest that deep here."""
+    return _problem(400, "body: nested too deeply")
 
 
 def _on_http_error(_request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:

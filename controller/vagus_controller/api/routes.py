@@ -152,11 +152,11 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
 
     @delete("/pauses/{pause_id:int}", sync_to_thread=False, summary="End a pause")
     def resume(request: Asked, pause_id: FromPath[int]) -> None:
-        known = [str(each.id) for each in operator.fleet().pauses]
         try:
             operator.resume(pause_id, who=_who(request))
         except KeyError:
-            raise unknown("pause", str(pause_id), known) from None
+            known = ", ".join(str(each.id) for each in operator.fleet().pauses) or "none"
+            raise NotFoundException(detail=f"no pause {pause_id}; there are: {known}") from None
 
     @get(
         "/stream",

@@ -71,19 +71,6 @@ class Client:
         self._check(answer)
         return answer.content
 
-    def get(self, path: str, kind: type[T], **params: Any) -> tuple[T, bytes]:
-        """The view, and its JSON as it came."""
-        data = self.ask("GET", path, **params)
-        return self.decode(data, kind), data
-
-    def decode(self, data: bytes | str, kind: type[T]) -> T:
-        try:
-            return msgspec.json.decode(data, type=kind)
-        except msgspec.MsgspecError as error:
-            raise CtlError(
-                f"{self._url} answered what is no {kind.__name__} ({error}): is it a vagus controller of this version?"
-            ) from None
-
     def stream(self, last_id: str) -> Iterator[Message]:
         """Server-sent events until the connection ends. Raises CtlError."""
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
@@ -124,6 +111,14 @@ class Client:
         except msgspec.MsgspecError:
             words = f"{self._url} answered {answer.status_code}: is it a vagus controller?"
         raise CtlError(words)
+
+
+def decode(data: bytes | str, kind: type[T]) -> T:
+    """The view in an answer. Raises CtlError."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.MsgspecError as error:
+        raise CtlError(f"the answer is not as expected ({error}): is it a vagus controller of this version?") from None
 
 
 def _messages(lines: Iterator[str]) -> Iterator[Message]:

@@ -11,14 +11,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import quote
 
 import typer
 from rich.console import Console
 
 from vagus_controller.ctl import tables
-from vagus_controller.ctl.client import NOT_ALLOWED, Client, CtlError
+from vagus_controller.ctl.client import NOT_ALLOWED, Client, CtlError, decode
 from vagus_controller.views import (
     EventEntry,
     FleetView,
@@ -29,6 +29,8 @@ from vagus_controller.views import (
     QuorumView,
     WhyView,
 )
+
+T = TypeVar("T")
 
 DEFAULT_URL: Final = "http://127.0.0.1:8118"
 DEFAULT_TOKEN_FILE: Final = Path("/var/lib/vagus-controller/token")
@@ -101,29 +103,29 @@ def _common(
 @app.command()
 def status(context: typer.Context, json: Json = False) -> None:
     """How the fleet is: what needs attention, what has moved."""
-    fleet, data = _client(context).get("/fleet", FleetView)
-    _show(json, data, lambda console: tables.status(console, fleet))
+    data = _client(context).ask("GET", "/fleet")
+    _show(json, data, FleetView, tables.status)
 
 
 @app.command()
 def nodes(context: typer.Context, json: Json = False) -> None:
     """Every node: is it there, how loaded is it."""
-    found, data = _client(context).get("/nodes", tuple[NodeView, ...])
-    _show(json, data, lambda console: tables.nodes(console, found))
+    data = _client(context).ask("GET", "/nodes")
+    _show(json, data, tuple[NodeView, ...], tables.nodes)
 
 
 @app.command()
 def links(context: typer.Context, json: Json = False) -> None:
     """Every pair of nodes, with its paths and the one that carries its traffic."""
-    found, data = _client(context).get("/links", tuple[PairView, ...])
-    _show(json, data, lambda console: tables.links(console, found))
+    data = _client(context).ask("GET", "/links")
+    _show(json, data, tuple[PairView, ...], tables.links)
 
 
 @app.command()
 def quorum(context: typer.Context, json: Json = False) -> None:
     """etcd, as each of its members sees it."""
-    found, data = _client(context).get("/quorum", QuorumView)
-    _show(json, data, lambda console: tables.quorum(console, found))
+    data = _client(context).ask("GET", "/quorum")
+    _show(json, data, QuorumView, tables.quorum)
 
 
 @app.command()
@@ -134,8 +136,8 @@ def events(
     json: Json = False,
 ) -> None:
     """What happened, newest first."""
-    found, data = _client(context).get("/events", list[EventEntry], limit=limit, subject=subject)
-    _show(json, data, lambda console: tables.events(console, found))
+    data = _client(context).ask("GET", "/events", limit=limit, subject=subject)
+    _show(json, data, list[EventEntry], tables.events)
 
 
 @app.command()
@@ -145,17 +147,8 @@ def why(
     json: Json = False,
 ) -> None:
     """Why it is as it is: findings, decisions (also those not to act), events."""
-    found, data = _client(context).get(f"/why/{quote(subject, safe='/')}", WhyView)
-
-    def draw(console: Console) -> None:
-        tables.verdicts(console, found.verdicts, "no finding")
-        tables.links(console, found.pairs)
-        console.print("decisions:")
-        tables.ledger(console, found.ledger)
-        console.print("events:")
-        tables.events(console, found.events)
-
-    _show(json, data, draw)
+    data = _client(context).ask("GET", f"/why/{quote(subject, safe='/')}")
+    _show(json, data, WhyView, tables.why)
 
 
 @app.command()
@@ -194,11 +187,9 @@ def pause(
     if len(chosen) != 1:
         raise CtlError("name one of --fleet, --site SITE and --node NODE", 2)
     scope, target = chosen[0]
-    client = _client(context)
     body = {"scope": scope, "target": target, "reason": reason, "for_s": parse_duration(for_)}
-    data = client.ask("POST", "/pauses", body)
-    made = client.decode(data, PauseView)
-    _show(json, data, lambda console: tables.pauses(console, [made]))
+    data = _client(context).ask("POST", "/pauses", body)
+    _show(json, data, PauseView, lambda console, made: tables.pauses(console, [made]))
 
 
 @app.command()
@@ -211,7 +202,11 @@ def resume(
     if (pause_id is None) == (not every):
         raise CtlError("name a pause by its ID, or --all", 2)
     client = _client(context)
-    ids = [pause_id] if pause_id is not None else [one.id for one in client.get("/pauses", list[PauseView])[0]]
+    ids = (
+        [pause_id]
+        if pause_id is not None
+        else [one.id for one in decode(client.ask("GET", "/pauses"), list[PauseView])]
+    )
     for each in ids:
         client.ask("DELETE", f"/pauses/{each}")
         typer.echo(f"pause {each} is over")
@@ -232,14 +227,14 @@ def watch(context: typer.Context, json: Json = False) -> None:
                 if json:
                     typer.echo(f'{{"topic":"{message.topic}","data":{message.data}}}')
                 elif message.topic == "fleet":
-                    fleet = client.decode(message.data, FleetView)
+                    fleet = decode(message.data, FleetView)
                     if fleet.summary != summary:
                         console.print(tables.fleet_line(fleet))
                     summary = fleet.summary
                 elif message.topic == "event":
-                    console.print(tables.event_line(client.decode(message.data, EventEntry)))
+                    console.print(tables.event_line(decode(message.data, EventEntry)))
                 elif message.topic == "ledger":
-                    console.print(tables.ledger_line(client.decode(message.data, LedgerEntry)))
+                    console.print(tables.ledger_line(decode(message.data, LedgerEntry)))
             words = "the stream ended"
         except CtlError as error:
             # At first a wrong address is likelier than a controller that restarts.
@@ -259,17 +254,15 @@ def _client(context: typer.Context) -> Client:
 
 
 def _command(context: typer.Context, path: str, body: dict[str, Any], json: bool) -> None:
-    client = _client(context)
-    data = client.ask("POST", path, body)
-    entry = client.decode(data, LedgerEntry)
-    _show(json, data, lambda console: console.print(tables.ledger_line(entry)))
+    data = _client(context).ask("POST", path, body)
+    _show(json, data, LedgerEntry, lambda console, entry: console.print(tables.ledger_line(entry)))
 
 
-def _show(json: bool, data: bytes, draw: Callable[[Console], None]) -> None:
+def _show(json: bool, data: bytes, kind: type[T], draw: Callable[[Console, T], None]) -> None:
     if json:
         typer.echo(data.decode())
     else:
-        draw(_console())
+        draw(_console(), decode(data, kind))
 
 
 def _console() -> Console:

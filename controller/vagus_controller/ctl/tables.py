@@ -22,6 +22,7 @@ from vagus_controller.views import (
     QuorumView,
     Severity,
     VerdictView,
+    WhyView,
 )
 
 _STYLES: Final = {
@@ -248,6 +249,15 @@ def pauses(console: Console, found: Sequence[PauseView]) -> None:
         for each in found
     ]
     table(console, columns, rows, "no pause")
+
+
+def why(console: Console, found: WhyView) -> None:
+    verdicts(console, found.verdicts, "no finding")
+    links(console, found.pairs)
+    console.print("decisions:")
+    ledger(console, found.ledger)
+    console.print("events:")
+    events(console, found.events)
 
 
 def event_line(entry: EventEntry) -> Text:

@@ -1,0 +1,376 @@
+"""vagusctl as a person runs it: the real command, in a process of its own, against the real API."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from browser import samples
+from contract.fleet_samples import TOKEN, Running
+from vagus_controller.views import FleetView, Severity
+
+VAGUSCTL = str(Path(sys.executable).with_name("vagusctl"))
+PAIR = samples.calm().pairs[0].name
+
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def environment(url: str, **more: str) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("VAGUS_") and key != "COLUMNS"}
+    return kept | {"VAGUS_URL": url, "VAGUS_TOKEN": TOKEN} | more
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    with Running(tmp_path / "vagus.db") as running:
+        yield running
+
+
+@pytest.fixture
+def ctl(running: Running) -> Command:
+    def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        result = subprocess.run(
+            [VAGUSCTL, *arguments],
+            env=environment(running.url, **more),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert "Traceback" not in result.stdout + result.stderr
+        return result
+
+    return run
+
+
+def failed(result: subprocess.CompletedProcess[str], code: int) -> str:
+    """The one sentence of an error."""
+    assert result.returncode == code, result.stderr
+    assert result.stdout == ""
+    assert result.stderr.startswith("vagusctl: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+# --- showing --------------------------------------------------------------------------------------------------------
+
+
+def test_status_says_how_the_fleet_is(running: Running, ctl: Command) -> None:
+    calm = ctl("status")
+    assert calm.returncode == 0
+    assert samples.calm().summary in calm.stdout
+    assert "nothing needs attention" in calm.stdout
+    running.operator.view = samples.bad_hour()
+    bad = ctl("status").stdout
+    assert samples.bad_hour().summary in bad
+    for node in samples.bad_hour().nodes:
+        if node.load.severity is Severity.CRITICAL:
+            assert f"load {node.name}" in bad
+    assert samples.bad_hour().pauses[0].reason in bad
+
+
+def test_nodes_links_and_quorum(running: Running, ctl: Command) -> None:
+    view = running.operator.view = samples.bad_hour()
+    nodes = ctl("nodes").stdout
+    assert all(node.name in nodes and node.site in nodes for node in view.nodes)
+    links = ctl("links").stdout
+    assert all(pair.name in links for pair in view.pairs)
+    assert "overlay" in links
+    assert "backup" in links
+    quorum = ctl("quorum").stdout
+    assert view.quorum.verdict.state in quorum
+    assert all(member.node in quorum for member in view.quorum.members)
+
+
+def test_events_and_why(running: Running, ctl: Command) -> None:
+    assert "nothing has happened yet" in ctl("events").stdout
+    running.event(f"{PAIR}/overlay", "the overlay is down")
+    running.event("pi-9", "another thing")
+    running.decision(PAIR)
+    assert "another thing" in ctl("events").stdout
+    assert "another thing" not in ctl("events", PAIR).stdout
+    assert "another thing" not in ctl("events", "-n", "1", PAIR).stdout
+    why = ctl("why", PAIR)
+    assert why.returncode == 0
+    for words in ("failover", "6 probes in a row without an answer", "the overlay is down", "backup"):
+        assert words in why.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path"),
+    [
+        (("status",), "fleet"),
+        (("nodes",), "nodes"),
+        (("links",), "pairs"),
+        (("quorum",), "quorum"),
+    ],
+)
+def test_json_is_what_the_api_says(running: Running, ctl: Command, arguments: tuple[str, ...], path: str) -> None:
+    running.operator.view = samples.hostile()
+    whole = json.loads(msgspec.json.encode(running.operator.view))
+    found = json.loads(ctl(*arguments, "--json").stdout)
+    assert found == (whole if path == "fleet" else whole[path])
+
+
+def test_json_of_history(running: Running, ctl: Command) -> None:
+    entry = running.event("pi-1", "news")
+    assert json.loads(ctl("events", "--json").stdout) == [json.loads(msgspec.json.encode(entry))]
+    assert json.loads(ctl("why", PAIR, "--json").stdout)["subject"] == PAIR
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "200"])
+def test_tables_fit_the_terminal(running: Running, ctl: Command, columns: str) -> None:
+    running.operator.view = samples.bad_hour()
+    running.event("pi-1", "a long story, " * 20)
+    for command in ("status", "nodes", "links", "quorum", "events"):
+        lines = ctl(command, COLUMNS=columns).stdout.splitlines()
+        assert lines
+        assert max(map(len, lines)) <= int(columns), command
+
+
+def test_hostile_text_is_text(running: Running, ctl: Command) -> None:
+    hostile = "\x1b]0;owned\x07\x1b[31m[bold]red[/bold] \x9b31m\u202e"
+    view = samples.bad_hour()
+    running.operator.view = msgspec.structs.replace(
+        view,
+        summary=hostile,
+        nodes=tuple(msgspec.structs.replace(each, site=hostile, drift=(hostile,)) for each in view.nodes),
+        pairs=tuple(msgspec.structs.replace(each, reason=hostile) for each in view.pairs),
+        quorum=msgspec.structs.replace(view.quorum, leader=hostile),
+    )
+    running.event("pi-1", hostile)
+    events = ctl("events").stdout
+    assert "[bold]red[/bold]" in events
+    for command in ("status", "nodes", "links", "quorum", "events"):
+        result = ctl(command)
+        assert result.returncode == 0, result.stderr
+        assert not set("\x1b\x07\x9b\u202e") & set(result.stdout)
+
+
+def test_a_terminal_without_utf8(running: Running, ctl: Command) -> None:
+    running.event("pi-1", "Zürich ⇄ Ōsaka")
+    result = ctl("events", PYTHONIOENCODING="ascii")
+    assert result.returncode == 0
+    assert "Z?rich" in result.stdout
+
+
+def test_a_reader_that_has_seen_enough(running: Running) -> None:
+    for _ in range(900):
+        running.event("pi-1", "x" * 300)
+    result = subprocess.run(
+        f"{VAGUSCTL} events -n 900 | head -1",
+        shell=True,
+        env=environment(running.url),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert result.stderr == ""
+
+
+# --- asking ---------------------------------------------------------------------------------------------------------
+
+
+def test_switchover_and_failback(running: Running, ctl: Command) -> None:
+    done = ctl("switchover", PAIR, "--to", "backup", "--reason", "new router", "--force")
+    assert done.returncode == 0
+    assert f"switchover {PAIR}: new router (started)" in done.stdout
+    assert json.loads(ctl("failback", PAIR, "--json").stdout)["action"] == "failback"
+    (kind, pair, path, who, reason, force), failback = running.operator.asked
+    assert (kind, pair, path, reason, force) == ("switchover", PAIR, "backup", "new router", True)
+    assert who.endswith(f"@{socket.gethostname()}")
+    assert failback[:2] == ("failback", PAIR)
+
+
+def test_pause_and_resume(running: Running, ctl: Command) -> None:
+    paused = ctl("pause", "--node", "pi-osaka", "--for", "1h30m", "--reason", "a new disk")
+    assert paused.returncode == 0
+    assert "node pi-osaka" in paused.stdout
+    assert ctl("pause", "--fleet", "--for", "2h").returncode == 0
+    assert [asked[:3] + asked[4:] for asked in running.operator.asked] == [
+        ("pause", "node", "pi-osaka", "a new disk", 5400.0),
+        ("pause", "fleet", "", "", 7200.0),
+    ]
+    first, second = [str(pause.id) for pause in running.operator.view.pauses]
+    assert f"pause {first} is over" in ctl("resume", first).stdout
+    assert f"no pause {first}; there are: {second}" in failed(ctl("resume", first), 1)
+    assert f"pause {second} is over" in ctl("resume", "--all").stdout
+    assert "there is no pause" in ctl("resume", "--all").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("why", "pi-berlin--pi-osak"), 1, "did you mean pi-berlin--pi-osaka"),
+        (("switchover", "pi-berlin--pi-osak", "--to", "backup"), 1, "did you mean pi-berlin--pi-osaka"),
+        (("switchover", PAIR, "--to", "NO WAY"), 1, "path: "),
+        (("failback", "nonsense"), 1, "no pair 'nonsense'"),
+        (("pause", "--site", "atlantis", "--for", "1h"), 1, "no site 'atlantis'; there are: "),
+        (("pause", "--fleet", "--node", "pi-osaka", "--for", "1h"), 2, "one of --fleet, --site SITE and --node NODE"),
+        (("pause", "--for", "1h"), 2, "one of --fleet"),
+        (("pause", "--fleet", "--for", "soon"), 2, "a duration is like 45s, 30m, 2h, 1d or 1h30m"),
+        (("pause", "--fleet", "--for", "999d"), 1, "for_s"),
+        (("resume",), 2, "a pause by its ID, or --all"),
+        (("why", "../../metrics"), 1, "nothing is served here"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(ctl: Command, arguments: tuple[str, ...], code: int, words: str) -> None:
+    assert words in failed(ctl(*arguments), code)
+
+
+@pytest.mark.parametrize("arguments", [("fly",), ("switchover", PAIR), ("events", "-n", "0"), ("pause", "--fleet"), ()])
+def test_a_wrong_command_line_exits_2(ctl: Command, arguments: tuple[str, ...]) -> None:
+    assert ctl(*arguments).returncode == 2
+
+
+def test_a_refusal_is_told_as_it_is(running: Running, ctl: Command) -> None:
+    running.operator.refusal = "the backup is not proven; mend it, or force the move"
+    assert running.operator.refusal in failed(ctl("switchover", PAIR, "--to", "backup"), 1)
+
+
+# --- what stands between --------------------------------------------------------------------------------------------
+
+
+def test_no_controller(ctl: Command) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        words = failed(ctl("status", VAGUS_URL=f"http://127.0.0.1:{silent.getsockname()[1]}"), 3)
+    assert "cannot be reached" in words
+    assert "systemctl status vagus-controller" in words
+    assert "--url" in words
+
+
+@pytest.mark.parametrize(
+    "url", ["", "127.0.0.1:8118", "ftp://x", "http://", "http://[", "http://a b", "http://x:99999"]
+)
+def test_a_wrong_url(ctl: Command, url: str) -> None:
+    result = ctl("--url", url, "status")
+    assert result.returncode in (2, 3)
+    assert result.stderr.startswith("vagusctl: ")
+    assert "--url" in result.stderr
+
+
+def test_a_server_that_is_no_controller(ctl: Command) -> None:
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path.endswith("fleet") else 500)
+            self.end_headers()
+            self.wfile.write(b"<html>hello</html>")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Other) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}"
+            assert "is it a vagus controller" in failed(ctl("status", VAGUS_URL=url), 1)
+            assert "answered 500: is it a vagus controller" in failed(ctl("nodes", VAGUS_URL=url), 1)
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_the_token(ctl: Command, tmp_path: Path) -> None:
+    assert "does not know this token" in failed(ctl("status", VAGUS_TOKEN="another-token-altogether"), 4)
+    assert "not one word" in failed(ctl("status", VAGUS_TOKEN="zwei wörter"), 4)
+    file = tmp_path / "token"
+    assert f"no token: {file}: No such file" in failed(ctl("--token-file", str(file), "status"), 4)
+    file.write_text(TOKEN + "\n")
+    assert ctl("--token-file", str(file), "status", VAGUS_TOKEN="another-token-altogether").returncode == 0
+    file.write_bytes(b"\xff\xfe")
+    assert "it is no text" in failed(ctl("--token-file", str(file), "status"), 4)
+
+
+# --- watching -------------------------------------------------------------------------------------------------------
+
+
+class Watch:
+    """`vagusctl watch` in a process of its own; `expect` reads lines until one holds some words."""
+
+    def __init__(self, url: str, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [VAGUSCTL, "watch", *arguments],
+            env=environment(url, PYTHONUNBUFFERED="1"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._alarm = threading.Timer(40, self.process.kill)
+        self._alarm.start()
+
+    def expect(self, words: str) -> str:
+        assert self.process.stdout is not None
+        seen = []
+        for line in self.process.stdout:
+            seen.append(line)
+            if words in line:
+                return line
+        raise AssertionError(f"{words!r} did not come, but {seen}")
+
+    def close(self) -> None:
+        self._alarm.cancel()
+        self.process.kill()
+        self.process.wait(10)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def watch(running: Running) -> Iterator[Callable[..., Watch]]:
+    started: list[Watch] = []
+
+    def start(*arguments: str) -> Watch:
+        started.append(Watch(running.url, *arguments))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.close()
+
+
+def test_watch_shows_what_comes_and_returns_after_a_restart(running: Running, watch: Callable[..., Watch]) -> None:
+    watching = watch()
+    watching.expect(samples.calm().summary)
+    running.publish("event", running.event("pi-1", "the overlay is down"))
+    watching.expect("pi-1 link: the overlay is down")
+    running.publish("ledger", running.decision(PAIR))
+    watching.expect(f"vagus: failover {PAIR}: the overlay is down (done)")
+    running.stop()
+    watching.expect("trying again")
+    running.event("pi-1", "while nobody was there")
+    running.start()
+    watching.expect("while nobody was there")
+    running.publish("fleet", samples.bad_hour())
+    watching.expect(samples.bad_hour().summary)
+    watching.process.send_signal(signal.SIGINT)
+    assert watching.process.wait(10) != 0
+    assert watching.process.stdout is not None
+    assert "Traceback" not in watching.process.stdout.read()
+
+
+def test_watch_in_json(running: Running, watch: Callable[..., Watch]) -> None:
+    watching = watch("--json")
+    first = json.loads(watching.expect('"topic":"fleet"'))
+    assert msgspec.convert(first["data"], FleetView) == running.operator.view
+    running.publish("event", running.event("pi-1", "news"))
+    assert json.loads(watching.expect('"topic":"event"'))["data"]["text"] == "news"
+
+
+def test_watch_says_at_once_what_is_wrong(ctl: Command) -> None:
+    assert "does not know this token" in failed(ctl("watch", VAGUS_TOKEN="another-token-altogether"), 4)
+    assert "cannot be reached" in failed(ctl("watch", VAGUS_URL="http://127.0.0.1:1"), 3)
