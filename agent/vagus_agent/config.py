@@ -22,7 +22,7 @@ class Path(Section, frozen=True, kw_only=True):
     interface: str
     # Seconds between idle probes. Detection is bounded by one of these plus the burst; bytes per day grow with 1/it.
     idle_interval_s: float = 0.2
-    # LTE and the like: slower idle probes (this default applies when idle_interval_s is left out) and lean reports.
+    # LTE and the like: slower idle probes (where idle_interval_s is left out) and rarer reports.
     metered: bool = False
     # The path's own networks: an overlay endpoint inside another path's networks means "riding the backup".
     networks: tuple[Network, ...] = ()
@@ -165,3 +165,5 @@ class Config(Section, frozen=True, kw_only=True):
 
 # Idle interval of a metered path whose configuration names none.
 METERED_IDLE_INTERVAL_S = 5.0
+# Reports are this many times rarer while the broker is reached by a metered path.
+METERED_REPORT_FACTOR = 5

@@ -18,7 +18,7 @@ from importlib.metadata import version
 from time import monotonic
 from typing import Final
 
-from vagus_agent.config import Config, Network
+from vagus_agent.config import METERED_REPORT_FACTOR, Config, Network
 from vagus_agent.config_file import Keys
 from vagus_agent.core import desired, reflex, report
 from vagus_agent.core.link import Change, Link
@@ -335,11 +335,11 @@ class Agent:
 
     async def _report_loop(self, etcd: EtcdProbe | None, checks: ServiceChecks) -> None:
         seq = 0
-        interval = self.config.report.interval_s
         due = monotonic()
         while True:
             now = monotonic()
             seq += 1
+            interval = self._report_interval_s()
             message = Report(
                 v=1,
                 node=self.config.node,
@@ -363,6 +363,12 @@ class Agent:
             self._react()
             due = max(due + interval, now)
             await asyncio.sleep(due - monotonic())
+
+    def _report_interval_s(self) -> float:
+        """Longer while reports go by a metered path; the report says its interval, so nobody takes it for silence."""
+        carrier = self._session.broker.path if self._session is not None else ""
+        metered = any(path.metered and path.name == carrier for path in self.config.paths)
+        return self.config.report.interval_s * (METERED_REPORT_FACTOR if metered else 1)
 
     async def _tailscale_loop(self, probe: TailscaleProbe) -> None:
         settings = self.config.tailscale
