@@ -23,6 +23,10 @@ from vagus_controller.views import Change, EventEntry, FleetView, History, Ledge
 FLEET_EVERY_S: Final = 0.25
 # The picture of a large fleet is sent less often, so that encoding it takes no more than this share of the loop.
 _ENCODE_SHARE: Final = 0.05
+# And so that one client takes no more than this: 1,000 nodes with 4 peers each are 4.5 MB of JSON.
+_BYTES_PER_S: Final = 2_000_000
+# But so often that no client takes the stream for dead.
+_FLEET_AT_LEAST_EVERY_S: Final = 5.0
 # The page calls a stream dead after 6 s of silence.
 PING_AFTER_S: Final = 3.0
 # A message that the client's kernel does not take for so long: nobody reads there.
@@ -119,7 +123,8 @@ class ChangeFeed:
         message = fleet_message(self._view)
         self._view = None
         took = perf_counter() - started
-        self._next_fleet_at = asyncio.get_running_loop().time() + max(FLEET_EVERY_S, took / _ENCODE_SHARE)
+        pause = min(max(took / _ENCODE_SHARE, len(message) / _BYTES_PER_S), _FLEET_AT_LEAST_EVERY_S)
+        self._next_fleet_at = asyncio.get_running_loop().time() + max(pause, FLEET_EVERY_S)
         for subscriber in self._subscribers:
             subscriber.fleet = message
             subscriber.news.set()

@@ -71,10 +71,14 @@ def _moment(at: float) -> str:
 
 def table(console: Console, columns: Sequence[Column], rows: Iterable[Sequence[Text | str]], empty: str) -> None:
     """`rows` hold a cell for every column, shown or not."""
+    rows = list(rows)
     shown = [index for index, column in enumerate(columns) if console.width >= column.from_width]
     grid = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for index in shown:
-        grid.add_column(columns[index].name, overflow="fold")
+        # Names are folded last, and never by long reasons beside them.
+        longest = max((len(row[0]) for row in rows), default=0)
+        name_width = min(longest, console.width // 3) if index == 0 else None
+        grid.add_column(columns[index].name, overflow="fold", min_width=name_width)
     for row in rows:
         cells = [row[index] for index in shown]
         grid.add_row(*(text(cell) if isinstance(cell, str) else cell for cell in cells))
