@@ -98,6 +98,8 @@ class Controller:
         self._load_verdicts: dict[str, Verdict] = {}
         self._link_verdicts: dict[tuple[Pair, str], Verdict] = {}
         self._pauses = Pauses()
+        # what `_follow_fleet` found off its first path: told as adopted once we lead
+        self._followed: dict[Pair, Decision] = {}
         self._settled = False
         self._store = Store(config.store.url, config.store.keep_days, config.store.keep_rows)
         self._feed = ChangeFeed()
@@ -232,6 +234,8 @@ class Controller:
         self._announce()
         if change.leads:
             self._assignments.begin_epoch()
+            found, self._followed = list(self._followed.values()), {}
+            self._carry_out(found, monotonic(), "vagus")
             for node in self._fleet.nodes:
                 self._publish_desired(node)
 
@@ -241,18 +245,28 @@ class Controller:
         for pair in self._fleet.pairs():
             paths = self._fleet.paths_of(pair)
             used = {}
+            alone = False
             for node, peer in (pair, pair[::-1]):
                 state = self._fleet.nodes.get(node)
-                if state is not None and state.observed is not None:
-                    used[node] = state.observed.paths.get(peer, "")
+                if state is None or state.observed is None:
+                    continue
+                used[node] = path = state.observed.paths.get(peer, "")
+                alone = alone or (path in paths[1:] and state.observed.reflex.get(peer) == path)
+            if alone and not self.config.failover.adopt_reflex:
+                continue
             away = [(node, path) for node, path in used.items() if path in paths[1:]]
             known = self._failover.intents.get(pair)
             if away and (known is None or known.path != away[0][1]):
                 node, path = away[0]
-                reason = f"{node} uses {path} already: taken over as it stands"
-                self._failover.intents[pair] = Intent(path=path, origin="auto", reason=reason, since=now)
+                reason = f"{node} uses {path} {'by itself' if alone else 'already'}: taken over as it stands"
+                found = Decision(
+                    kind="adopt", pair=pair, path=path, origin="reflex" if alone else "auto", reason=reason
+                )
+                self._failover.record(found, now)
+                self._followed[pair] = found
             elif known is not None and len(used) == 2 and not away and known.origin != "operator":
                 del self._failover.intents[pair]
+                self._followed.pop(pair, None)
 
     def _on_message(self, topic: str, payload: bytes, retained: bool) -> None:
         where = topics.parse(topic)
