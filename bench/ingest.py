@@ -381,17 +381,27 @@ class Brain:
         )
         argv = [sys.executable, "-m", "vagus_controller", "run", "--config", str(folder / "controller.toml")]
         self.process = subprocess.Popen(argv)
-        self._deadline = time.monotonic() + _READY_S
         try:
-            self._wait(lambda: self._find("brain", "leads under epoch"), "controller that leads")
+            self.happened("brain", "leads under epoch")
         except BaseException:
             self.stop()
             raise
 
     def marked(self, name: str) -> float:
-        self._deadline = time.monotonic() + _READY_S
+        return self.happened("node-00000", name)
 
-        return float(self._wait(lambda: self._find("node-00000", name), f"event {name!r}"))
+    def happened(self, subject: str, words: str) -> float:
+        """When the newest event about `subject` that begins with `words` was recorded, in wall-clock seconds."""
+        deadline = time.monotonic() + _READY_S
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise SystemExit(f"the controller ended with {self.process.returncode}")
+            with contextlib.suppress(OSError):
+                for event in json.loads(self._get(f"/api/v1/events?limit=100&subject={subject}")):
+                    if event["text"].startswith(words):
+                        return float(event["at"])
+            time.sleep(0.25)
+        raise SystemExit(f"the controller told no event {words!r} about {subject} within {_READY_S:.0f} s")
 
     def check(self, publisher: Publisher) -> None:
         """Every node's newest report must be the last that it sent, and none be missed."""
@@ -405,24 +415,6 @@ class Brain:
 
     def stop(self) -> None:
         _end(self.process)
-
-    def _find(self, subject: str, words: str) -> float | None:
-        """When the newest event about `subject` that begins with `words` was recorded."""
-        for event in json.loads(self._get(f"/api/v1/events?limit=100&subject={subject}")):
-            if event["text"].startswith(words):
-                return float(event["at"])
-        return None
-
-    def _wait(self, ask: Callable[[], Any], what: str) -> Any:
-        while time.monotonic() < self._deadline:
-            if self.process.poll() is not None:
-                raise SystemExit(f"the controller ended with {self.process.returncode}")
-            with contextlib.suppress(OSError):
-                found = ask()
-                if found is not None:
-                    return found
-            time.sleep(0.25)
-        raise SystemExit(f"no {what} within {_READY_S:.0f} s")
 
     def _get(self, path: str) -> bytes:
         request = urllib.request.Request(f"http://127.0.0.1:{self._http}{path}")
@@ -506,12 +498,14 @@ def paced(size: int, rate: float, seconds: float, seed: int) -> dict[str, Any]:
     rng = random.Random(seed)
     nodes = [Node(number, size, rng) for number in range(size)]
     with _setting("controller", nodes, rng) as (who, publisher):
+        assert isinstance(who, Brain)
         orders = Orders(publisher.port)
         try:
             flood = threading.Thread(target=publisher.flood, args=(int(rate * seconds), rate), daemon=True)
             process = psutil.Process(who.process.pid)
             flood.start()
-            time.sleep(1)
+            # Just after it has connected it does not trust itself enough to move anything.
+            who.happened("brain", "connected: ")
             cpu, began = _cpu_s(process), time.monotonic()
             gaps = []
             while time.monotonic() - began < seconds - 2:
