@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vagus_agent.config import Config
 from vagus_agent.config_file import ConfigError, load, load_keys
+from vagus_protocol import __version__
 
 DEFAULT_CONFIG = "/etc/vagus/agent.toml"
 # Exit codes: what was asked for failed; the configuration or the command line is wrong.
@@ -21,9 +22,7 @@ _CAP_NET_ADMIN = 12
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.version:
-        from importlib.metadata import version
-
-        _say(f"vagus-agent {version('vagus')}")
+        _say(f"vagus-agent {__version__}")
         return 0
     if options.command is None:
         _parser().print_help()

@@ -14,10 +14,11 @@ import secrets
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from importlib.metadata import version
+from functools import partial
 from time import monotonic
 from typing import Final
 
+from vagus_agent import threads
 from vagus_agent.config import METERED_REPORT_FACTOR, Config, Network
 from vagus_agent.config_file import Keys
 from vagus_agent.core import desired, reflex, report
@@ -32,7 +33,7 @@ from vagus_agent.probes.system import SystemProbe, boot_id
 from vagus_agent.probes.tailscale import TailscaleProbe
 from vagus_agent.state import State, StateFile
 from vagus_agent.uplink import Session, Uplink
-from vagus_protocol import messages, topics
+from vagus_protocol import __version__, messages, topics
 from vagus_protocol.codec import Rejected, decode, encode
 from vagus_protocol.messages import (
     ControllerPresence,
@@ -48,6 +49,7 @@ from vagus_protocol.messages import (
     Tailscale,
 )
 from vagus_protocol.signing import open_sealed
+from vagus_runtime import memory
 from vagus_runtime.sdnotify import Notifier
 
 log = logging.getLogger("vagus")
@@ -58,6 +60,7 @@ _COMPLAIN_S: Final = 60.0
 
 def run(config: Config, keys: Keys) -> int:
     """Run until SIGTERM or SIGINT; the exit code."""
+    memory.one_arena()
     try:
         return asyncio.run(Agent(config, keys).run())
     except (OSError, SteeringError) as error:
@@ -117,6 +120,8 @@ class Agent:
         await self._steering.open()
         try:
             await self._take_over()
+            # Before the first probe: it takes a tenth of a second on a small machine.
+            memory.settle()
             self._sockets.open()
             return await self._serve()
         finally:
@@ -147,7 +152,7 @@ class Agent:
         self._outcome = await self._steering.reconcile(self._overrides(), "start")
 
     async def _serve(self) -> int:
-        birth = report.birth(self.config, self.session, self.boot_id, version("vagus"))
+        birth = report.birth(self.config, self.session, self.boot_id, __version__)
         self._uplink.publish_retained("presence", encode(birth))
         self._publish_observed()
         self._uplink.start()
@@ -329,7 +334,9 @@ class Agent:
         while True:
             await self._unsaved.wait()
             self._unsaved.clear()
-            trouble = await asyncio.to_thread(self._state_file.save, self._state())
+            state = self._state()
+            # Not in the loop: a worn SD card can take seconds to write.
+            trouble = await threads.run("save", partial(self._state_file.save, state))
             if trouble:
                 self._complain(EventKind.AGENT, trouble)
 

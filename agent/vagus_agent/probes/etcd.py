@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ import msgspec
 
 from vagus_agent import config
 from vagus_protocol.messages import Etcd, EtcdMember
+from vagus_runtime import memory
 
 if TYPE_CHECKING:
     from etcd3 import Etcd3Client
@@ -151,11 +153,14 @@ class EtcdProbe:
             raise _Unusable("etcd.cert_file and etcd.key_file need etcd.ca_file: without it etcd3 does not use TLS")
         if bool(settings.cert_file) != bool(settings.key_file):
             raise _Unusable("etcd.cert_file and etcd.key_file: one is set and the other is not")
+        first = "etcd3" not in sys.modules
         try:
             import etcd3
         except Exception as error:
             # Not only ImportError: with protobuf 4 or later its generated modules raise a TypeError.
             raise _Unusable(f"etcd3 cannot be imported, install vagus[etcd]: {str(error)[:150]}") from None
+        if first:
+            memory.settle()
         host, _, port = settings.endpoint.rpartition(":")
         return etcd3.client(
             host,

@@ -11,14 +11,12 @@ import errno
 import functools
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
-from vagus_agent import config
+from vagus_agent import config, threads
 from vagus_agent.config import Address
 from vagus_agent.probes import http
 from vagus_protocol.messages import Service
@@ -145,29 +143,8 @@ async def _addresses(host: str) -> Sequence[Address]:
         return [ip_address(host)]
     except ValueError:
         pass
-    loop = asyncio.get_running_loop()
-    found: asyncio.Future[Sequence[Address]] = loop.create_future()
-
-    def settle(answer: list[Address] | Exception) -> None:
-        if found.done():
-            return
-        if isinstance(answer, Exception):
-            found.set_exception(answer)
-        else:
-            found.set_result(answer)
-
-    def look_up() -> None:
-        answer: list[Address] | Exception
-        try:
-            answer = [ip_address(info[4][0]) for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
-        except Exception as error:
-            answer = error
-        # The loop may be closed by now; then nobody wants the answer.
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(settle, answer)
-
-    threading.Thread(target=look_up, name=f"look-up {host}", daemon=True).start()
-    return await found
+    found = await threads.run(f"look-up {host}", lambda: socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
+    return [ip_address(info[4][0]) for info in found]
 
 
 @functools.cache
