@@ -25,7 +25,8 @@ from lab.harness.measure import EtcdWatch, UdpStream
 A, B, VPS = "pi-a", "pi-b", "vps"
 TWO = (HostSpec(VPS, "cloud", frozenset({"broker", "controller"})), HostSpec(A, "a"), HostSpec(B, "b"))
 THREE_MEMBERS = (TWO[0], *(HostSpec(f"pi-{name}", name, frozenset({"etcd"})) for name in "abc"))
-_SETTLE_S = 60.0
+# BGP's own connect back-off can take two minutes to come home.
+_SETTLE_S = 200.0
 _HOLD_S = 2.0
 
 
@@ -56,7 +57,11 @@ def _cuts(lab: Lab, cuts: int, rng: random.Random, home: Callable[[], bool], wor
             gaps.append(gap.seconds)
             print(f"  {words}: cut {number + 1}/{cuts}: {table.milliseconds(gap.seconds)}", file=sys.stderr, flush=True)
             lab.mend("overlay")
-            _until(home)
+            try:
+                _until(home)
+            except TimeoutError as error:
+                print(f"  {words}: {error}; going on with the {len(gaps)} cuts so far", file=sys.stderr, flush=True)
+                break
     return gaps
 
 
@@ -113,7 +118,7 @@ def _until(ready: Callable[[], bool]) -> None:
         except OSError:
             pass
         time.sleep(0.1)
-    raise SystemExit(f"the lab did not settle within {_SETTLE_S:.0f} s")
+    raise TimeoutError(f"not everything was back on the overlay {_SETTLE_S:.0f} s after it healed")
 
 
 def main() -> None:
