@@ -46,6 +46,10 @@ GOODBYE_S: Final = 1.0
 STOP_S: Final = 2.0
 # At most one announcement a second in answer to a foreign presence under our name.
 REANNOUNCE_S: Final = 1.0
+# The broker's word (MQTT 5) that nobody subscribes to our events: they wait, and are offered again this often, and at
+# once when a controller shows up. With MQTT 3.1.1 there is no such word: what is told then is lost.
+NO_SUBSCRIBERS: Final = 0x10
+UNHEARD_RETRY_S: Final = 2.0
 # Unacknowledged data on a dead path ends the connection in the kernel too, so that nothing of it lingers.
 USER_TIMEOUT_MS: Final = 3000
 RETAINED: Final[tuple[topics.NodeLeaf, ...]] = ("presence", "observed")
@@ -181,6 +185,8 @@ class Uplink:
         self._said = Said()
         self._announce_at: float | None = None
         self._announced = 0.0
+        # nobody listens to events; when to offer them again
+        self._unheard_until: float | None = None
         self._looker: threading.Thread | None = None
         self._found: tuple[int, _Client | None] | None = None
         self._stopped = asyncio.Event()
@@ -340,7 +346,7 @@ class Uplink:
             self._unsent = set(self._retained)
             self._reports.clear()
             self._down_paths.clear()
-        self._announce_at = None
+        self._announce_at = self._unheard_until = None
         # Presence and observed go first, so the subscriptions' retained echo is already ours.
         self._flush(client)
         client.subscribe(self._subscriptions)
@@ -378,10 +384,8 @@ class Uplink:
         return index, None
 
     def _timeout(self, client: _Client) -> float:
-        deadline = client.silence.deadline()
-        if self._announce_at is not None:
-            deadline = min(deadline, self._announce_at)
-        return deadline - monotonic()
+        due = (client.silence.deadline(), self._announce_at, self._unheard_until)
+        return min(at for at in due if at is not None) - monotonic()
 
     def _session_over(self) -> None:
         with self._lock:
@@ -409,7 +413,13 @@ class Uplink:
             self._unsent.clear()
             while self._reports:
                 client.publish(self._topics["report"], self._reports.popleft(), qos=0)
-            while client.socket() is not None and (event := self._backlog.peek(now)) is not None:
+            if self._unheard_until is not None and now >= self._unheard_until:
+                self._unheard_until = None
+            while (
+                self._unheard_until is None
+                and client.socket() is not None
+                and (event := self._backlog.peek(now)) is not None
+            ):
                 self._backlog.sent(client.publish(self._topics["event"], encode(event), qos=1).mid)
 
     def _on_dead_path(self, broker: config.Broker) -> bool:
@@ -464,6 +474,7 @@ class Uplink:
             if payload != self._retained.get("presence"):
                 self._announce_at = max(monotonic(), self._announced + REANNOUNCE_S)
         else:
+            self._unheard_until = None
             self._tell(self._on_controllers, topic, payload)
 
     def _published(self, _client: mqtt.Client, _data: Any, mid: int, reason: ReasonCode, _props: Any) -> None:
@@ -474,7 +485,11 @@ class Uplink:
                 f"mqtt: the broker does not let user {self._settings.username!r} publish ({reason}); check its ACL",
             )
         with self._lock:
-            self._backlog.acked(mid)
+            if reason.value == NO_SUBSCRIBERS and self._backlog.flying(mid):
+                self._backlog.requeue()
+                self._unheard_until = monotonic() + UNHEARD_RETRY_S
+            else:
+                self._backlog.acked(mid)
 
     def _subscribed(self, _client: mqtt.Client, _data: Any, _mid: int, reasons: list[ReasonCode], _props: Any) -> None:
         for (topic, _), reason in zip(self._subscriptions, reasons, strict=False):

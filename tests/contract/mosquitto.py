@@ -186,12 +186,14 @@ class Seen(NamedTuple):
 class Watcher:
     """A client that sees what passes a broker, in order. Plain paho, so that it shares nothing with what it judges."""
 
-    def __init__(self, port: int, topic: str = "#", *, user: str = "", password: str = "") -> None:
+    def __init__(self, port: int, topic: str = "#", *, user: str = "", password: str = "", ca: str = "") -> None:
         self._queue: queue.Queue[Seen] = queue.Queue()
         self._ready: queue.Queue[bool] = queue.Queue()
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2)
         if user:
             self._client.username_pw_set(user, password)
+        if ca:
+            self._client.tls_set(ca)
         self._client.on_message = self._on_message
         self._client.on_connect = lambda client, *_: client.subscribe(topic, qos=1)
         self._client.on_subscribe = lambda *_: self._ready.put(True)

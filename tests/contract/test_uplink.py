@@ -331,6 +331,7 @@ def test_tls_with_our_own_ca(protocol: Literal["5", "3.1.1"], tmp_path: Path) ->
     made = certificates(tmp_path)
     with (
         Mosquitto(tls=made) as broker,
+        Watcher(broker.port, ca=str(made.ca)),
         Agent(at(broker.port, tls=True), protocol=protocol, ca_file=str(made.ca)) as agent,
     ):
         agent.session()
@@ -340,6 +341,17 @@ def test_tls_with_our_own_ca(protocol: Literal["5", "3.1.1"], tmp_path: Path) ->
         while agent.uplink.waiting_events and time.monotonic() < deadline:
             time.sleep(0.01)
         assert agent.uplink.waiting_events == 0
+
+
+def test_events_that_nobody_listens_to_wait_for_a_controller() -> None:
+    with Mosquitto() as broker, Agent(at(broker.port)) as agent:
+        agent.session()
+        for seq in range(20):
+            agent.publish(event(seq))
+        time.sleep(0.5)
+        with Watcher(broker.port) as watcher:
+            watcher.publish(topics.controller("lab", "brain"), b"{}")
+            assert [seq_of(watcher.wait_for(is_event, f"event {seq}")) for seq in range(20)] == list(range(20))
 
 
 def test_a_certificate_of_a_stranger_is_refused_in_words(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:

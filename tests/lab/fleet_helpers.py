@@ -73,7 +73,11 @@ def running(
         if etcd:
             lab.wait_routed()
             lab.start_etcd()
-        until_well(lab)
+        try:
+            until_well(lab)
+        except AssertionError:
+            print(lab.logs())
+            raise
         yield lab
 
 

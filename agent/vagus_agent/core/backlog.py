@@ -41,12 +41,16 @@ class Backlog:
         """What `peek` gave went out as message `number`."""
         self._flying[number] = self._waiting.popleft()
 
+    def flying(self, number: int) -> bool:
+        """Whether message `number` is an unconfirmed event."""
+        return number in self._flying
+
     def acked(self, number: int) -> None:
         """The broker has message `number`; numbers of other messages are ignored."""
         self._flying.pop(number, None)
 
     def requeue(self) -> None:
-        """The session is gone: what was not confirmed goes again, before the rest."""
+        """The session is gone, or nobody listens: what was not confirmed goes again, before the rest."""
         self._waiting.extendleft(reversed(self._flying.values()))
         self._flying.clear()
         self._trim()
