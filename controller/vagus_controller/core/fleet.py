@@ -5,6 +5,9 @@ two sessions the one that was seen later wins, and an older one is taken again o
 late report never undoes a newer one, and two machines with one name are found by their sessions' taking turns.
 
 `on_report` is the hot path (thousands a second): it keeps the decoded report as it is and indexes links when asked.
+
+What changed is remembered per node, so that whoever judges the fleet need not look at all of it each time: `stirred`
+names the nodes whose word changed anything but figures, `overdue` those that time alone may have changed.
 """
 
 from __future__ import annotations
@@ -182,9 +185,20 @@ class Fleet:
         self._expected = frozenset(config.nodes)
         self._nodes = {name: NodeState(name) for name in sorted(config.nodes)}
         self._sorted = True
-        self._pairs: list[Pair] | None = None
+        # counts changes of which pairs and paths there are
+        self.topology = 0
+        self._pairs: set[Pair] = set()
+        self._sorted_pairs: list[Pair] | None = []
         self._paths: dict[Pair, list[str]] = {}
-        self._watchers: dict[str, list[str]] = {}
+        # node → the peers that it names, with the paths it offers to each
+        self._named: dict[str, dict[str, tuple[str, ...]]] = {}
+        # node → the nodes that name it
+        self._watchers: dict[str, set[str]] = {}
+        # node → the count of stirs at its latest, in that order
+        self._stirs: dict[str, int] = {}
+        self._stir_count = 0
+        # no node reports more often
+        self._least_interval_s = DEFAULT_INTERVAL_S
         self._noted: dict[tuple[str, str], float] = {}
 
     # --- what comes in -------------------------------------------------------------------------------------------
@@ -208,7 +222,8 @@ class Fleet:
             and report.boot_id == state.boot_id
             and report.dropped_events == state.dropped_events
             and state.report is not None
-            and len(report.links) == len(state.report.links)
+            and report.interval_s == state.report.interval_s
+            and _says_the_same(state.report.links, report.links)
         ):
             state.report = report
             state.report_at = now
@@ -220,7 +235,7 @@ class Fleet:
         return self._on_unusual_report(report, now)
 
     def _on_unusual_report(self, report: Report, now: float) -> tuple[Notice, ...]:
-        """First of its node or session, after a gap, out of order, or with other links than before."""
+        """First of its node or session, after a gap, out of order, or with links that changed."""
         notices: list[Notice] = []
         state = self._admit(report.node, now, notices)
         if state is None:
@@ -244,12 +259,14 @@ class Fleet:
         state.seq = report.seq
         state._index = None
         state._events = {}
+        self._least_interval_s = min(self._least_interval_s, state.interval_s)
         peers: dict[str, tuple[str, ...]] = {}
         for link in report.links:
             peers[link.peer] = (*peers.get(link.peer, ()), link.path)
         if not peers.items() <= state.known_peers.items():
             state.known_peers = {**state.known_peers, **peers}
-            self._pairs = None
+            self._place(state)
+        self._stir(state.name)
         return tuple(notices)
 
     def on_presence(self, presence: Presence, now: float) -> tuple[Notice, ...]:
@@ -265,13 +282,13 @@ class Fleet:
         if not self._takes_session(state, presence.session, _NO_SEQ, presence.boot_id, now, notices):
             return tuple(notices)
         if presence.online or before is None:
-            if before is None or (before.peers, before.paths) != (presence.peers, presence.paths):
-                self._pairs = None
             state.presence = presence
+            self._place(state)
         else:
             # A will or goodbye may be bare: what the birth offered still stands.
             state.presence = replace(before, session=presence.session, online=False, reason=presence.reason)
         state.presence_at = now
+        self._stir(state.name)
         if not presence.online and before is not None and before.online:
             severity = Severity.WARNING if presence.reason == LAST_WILL else Severity.INFO
             text = f"offline: {presence.reason or 'said goodbye'}"
@@ -298,7 +315,8 @@ class Fleet:
         state._events[event.peer] = (event.seq, at, links)
         if state.offers(event.peer) is None:
             state.known_peers[event.peer] = tuple(link.path for link in links)
-            self._pairs = None
+            self._place(state)
+        self._stir(state.name)
         return tuple(notices)
 
     def on_observed(self, observed: Observed, now: float) -> tuple[Notice, ...]:
@@ -309,6 +327,7 @@ class Fleet:
         if state.observed is None or observed.session not in state._old_sessions:
             state.observed = observed
             state.observed_at = now
+            self._stir(state.name)
         return tuple(notices)
 
     # --- what is asked -------------------------------------------------------------------------------------------
@@ -356,23 +375,45 @@ class Fleet:
 
     def pairs(self) -> list[Pair]:
         """Every (a, b), a < b, where at least one names the other as a peer; sorted."""
-        if self._pairs is None:
-            self._index_topology()
-        assert self._pairs is not None
-        return self._pairs
+        if self._sorted_pairs is None:
+            self._sorted_pairs = sorted(self._pairs)
+        return self._sorted_pairs
+
+    def has(self, pair: Pair) -> bool:
+        return pair in self._pairs
+
+    def pairs_of(self, node: str) -> list[Pair]:
+        """The pairs that `node` is in."""
+        peers = self._named.get(node, {}).keys() | self._watchers.get(node, set())
+        return [(node, peer) if node < peer else (peer, node) for peer in peers]
 
     def paths_of(self, pair: Pair) -> list[str]:
         """The paths that both ends name, in a's order of rungs; one end's own while the other has not told."""
-        self.pairs()
         found = self._paths.get(pair)
         if found is None:
-            found = self._paths[pair] = self._find_paths(pair)
+            found = self._find_paths(pair)
+            if pair in self._pairs:
+                self._paths[pair] = found
         return found
 
     def watchers(self, node: str) -> list[str]:
         """The nodes that name `node` as a peer; sorted."""
-        self.pairs()
-        return self._watchers.get(node, [])
+        return sorted(self._watchers.get(node, ()))
+
+    def stirred(self, since: int) -> tuple[list[str], int]:
+        """The nodes of which anything but figures changed since an earlier call gave that number (at first: 0); and the
+        number for the next call."""
+        names = []
+        for name, count in reversed(self._stirs.items()):
+            if count <= since:
+                break
+            names.append(name)
+        return names, self._stir_count
+
+    def overdue(self, now: float) -> list[NodeState]:
+        """Every node that may be late, or never reported; those that are left out are not."""
+        limit = now - self.config.liveness.late_intervals * self._least_interval_s
+        return [state for state in self._nodes.values() if state.report_at is None or state.report_at < limit]
 
     # --- inside --------------------------------------------------------------------------------------------------
 
@@ -389,7 +430,8 @@ class Fleet:
             self._sorted = False
         if state.first_seen is None:
             state.first_seen = now
-            self._pairs = None
+            self._place(state)
+            self._stir(name)
             if self.connected and self.session_at is not None and now - self.session_at > _RETAINED_S:
                 notices.append(Notice("joined", name, f"{name} is heard for the first time", Severity.INFO))
         return state
@@ -423,7 +465,7 @@ class Fleet:
             state.known_peers = {}
             state._events = {}
             state._rival_reports = 0
-            self._pairs = None
+            self._place(state)
             if known and (not boot_id or boot_id == state.boot_id):
                 notices.append(Notice("restart", state.name, "the agent restarted", Severity.INFO))
         if boot_id and boot_id != state.boot_id:
@@ -453,19 +495,37 @@ class Fleet:
         self._noted[key] = now
         return True
 
-    def _index_topology(self) -> None:
-        pairs: set[Pair] = set()
-        watchers: dict[str, list[str]] = {}
-        for name, state in self.nodes.items():
-            offered = {offer.name for offer in state.presence.peers} if state.presence is not None else set()
-            for peer in offered.union(state.known_peers):
-                if peer == name or (self._expected and peer not in self._expected):
-                    continue
-                pairs.add((name, peer) if name < peer else (peer, name))
-                watchers.setdefault(peer, []).append(name)
-        self._pairs = sorted(pairs)
-        self._watchers = watchers
-        self._paths = {}
+    def _stir(self, name: str) -> None:
+        self._stirs.pop(name, None)
+        self._stir_count += 1
+        self._stirs[name] = self._stir_count
+
+    def _place(self, state: NodeState) -> None:
+        """Bring pairs and paths up to date with what the node names now; its neighbours' are as they were."""
+        name = state.name
+        before = self._named.get(name)
+        offered = {offer.name for offer in state.presence.peers} if state.presence is not None else set()
+        named = {
+            peer: state.offers(peer) or ()
+            for peer in offered.union(state.known_peers)
+            if peer != name and (not self._expected or peer in self._expected)
+        }
+        if named == before:
+            return
+        self._named[name] = named
+        self.topology += 1
+        for peer in (before or {}).keys() - named.keys():
+            self._watchers[peer].discard(name)
+            if name not in self._named.get(peer, {}):
+                pair = (name, peer) if name < peer else (peer, name)
+                self._pairs.discard(pair)
+                self._paths.pop(pair, None)
+        for peer in named:
+            self._watchers.setdefault(peer, set()).add(name)
+        self._pairs.update(pairs := self.pairs_of(name))
+        for pair in pairs:
+            self._paths.pop(pair, None)
+        self._sorted_pairs = None
 
     def _find_paths(self, pair: Pair) -> list[str]:
         ends = [(self._nodes.get(node), peer) for node, peer in (pair, pair[::-1])]
@@ -477,3 +537,18 @@ class Fleet:
         if first is None or second is None:
             return list(first or second or ())
         return [path for path in first if path in second]
+
+
+def _says_the_same(before: tuple[Link, ...], after: tuple[Link, ...]) -> bool:
+    """Whether the links differ in figures only."""
+    if len(before) != len(after):
+        return False
+    for old, new in zip(before, after, strict=True):
+        if (
+            old.state is not new.state
+            or old.relay is not new.relay
+            or old.path != new.path
+            or old.peer != new.peer
+        ):
+            return False
+    return True

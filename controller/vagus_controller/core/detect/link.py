@@ -10,15 +10,18 @@
 | silent | silent | unknown |
 
 `suspect` is an end that is still finding out: its last settled word stands.
+
+Most links are up at both ends, most of the time, and stay so until an end says otherwise or falls silent: such a pair
+is judged again only then. Every other pair is looked at again and again, in turn where they are many.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from itertools import islice
 from typing import Final
 
 from vagus_controller.config import Config
-from vagus_controller.core.fleet import Fleet, LinkSeen, Pair
+from vagus_controller.core.fleet import Fleet, LinkSeen, NodeState, Pair
 from vagus_controller.core.verdict import Verdict, follow, seconds
 from vagus_controller.views import Severity
 from vagus_protocol.messages import Link, LinkState, Relay
@@ -42,6 +45,8 @@ _RELAYED: Final = {
 }
 # A slow (metered) path is proven by a reply as old as this many of its idle probes.
 _METERED_PROBES: Final = 2.5
+# Pairs that are looked at again in one evaluation though nothing was heard of them, some 10 µs each.
+_MOST_AGAIN: Final = 2000
 
 Key = tuple[Pair, str]
 
@@ -58,24 +63,60 @@ class _Memory:
 
 
 class Links:
+    """`verdicts`: of every pair and path. `judged`: the pairs that the last `evaluate` looked at."""
+
     def __init__(self, config: Config) -> None:
+        self.verdicts: dict[Key, Verdict] = {}
+        self.judged: list[Pair] = []
         self._confirm_within_s = config.failover.confirm_within_s
         self._memory: dict[Key, _Memory] = {}
+        # Pairs to look at again, the longest not looked at first.
+        self._again: dict[Pair, None] = {}
+        self._silent: set[str] = set()
+        self._stirs = 0
+        self._topology = 0
 
     def evaluate(self, fleet: Fleet, now: float, pair: Pair | None = None) -> dict[Key, Verdict]:
-        """(pair, path) → verdict, for one pair or all. All of them also forgets pairs that are gone."""
+        """`verdicts`, brought up to date; with a pair only that one, and only its own are returned."""
+        if pair is not None:
+            return self._look_at(fleet, pair, now)
+        if self._topology != fleet.topology:
+            self._topology = fleet.topology
+            self._forget_gone(fleet)
+        names, self._stirs = fleet.stirred(self._stirs)
+        silent = {state.name for state in fleet.overdue(now) if _is_silent(fleet, state, now)}
+        names += silent ^ self._silent
+        self._silent = silent
+        due = {pair: None for name in names for pair in fleet.pairs_of(name)}
+        for old in list(islice(self._again, _MOST_AGAIN)):
+            due[old] = None
+            del self._again[old]
+        self.judged = [*due]
+        for each in due:
+            self._look_at(fleet, each, now)
+        return self.verdicts
+
+    def _look_at(self, fleet: Fleet, pair: Pair, now: float) -> dict[Key, Verdict]:
         found: dict[Key, Verdict] = {}
-        pairs: Iterable[Pair] = fleet.pairs() if pair is None else (pair,)
-        for each in pairs:
-            for path in fleet.paths_of(each):
-                key = (each, path)
-                memory = self._memory.get(key)
-                if memory is None:
-                    memory = self._memory[key] = _Memory()
-                found[key] = memory.verdict = self._judge(fleet, each, path, memory, now)
-        if pair is None and len(self._memory) > len(found):
-            self._memory = {key: self._memory[key] for key in found}
+        for path in fleet.paths_of(pair):
+            key = (pair, path)
+            memory = self._memory.get(key)
+            if memory is None:
+                memory = self._memory[key] = _Memory()
+            found[key] = self.verdicts[key] = memory.verdict = self._judge(fleet, pair, path, memory, now)
+        # A silent end may still be believed for a while, by a late event.
+        if any(verdict.reason != _ALL_WELL for verdict in found.values()) or not self._silent.isdisjoint(pair):
+            self._again[pair] = None
+        else:
+            self._again.pop(pair, None)
         return found
+
+    def _forget_gone(self, fleet: Fleet) -> None:
+        gone = [key for key in self._memory if not fleet.has(key[0]) or key[1] not in fleet.paths_of(key[0])]
+        for key in gone:
+            del self._memory[key]
+            self.verdicts.pop(key, None)
+            self._again.pop(key[0], None)
 
     def _judge(self, fleet: Fleet, pair: Pair, path: str, memory: _Memory, now: float) -> Verdict:
         a, b = pair
@@ -164,6 +205,10 @@ def _unproven_end(fleet: Fleet, node: str, peer: str, path: str, now: float, wit
     if age >= within_s:
         return f"{node} had its last reply over {path} {seconds(age)} ago, wanted within {seconds(within_s)}"
     return ""
+
+
+def _is_silent(fleet: Fleet, state: NodeState, now: float) -> bool:
+    return state.report_at is None or now - state.report_at > fleet.silent_after(state)
 
 
 def _settle(seen: LinkSeen | None, memory: _Memory, index: int) -> LinkState | None:
