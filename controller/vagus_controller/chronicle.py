@@ -76,16 +76,17 @@ class Chronicle:
         self._feed.publish(Change(self._changes, "ledger", msgspec.structs.replace(entry, outcome=outcome)))
 
     def verdicts(self, verdicts: Iterable[Verdict]) -> None:
-        """Write down every verdict that changed its state; the first one of a subject only when it is bad news."""
-        current: dict[tuple[str, str], Verdict] = {(verdict.kind, verdict.subject): verdict for verdict in verdicts}
-        for key, verdict in current.items():
+        """Write down every verdict that changed its state since its subject's last; the first one only if it is bad
+        news. One that did not change may be left out."""
+        for verdict in verdicts:
+            key = (verdict.kind, verdict.subject)
             before = self._verdicts.get(key)
+            self._verdicts[key] = verdict
             if before is None and verdict.severity in _QUIET:
                 continue
             if before is None or before.state != verdict.state:
                 text = f"{verdict.state}: {verdict.reason}"
                 self.event("controller", verdict.kind, verdict.subject, text, verdict.severity)
-        self._verdicts = current
 
     def picture(self, view: FleetView) -> None:
         self._changes += 1

@@ -36,7 +36,6 @@ from vagus_controller.core.failover import Decision, Failover, Intent, Pair, Sit
 from vagus_controller.core.fleet import Fleet
 from vagus_controller.core.moves import Move, Moves
 from vagus_controller.core.pauses import Pause, Pauses
-from vagus_controller.core.verdict import Verdict
 from vagus_controller.store import Store
 from vagus_controller.views import FleetView, LedgerEntry, PauseView, Refused, Severity
 from vagus_protocol import topics
@@ -94,9 +93,6 @@ class Controller:
         self._failover = Failover(config.failover)
         self._moves = Moves()
         self._leadership = leadership.Leadership(config.name, self._session_id)
-        self._node_verdicts: dict[str, Verdict] = {}
-        self._load_verdicts: dict[str, Verdict] = {}
-        self._link_verdicts: dict[tuple[Pair, str], Verdict] = {}
         self._pauses = Pauses()
         # what `_follow_fleet` found off its first path: told as adopted once we lead
         self._followed: dict[Pair, Decision] = {}
@@ -294,7 +290,7 @@ class Controller:
         if notices:
             self._chronicle.notices(notices)
         if node in self._fleet.nodes:
-            self._load_verdicts[node] = self._load.on_report(node, report, now)
+            self._load.on_report(node, report, now)
 
     def _on_event(self, node: str, payload: bytes) -> None:
         event = decode(payload, Event)
@@ -304,7 +300,7 @@ class Controller:
         now = monotonic()
         notices = self._fleet.on_event(event, now)
         if event.kind is EventKind.LINK and event.peer:
-            self._decide(now, [(min(node, event.peer), max(node, event.peer))])
+            self._decide(now, [_ordered(node, event.peer)])
         self._chronicle.notices(notices)
         if node in self._fleet.nodes:
             severity = _SEVERITY_OF.get(event.kind, Severity.INFO)
@@ -326,7 +322,7 @@ class Controller:
             self._chronicle.complain(node, text)
             self._apply_leadership(self._leadership.was_refused(observed.refused_epoch, observed.epoch))
         if observed.reflex:
-            self._decide(now, [(min(node, peer), max(node, peer)) for peer in observed.reflex])
+            self._decide(now, [_ordered(node, peer) for peer in observed.reflex])
 
     def _on_presence(self, node: str, payload: bytes) -> None:
         presence = decode(payload, Presence)
@@ -381,26 +377,21 @@ class Controller:
         if over:
             self._save()
         self._observer = self._liveness.controller(self._fleet, now)
-        self._node_verdicts = self._liveness.evaluate(self._fleet, now)
-        self._link_verdicts = self._links.evaluate(self._fleet, now)
+        self._liveness.evaluate(self._fleet, now)
+        self._links.evaluate(self._fleet, now)
         self._quorum_verdict = self._quorum.evaluate(self._fleet, now)
         if self._settled:
             self._lead_or_wait()
-        self._decide(now, self._fleet.pairs())
         observed = {name: state.observed for name, state in self._fleet.nodes.items() if state.observed is not None}
+        alone = [_ordered(name, peer) for name, each in observed.items() for peer in each.reflex]
+        self._decide(now, dict.fromkeys((*self._links.judged, *self._failover.restless(), *alone)))
         for move, excuse in self._moves.tick(observed, now):
             self._chronicle.outcome(move.ledger, f"unfinished: {excuse}")
             self._chronicle.event(
                 "controller", "failover", "--".join(move.pair), f"not finished: {excuse}", Severity.WARNING
             )
         self._chronicle.verdicts(
-            (
-                self._observer,
-                self._quorum_verdict,
-                *self._node_verdicts.values(),
-                *self._load_verdicts.values(),
-                *self._link_verdicts.values(),
-            )
+            (self._observer, self._quorum_verdict, *self._liveness.news, *self._load.take_news(), *self._links.news)
         )
         self._publish_picture()
         self._notifier.status(picture.summary(self._sources(now))[0])
@@ -415,7 +406,7 @@ class Controller:
             quorum=quorum,
             quorum_lost_since=quorum.since if quorum.state == "lost" else None,
             members=self._quorum.members(self._fleet),
-            links=self._link_verdicts,
+            links=self._links.verdicts,
             paused=lambda node: self._pauses.on(self._fleet, node),
         )
         decisions = self._failover.evaluate(self._fleet, situation, now, known)
@@ -502,9 +493,9 @@ class Controller:
             failover=self._failover,
             moves=self._moves,
             observer=self._observer,
-            nodes=self._node_verdicts,
-            loads=self._load_verdicts,
-            links=self._link_verdicts,
+            nodes=self._liveness.verdicts,
+            loads=self._load.verdicts,
+            links=self._links.verdicts,
             quorum=self._quorum.view(self._fleet, self._quorum_verdict, now),
             pauses=tuple(pause.view(now) for pause in self._pauses.standing),
             epoch=self._leadership.epoch,
@@ -584,6 +575,10 @@ class Controller:
         if pair is None or pair not in self._fleet.pairs():
             raise KeyError(name)
         return pair
+
+
+def _ordered(a: str, b: str) -> Pair:
+    return (a, b) if a < b else (b, a)
 
 
 def _pair(name: str) -> Pair | None:

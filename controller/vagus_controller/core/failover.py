@@ -31,6 +31,8 @@ Origin = Literal["default", "auto", "operator", "reflex"]
 Kind = Literal["failover", "failback", "switchover", "adopt", "revert", "recommend", "hold"]
 
 _ALIVE: Final = (LinkState.UP, LinkState.DEGRADED)
+# Pairs that `restless` names at once, some 20 µs of evaluation each.
+_MOST_AGAIN: Final = 1000
 _IMPAIRED: Final = ("degraded", "relayed", "one-way", "down")
 
 
@@ -80,6 +82,8 @@ class Failover:
         self._moves: deque[float] = deque()
         # pair → the hold or recommendation last told, so that the ledger gets it once
         self._told: dict[Pair, Decision] = {}
+        # what `restless` has yet to name in this turn
+        self._turn: list[Pair] = []
 
     def intent(self, fleet: Fleet, pair: Pair) -> Intent:
         """The pair's intent; its first path when nothing was ever decided."""
@@ -92,6 +96,16 @@ class Failover:
     def waiting(self, pair: Pair) -> Decision | None:
         """The hold or recommendation of a pair that wants to move and does not."""
         return self._told.get(pair)
+
+    def stuck(self) -> list[Pair]:
+        """Every pair that wants to move and does not; sorted."""
+        return sorted(self._told)
+
+    def restless(self) -> list[Pair]:
+        """Pairs that may want to move by time alone: off their first path, or waiting; in turn where they are many."""
+        turn = self._turn or list(dict.fromkeys((*self.intents, *self._told)))
+        self._turn = turn[_MOST_AGAIN:]
+        return turn[:_MOST_AGAIN]
 
     # --- by itself -----------------------------------------------------------------------------------------------
 

@@ -544,11 +544,6 @@ def _says_the_same(before: tuple[Link, ...], after: tuple[Link, ...]) -> bool:
     if len(before) != len(after):
         return False
     for old, new in zip(before, after, strict=True):
-        if (
-            old.state is not new.state
-            or old.relay is not new.relay
-            or old.path != new.path
-            or old.peer != new.peer
-        ):
+        if old.state is not new.state or old.relay is not new.relay or old.path != new.path or old.peer != new.peer:
             return False
     return True

@@ -99,8 +99,8 @@ def summary(sources: Sources) -> tuple[str, Severity]:
         worst = max((sources.nodes[name].severity for name in away), key=_RANK.index)
         parts.append((worst, f"{_names(away)}: {sources.nodes[away[0]].state.replace('-', ' ')}"))
     impaired = sorted({pair for (pair, _), verdict in sources.links.items() if verdict.state in ("down", "one-way")})
-    moved = [pair for pair in sources.fleet.pairs() if sources.failover.intent(sources.fleet, pair).origin != "default"]
-    stuck = [pair for pair in sources.fleet.pairs() if sources.failover.waiting(pair)]
+    moved = sorted(pair for pair, intent in sources.failover.intents.items() if intent.origin != "default")
+    stuck = sources.failover.stuck()
     if impaired:
         covered = all(pair in moved and pair not in stuck for pair in impaired)
         text = f"{_pairs(impaired)} {'has' if len(impaired) == 1 else 'have'} a dead path"

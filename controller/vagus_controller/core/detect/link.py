@@ -63,11 +63,13 @@ class _Memory:
 
 
 class Links:
-    """`verdicts`: of every pair and path. `judged`: the pairs that the last `evaluate` looked at."""
+    """`verdicts`: of every pair and path. `judged`: the pairs that the last `evaluate` looked at; `news`: those of
+    their verdicts that are not as they were."""
 
     def __init__(self, config: Config) -> None:
         self.verdicts: dict[Key, Verdict] = {}
         self.judged: list[Pair] = []
+        self.news: list[Verdict] = []
         self._confirm_within_s = config.failover.confirm_within_s
         self._memory: dict[Key, _Memory] = {}
         # Pairs to look at again, the longest not looked at first.
@@ -92,6 +94,7 @@ class Links:
             due[old] = None
             del self._again[old]
         self.judged = [*due]
+        self.news = []
         for each in due:
             self._look_at(fleet, each, now)
         return self.verdicts
@@ -103,7 +106,11 @@ class Links:
             memory = self._memory.get(key)
             if memory is None:
                 memory = self._memory[key] = _Memory()
-            found[key] = self.verdicts[key] = memory.verdict = self._judge(fleet, pair, path, memory, now)
+            verdict = self._judge(fleet, pair, path, memory, now)
+            if verdict is not memory.verdict:
+                self.verdicts[key] = memory.verdict = verdict
+                self.news.append(verdict)
+            found[key] = verdict
         # A silent end may still be believed for a while, by a late event.
         if any(verdict.reason != _ALL_WELL for verdict in found.values()) or not self._silent.isdisjoint(pair):
             self._again[pair] = None

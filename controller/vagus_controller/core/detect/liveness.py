@@ -79,23 +79,37 @@ def _is_fresh(fleet: Fleet, state: NodeState, now: float) -> bool:
 
 
 class Liveness:
+    """`verdicts`: of every node, as of the last `evaluate`; `news`: those that it changed."""
+
     def __init__(self, config: Config) -> None:
         self._controller_name = config.name
         self._blind_share = config.liveness.blind_share
-        self._verdicts: dict[str, Verdict] = {}
+        self.verdicts: dict[str, Verdict] = {}
+        self.news: list[Verdict] = []
+        self._not_fresh: set[str] = set()
+        self._stirs = 0
         self._controller: Verdict | None = None
         self._controller_at: float | None = None
 
     # --- nodes ---------------------------------------------------------------------------------------------------
 
     def evaluate(self, fleet: Fleet, now: float) -> dict[str, Verdict]:
-        """node → verdict, for every node of the fleet; O(1) for a fresh one."""
+        """`verdicts`, brought up to date. Work is done only for nodes that are, or may be, not fresh."""
         doubt = self.controller(fleet, now)
-        before = self._verdicts
-        self._verdicts = {
-            name: self._judge(fleet, state, before.get(name), doubt, now) for name, state in fleet.nodes.items()
-        }
-        return self._verdicts
+        names, self._stirs = fleet.stirred(self._stirs)
+        overdue = [state.name for state in fleet.overdue(now)]
+        self.news = []
+        for name in dict.fromkeys((*overdue, *self._not_fresh, *names)):
+            before = self.verdicts.get(name)
+            verdict = self._judge(fleet, fleet.nodes[name], before, doubt, now)
+            if verdict is not before:
+                self.verdicts[name] = verdict
+                self.news.append(verdict)
+            if verdict.state == "fresh":
+                self._not_fresh.discard(name)
+            else:
+                self._not_fresh.add(name)
+        return self.verdicts
 
     def _judge(self, fleet: Fleet, state: NodeState, previous: Verdict | None, doubt: Verdict, now: float) -> Verdict:
         name = state.name

@@ -61,12 +61,28 @@ class _Series:
 
 
 class LoadDetector:
+    """`verdicts`: of every node that reported."""
+
     def __init__(self, config: Config) -> None:
+        self.verdicts: dict[str, Verdict] = {}
+        self._news: list[Verdict] = []
         self._settings = config.load
         self._series: dict[str, _Series] = {}
 
+    def take_news(self) -> list[Verdict]:
+        """The verdicts that changed since it was called last."""
+        news, self._news = self._news, []
+        return news
+
     def on_report(self, node: str, report: Report, now: float) -> Verdict:
         """Take a report's sample; the node's verdict: normal, spike, or unknown without figures."""
+        verdict = self._judge(node, report, now)
+        if verdict is not self.verdicts.get(node):
+            self.verdicts[node] = verdict
+            self._news.append(verdict)
+        return verdict
+
+    def _judge(self, node: str, report: Report, now: float) -> Verdict:
         settings = self._settings
         series = self._series.get(node)
         if series is None:
