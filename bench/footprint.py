@@ -1,8 +1,9 @@
 """What an agent with four peers over two paths costs its node when nothing happens: memory, CPU, bytes.
 
-Five hosts, TLS on, a report every 2 s; three run an etcd member that their agent probes. Beside them, as the yardstick,
-prometheus-node-exporter, scraped every 2 s over loopback. Memory and CPU are the kernel's figures of the processes;
-bytes are counted by nftables in one host: packets with their IP headers, and the same inside the tunnels' own packets.
+Five hosts, TLS on, a report every 2 s; three run an etcd member that their agent probes. Agents are installed as on a
+node: vagus, or vagus[etcd], alone in an environment. Beside them, as the yardstick, prometheus-node-exporter, scraped
+every 2 s over loopback. Memory and CPU are the kernel's figures of the processes; bytes are counted by nftables in one
+host: packets with their IP headers, and the same inside the tunnels' own packets.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parent)]
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench")]
 
 import table
 
@@ -39,6 +43,23 @@ DAY_S = 86400.0
 MB = 2**20
 _SETTLE_S = 60.0
 _WARM_UP_S = 20.0
+
+
+def install(directory: Path, what: str) -> Path:
+    """A virtual environment with `what` (a path, with extras) and what it needs, byte-compiled; its vagus-agent."""
+    _say(f"installing {what}")
+    subprocess.run([sys.executable, "-m", "venv", str(directory)], check=True)
+    pip = [str(directory / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, what], check=True)
+    return directory / "bin" / "vagus-agent"
+
+
+def start_agents(lab: Lab, directory: Path) -> None:
+    plain = install(directory / "plain", f"{ROOT}")
+    with_etcd = install(directory / "etcd", f"{ROOT}[etcd]")
+    for host in lab.hosts.values():
+        agent = with_etcd if "etcd" in host.roles else plain
+        host.spawn([str(agent), "run", "--config", str(lab.write_agent(host))], name="agent")
 
 
 @dataclass(frozen=True)
@@ -82,6 +103,10 @@ def _kilobytes(value: str) -> int:
     return int(value.removesuffix(" kB")) * 1024
 
 
+# Key → (packets, bytes)
+Counts = Mapping[tuple[str, ...], tuple[int, int]]
+
+
 class Counters:
     """Packets and bytes in one host since the start, by nftables. Keys: ("mqtt", …), ("probe", peer, path, …),
     ("tunnel", peer, path, …); the last part is "in" or "out"."""
@@ -119,8 +144,7 @@ class Counters:
         self._keys[name] = key
         return name
 
-    def read(self) -> dict[tuple[str, ...], tuple[int, int]]:
-        """Key → (packets, bytes)."""
+    def read(self) -> Counts:
         answer = self._host.run(["nft", "-j", "list", "counters", "table", "inet", "footprint"]).stdout
         found = (one["counter"] for one in json.loads(answer)["nftables"] if "counter" in one)
         return {self._keys[one["name"]]: (one["packets"], one["bytes"]) for one in found}
@@ -129,7 +153,7 @@ class Counters:
 class Rates:
     """What was counted between two readings, per second."""
 
-    def __init__(self, before: Mapping[tuple[str, ...], tuple[int, int]], after: Mapping[tuple[str, ...], tuple[int, int]], seconds: float) -> None:  # fmt: skip
+    def __init__(self, before: Counts, after: Counts, seconds: float) -> None:
         self._rates = {
             key: tuple((new - old) / seconds for old, new in zip(before[key], after[key], strict=True)) for key in after
         }
@@ -307,9 +331,9 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=6, help="windows of that time (default 6)")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
-    with Lab(HOSTS, tls=True) as lab:
+    with tempfile.TemporaryDirectory(prefix="vagus-footprint-") as directory, Lab(HOSTS, tls=True) as lab:
         lab.start_broker()
-        lab.start_agents()
+        start_agents(lab, Path(directory))
         lab.wait_routed()
         lab.start_etcd()
         lab.start_controller()
