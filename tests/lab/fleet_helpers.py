@@ -221,6 +221,34 @@ def until_well(lab: Lab) -> None:
     until(well, lambda: f"all well: {state(lab)}")
 
 
+def failback(lab: Lab, a: str, b: str) -> None:
+    """By hand, once the overlay is proven."""
+    name = pair_name(a, b)
+    until(lambda: next(one["proven"] for one in pair(lab, a, b)["paths"] if one["path"] == "overlay"), "overlay proven")
+    lab.api("/api/v1/failback", method="POST", body={"pair": name})
+    until_settled(lab, "overlay", [(a, b)])
+
+
+def heal(lab: Lab) -> None:
+    """Mends both networks and waits until all is as `running` gave it."""
+    lab.mend("overlay")
+    lab.mend("backup")
+    for one in fleet(lab)["pairs"]:
+        if one["status"] == "held":
+            failback(lab, *one["nodes"])
+    until_well(lab)
+
+
+@contextlib.contextmanager
+def healed(lab: Lab) -> Iterator[Lab]:
+    """All well before and after what a test does, and nothing has left a host in the clear."""
+    until_well(lab)
+    leaks = lab.leaks()
+    yield lab
+    heal(lab)
+    assert lab.leaks() == leaks, "packets to service addresses left a host in the clear"
+
+
 def state(lab: Lab) -> str:
     """For a failure's report."""
     try:

@@ -16,6 +16,7 @@ from lab.fleet_helpers import (
     desired_topic,
     ends_go,
     fleet,
+    healed,
     holds,
     kernel_goes,
     node,
@@ -48,13 +49,8 @@ def shared() -> Iterator[Lab]:
 
 @pytest.fixture
 def lab(shared: Lab) -> Iterator[Lab]:
-    until_well(shared)
-    leaks = shared.leaks()
-    yield shared
-    shared.mend("overlay")
-    shared.mend("backup")
-    until_well(shared)
-    assert shared.leaks() == leaks, "packets to service addresses left a host in the clear"
+    with healed(shared) as lab:
+        yield lab
 
 
 def test_overlay_dead_everywhere_moves_every_pair_and_every_connection_lives(lab: Lab) -> None:

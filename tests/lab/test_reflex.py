@@ -12,6 +12,7 @@ from lab.fleet_helpers import (
     THREE,
     Since,
     ends_go,
+    healed,
     holds,
     pair,
     pair_name,
@@ -38,14 +39,8 @@ def shared() -> Iterator[Lab]:
 
 @pytest.fixture
 def lab(shared: Lab) -> Iterator[Lab]:
-    """All well, before and after; a test leaves the daemons running."""
-    until_well(shared)
-    leaks = shared.leaks()
-    yield shared
-    shared.mend("overlay")
-    shared.mend("backup")
-    until_well(shared)
-    assert shared.leaks() == leaks, "packets to service addresses left a host in the clear"
+    with healed(shared) as lab:
+        yield lab
 
 
 def until_alone_on(lab: Lab, path: str) -> None:
