@@ -33,7 +33,8 @@ def start(lab: Lab, interval_ms: int, multiplier: int = 3) -> None:
         config.write_text(_config(host, others, interval_ms, multiplier))
         shutil.chown(config, "frr", "frr")
         host.run(["sh", "-c", "mkdir -p /run/frr && chown frr:frr /run/frr"])
-        for daemon in ("zebra", "bfdd", "bgpd"):
+        # In this order, each after the socket of the one before: bgpd gives its BFD sessions up otherwise.
+        for daemon, socket in (("zebra", "zserv.api"), ("bfdd", "bfdd.vty"), ("bgpd", "bgpd.vty")):
             host.spawn(
                 [
                     f"{_DAEMONS}/{daemon}",
@@ -51,6 +52,9 @@ def start(lab: Lab, interval_ms: int, multiplier: int = 3) -> None:
                     "stdout",
                 ],
                 name=daemon,
+            )
+            host.run(
+                ["sh", "-c", f"for i in $(seq 100); do [ -S /run/frr/{socket} ] && exit; sleep 0.05; done; exit 1"]
             )
 
 
