@@ -280,6 +280,25 @@ class Publisher:
             sent += min(_CHUNK, reports - sent)
         self.sent += sent
 
+    @contextlib.contextmanager
+    def pace(self) -> Iterator[None]:
+        """Meanwhile, and at least once, every node reports as often as it says."""
+        over = threading.Event()
+
+        def run() -> None:
+            while True:
+                self.flood(len(self._nodes), len(self._nodes) / INTERVAL_S, events=False)
+                if over.is_set():
+                    return
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
     def close(self) -> None:
         self._sock.close()
 
@@ -374,13 +393,15 @@ class Brain:
         self._token = secrets.token_hex(16)
         _private(folder / "token", self._token)
         (folder / "controller.toml").write_text(
-            f'fleet = "{FLEET}"\nname = "brain"\nfleet_key_file = "{folder}/fleet.key"\nlog_level = "error"\n'
+            f'fleet = "{FLEET}"\nname = "brain"\nfleet_key_file = "{folder}/fleet.key"\nlog_level = "warning"\n'
             f'[http]\nport = {self._http}\ntoken_file = "{folder}/token"\n'
             f'[store]\nurl = "sqlite:///{folder}/vagus.db"\n'
             f'[[mqtt.brokers]]\nhost = "127.0.0.1"\nport = {port}\n'
         )
         argv = [sys.executable, "-m", "vagus_controller", "run", "--config", str(folder / "controller.toml")]
-        self.process = subprocess.Popen(argv)
+        self._log = folder / "log"
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(argv, stderr=log)
         try:
             self.happened("brain", "leads under epoch")
         except BaseException:
@@ -395,13 +416,16 @@ class Brain:
         deadline = time.monotonic() + _READY_S
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
-                raise SystemExit(f"the controller ended with {self.process.returncode}")
+                raise SystemExit(f"the controller ended:\n{self._log.read_text()}")
             with contextlib.suppress(OSError):
                 for event in json.loads(self._get(f"/api/v1/events?limit=100&subject={subject}")):
                     if event["text"].startswith(words):
                         return float(event["at"])
             time.sleep(0.25)
-        raise SystemExit(f"the controller told no event {words!r} about {subject} within {_READY_S:.0f} s")
+        raise SystemExit(
+            f"the controller told no event {words!r} about {subject} within {_READY_S:.0f} s; the end of its log:\n"
+            + self._log.read_text()[-2000:]
+        )
 
     def check(self, publisher: Publisher) -> None:
         """Every node's newest report must be the last that it sent, and none be missed."""
@@ -504,8 +528,7 @@ def paced(size: int, rate: float, seconds: float, seed: int) -> dict[str, Any]:
             flood = threading.Thread(target=publisher.flood, args=(int(rate * seconds), rate), daemon=True)
             process = psutil.Process(who.process.pid)
             flood.start()
-            # Just after it has connected it does not trust itself enough to move anything.
-            who.happened("brain", "connected: ")
+            time.sleep(1)
             cpu, began = _cpu_s(process), time.monotonic()
             gaps = []
             while time.monotonic() - began < seconds - 2:
@@ -541,12 +564,14 @@ def _setting(row: str, nodes: Sequence[Node], rng: random.Random) -> Iterator[tu
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="vagus-ingest-"))
             who = Brain(broker.port, Path(folder))
             stack.callback(who.stop)
-            orders.wait_for_all(len(nodes))
+            with publisher.pace():
+                orders.wait_for_all(len(nodes))
+                who.happened("brain", "connected: ")
             orders.stop()
         else:
             who = Counter(broker.port, row.partition(",")[0])
             stack.callback(who.stop)
-        publisher.flood(len(nodes), 10_000, events=False)
+            publisher.flood(len(nodes), events=False)
         publisher.marker(f"{MARKER} warm")
         who.marked(f"{MARKER} warm")
         yield who, publisher
