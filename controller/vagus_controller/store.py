@@ -8,6 +8,7 @@ commits in batches. What is not on disk yet is part of every read. A disk that i
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import time
 from typing import Any, Final, Generic, TypeVar
@@ -353,7 +354,8 @@ class Store:
             except ConfigError as error:
                 # Another program migrated the database while this one waited for it.
                 self._failed(error)
-            except SQLAlchemyError as error:
+            except (SQLAlchemyError, sqlite3.Error) as error:
+                # sqlite3's own: what is asked of its cursor directly, SQLAlchemy does not translate.
                 self._failed(error)
             except Exception as error:
                 log.exception("store: a bug; history stays in memory")
@@ -492,8 +494,9 @@ class Store:
             lost = sum(journal.lost for journal in self._journals)
             for journal in self._journals:
                 journal.lost = 0
-            self._problem = ""
         log.warning("store: %s works again; %d rows, the oldest ones, were lost meanwhile", self._name, lost)
+        with self._lock:
+            self._problem = ""
 
 
 def _remedy(words: str) -> str:
