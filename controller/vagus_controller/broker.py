@@ -111,6 +111,14 @@ class _Client(mqtt.Client):
     def _handle_on_message(self, message: mqtt.MQTTMessage) -> None:
         self._deliver(message)
 
+    def read_one(self) -> bool:
+        """At most one packet; False when the connection is over. paho's loop_read takes as many at once as messages of
+        ours wait for their acknowledgements."""
+        if self._sock is None:
+            return False
+        result = self._packet_read()
+        return result in (mqtt.MQTT_ERR_SUCCESS, mqtt.MQTT_ERR_AGAIN) or self._loop_rc_handle(result) == 0
+
     @property
     def buffered(self) -> bool:
         """Whether bytes wait that the selector cannot see: ours, or those that TLS has already deciphered."""
@@ -369,7 +377,7 @@ class BrokerSession:
     def _drain(self, client: _Client) -> None:
         """Handle a batch; when more is buffered, the rest comes in the loop's next turn."""
         for _ in range(BATCH):
-            if client.loop_read() != mqtt.MQTT_ERR_SUCCESS or not client.buffered:
+            if not client.read_one() or not client.buffered:
                 break
         if client.subscribed and not self._marked:
             self._mark(client)

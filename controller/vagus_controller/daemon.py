@@ -203,8 +203,9 @@ class Controller:
             await self._broker.barrier()
             if not self._settled:
                 self._settled = True
+                led = self._leadership.leads
                 self._lead_or_wait()
-                if self._leadership.leads:
+                if led and self._leadership.leads:
                     # The broker may have lost what it retained.
                     for node, told in self._assignments.told.items():
                         self._send_desired(node, told.payload)
@@ -496,6 +497,7 @@ class Controller:
             nodes=self._liveness.verdicts,
             loads=self._load.verdicts,
             links=self._links.verdicts,
+            dead=self._links.dead(),
             quorum=self._quorum.view(self._fleet, self._quorum_verdict, now),
             pauses=tuple(pause.view(now) for pause in self._pauses.standing),
             epoch=self._leadership.epoch,

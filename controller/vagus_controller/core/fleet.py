@@ -197,8 +197,8 @@ class Fleet:
         # node → the count of stirs at its latest, in that order
         self._stirs: dict[str, int] = {}
         self._stir_count = 0
-        # no node reports more often
-        self._least_interval_s = DEFAULT_INTERVAL_S
+        # no node reports more often, none less
+        self._least_interval_s = self.most_interval_s = DEFAULT_INTERVAL_S
         self._noted: dict[tuple[str, str], float] = {}
 
     # --- what comes in -------------------------------------------------------------------------------------------
@@ -260,6 +260,7 @@ class Fleet:
         state._index = None
         state._events = {}
         self._least_interval_s = min(self._least_interval_s, state.interval_s)
+        self.most_interval_s = max(self.most_interval_s, state.interval_s)
         peers: dict[str, tuple[str, ...]] = {}
         for link in report.links:
             peers[link.peer] = (*peers.get(link.peer, ()), link.path)

@@ -37,6 +37,8 @@ class Sources(Struct, frozen=True, kw_only=True):
     nodes: Mapping[str, Verdict]
     loads: Mapping[str, Verdict]
     links: Mapping[tuple[Pair, str], Verdict]
+    # pairs with a path that is down or one-way
+    dead: list[Pair]
     quorum: QuorumView
     pauses: tuple[PauseView, ...]
     epoch: int
@@ -98,7 +100,7 @@ def summary(sources: Sources) -> tuple[str, Severity]:
     if away:
         worst = max((sources.nodes[name].severity for name in away), key=_RANK.index)
         parts.append((worst, f"{_names(away)}: {sources.nodes[away[0]].state.replace('-', ' ')}"))
-    impaired = sorted({pair for (pair, _), verdict in sources.links.items() if verdict.state in ("down", "one-way")})
+    impaired = sources.dead
     moved = sorted(pair for pair, intent in sources.failover.intents.items() if intent.origin != "default")
     stuck = sources.failover.stuck()
     if impaired:

@@ -11,7 +11,7 @@ from vagus_controller.views import Severity
 Kind = Literal["liveness", "controller", "link", "quorum", "load"]
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class Verdict(msgspec.Struct, frozen=True, gc=False):
     """`subject`: a node, "a--b/path", or the fleet's or controller's name. `since`: monotonic seconds of its state."""
 
     kind: Kind

@@ -35,6 +35,7 @@ _SEVERITY: Final = {
     "unproven": Severity.WARNING,
     "unknown": Severity.UNKNOWN,
 }
+_DEAD: Final = ("down", "one-way")
 _ALL_WELL: Final = "both ends see it up"
 _BOTH_UP: Final = (LinkState.UP, LinkState.UP)
 _ALIVE: Final = (LinkState.UP, LinkState.DEGRADED)
@@ -76,9 +77,14 @@ class Links:
         # Pairs to look at, in this order: since something changed, and since they were not well.
         self._changed: dict[Pair, None] = {}
         self._again: dict[Pair, None] = {}
+        self._dead: set[Pair] = set()
         self._silent: set[str] = set()
         self._stirs = 0
         self._topology = 0
+
+    def dead(self) -> list[Pair]:
+        """The pairs with a path that is down or one-way; sorted."""
+        return sorted(self._dead)
 
     def evaluate(self, fleet: Fleet, now: float, pair: Pair | None = None) -> dict[Key, Verdict]:
         """`verdicts`, brought up to date; with a pair only that one, and only its own are returned."""
@@ -112,6 +118,10 @@ class Links:
                 self.verdicts[key] = memory.verdict = verdict
                 self.news.append(verdict)
             found[key] = verdict
+        if any(verdict.state in _DEAD for verdict in found.values()):
+            self._dead.add(pair)
+        else:
+            self._dead.discard(pair)
         # A silent end may still be believed for a while, by a late event.
         if any(verdict.reason != _ALL_WELL for verdict in found.values()) or not self._silent.isdisjoint(pair):
             self._again[pair] = None
@@ -125,6 +135,7 @@ class Links:
             del self._memory[key]
             self.verdicts.pop(key, None)
             self._again.pop(key[0], None)
+            self._dead.discard(key[0])
             self._changed.pop(key[0], None)
 
     def _judge(self, fleet: Fleet, pair: Pair, path: str, memory: _Memory, now: float) -> Verdict:

@@ -140,40 +140,33 @@ class Liveness:
         if not fleet.connected:
             reason = f"no broker session for {seconds(lasted)}: {fleet.session_reason}"
             return "blind", Severity.CRITICAL, reason, ()
-        online = [
-            state
-            for state in fleet.nodes.values()
-            if state.first_seen is not None
-            and not state.said_goodbye
-            # A last will from before our time is no node that we lost.
-            and not (state.lost_connection and state.report_at is None)
-        ]
-        settle = max((state.interval_s for state in online), default=DEFAULT_INTERVAL_S)
-        if lasted < settle:
+        if lasted < fleet.most_interval_s and lasted < max(
+            (state.interval_s for state in fleet.nodes.values() if _is_online(state)), default=DEFAULT_INTERVAL_S
+        ):
             return (
                 "settling",
                 Severity.INFO,
                 f"connected {seconds(lasted)} ago; the nodes' reports are on their way",
                 (),
             )
-        hushed = self._silent_at_once(fleet, online, now)
+        hushed = self._silent_at_once(fleet, now)
         if hushed:
             names, of = hushed
             reason = f"{len(names)} of {of} nodes fell silent at once: more likely our own uplink than all of them"
             return "blind", Severity.CRITICAL, reason, some([f"silent: {name}" for name in names])
         return "connected", Severity.OK, "connected to the broker, and the fleet is heard", ()
 
-    def _silent_at_once(self, fleet: Fleet, online: list[NodeState], now: float) -> tuple[list[str], int] | None:
+    def _silent_at_once(self, fleet: Fleet, now: float) -> tuple[list[str], int] | None:
         """The largest group of nodes whose silence began within one window, and of how many, when it is too large."""
         silent = []
-        for state in online:
-            if now - _waited_since(fleet, state) > fleet.silent_after(state):
+        for state in fleet.overdue(now):
+            if _is_online(state) and now - _waited_since(fleet, state) > fleet.silent_after(state):
                 silent.append((_heard(state), state.name, state.interval_s))
         if len(silent) < 2:
             return None
         silent.sort()
         window = _AT_ONCE_INTERVALS * max(interval for _, _, interval in silent)
-        talking = len(online) - len(silent)
+        talking = sum(_is_online(state) for state in fleet.nodes.values()) - len(silent)
         first = 0
         best: tuple[int, int] | None = None
         for last, (heard, _, _) in enumerate(silent):
@@ -187,6 +180,14 @@ class Liveness:
             return None
         names = sorted(name for _, name, _ in silent[best[0] : best[1]])
         return names, talking + len(silent) - best[0]
+
+
+def _is_online(state: NodeState) -> bool:
+    """Whether its reports are to be expected."""
+    if state.first_seen is None or state.said_goodbye:
+        return False
+    # A last will from before our time is no node that we lost.
+    return not (state.lost_connection and state.report_at is None)
 
 
 def _waited_since(fleet: Fleet, state: NodeState) -> float:
