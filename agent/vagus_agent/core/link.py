@@ -8,9 +8,10 @@ unknown ─streak─► up ⇄ degraded            the burst decides: any reply 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+from msgspec import Struct
 
 from vagus_agent.config import Probe
 from vagus_protocol.messages import LinkState
@@ -60,8 +61,7 @@ _LOSS_EVIDENCE: Final = 50
 _WINDOW_S: Final = 60
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     link: Link
     old: LinkState
     new: LinkState
@@ -137,15 +137,16 @@ class Link:
             return self.next_send
         return min(self.next_send, self._burst_deadline)
 
-    def poll(self, now: float) -> bool:
-        """Whether a probe is to be sent now; ends a burst whose time is over."""
+    def poll(self, now: float, early: float = 0.0) -> bool:
+        """Whether a probe is to be sent now; ends a burst whose time is over. An idle probe may go `early` seconds
+        before its time."""
         if self._burst_deadline is not None and now >= self._burst_deadline and not self._burst_left:
             self._end_burst()
             if self.state in (SUSPECT, UNKNOWN):
                 unanswered = f"{self._settings.burst} of {self._settings.burst} burst probes lost"
                 why = f" ({self.reason})" if self.state is SUSPECT else ""
                 self._apply(Signal.LOST, now, unanswered + why)
-        if now < self.next_send:
+        if now < (self.next_send if self._burst_left else self.next_send - early):
             return False
         self.last_sent = now
         if self._burst_left:

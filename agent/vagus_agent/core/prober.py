@@ -10,8 +10,9 @@ path, which then looks at once; both end their burst together.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from vagus_agent.config import Config, Path, Peer
 from vagus_agent.core.link import DOWN, SUSPECT, Change, Link
@@ -21,6 +22,9 @@ from vagus_protocol.probe import Kind, Packet, name_hash, pack, path_hash, unpac
 
 # Lateness of our own event loop below this is ordinary scheduling.
 _ORDINARY_LAG_S: Final = 0.01
+_NO_LAG_S: Final = 0.001
+# Idle probes that are due this soon go out with those that are due: waking up costs more than a probe.
+_TOGETHER_S: Final = 0.002
 # The remembered lag halves in this time.
 _LAG_HALF_LIFE_S: Final = 2.0
 # Nobody's lag buys more patience than this: a peer that claims to be slow must not hide a dead path.
@@ -30,8 +34,7 @@ _FORGET_S: Final = 3.0
 _LOSS_CHECK_S: Final = 2.0
 
 
-@dataclass(slots=True)
-class _Outstanding:
+class _Outstanding(Struct):
     link: Link
     sent: float
     sent_us: int
@@ -40,8 +43,7 @@ class _Outstanding:
     missed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(Struct, frozen=True):
     """A datagram for `peer` over `path`."""
 
     peer: str
@@ -49,8 +51,7 @@ class Send:
     data: bytes
 
 
-@dataclass(slots=True)
-class _Peer:
+class _Peer(Struct):
     name: str
     hash: int
     links: dict[str, Link]
@@ -81,6 +82,7 @@ class Prober:
         self._lag = 0.0
         self._lag_at = now
         self._worst_lag = 0.0
+        self._due = now
         self._loss_check = now + _LOSS_CHECK_S
         self._path_hashes = {path.name: path_hash(path.name) for path in config.paths}
         self._path_names = {digest: name for name, digest in self._path_hashes.items()}
@@ -99,6 +101,11 @@ class Prober:
     # --- time --------------------------------------------------------------------------------------------------
 
     @property
+    def awaits_echoes(self) -> bool:
+        """Whether `poll` could take an echo that was not read yet for a lost one."""
+        return bool(self._outstanding)
+
+    @property
     def deadline(self) -> float:
         """When `poll` must be called next. A plain scan: a node has tens of links, and a heap cost more here."""
         first = self._loss_check
@@ -106,17 +113,20 @@ class Prober:
             first = min(first, link.deadline)
         for probe in self._outstanding.values():
             first = min(first, probe.deadline)
+        self._due = first
         return first
 
     def poll(self, now: float) -> list[Send]:
         """Probes that are due. Call it after every waiting datagram was given to `received`: what is not there by then
         is late, not unread."""
-        self._notice_lag(now)
+        # What was due then and is not past now, no datagram since has moved into the past.
+        if self._lag or now - self._due > _ORDINARY_LAG_S:
+            self._notice_lag(now)
         sends: list[Send] = []
         for seq in [seq for seq, probe in self._outstanding.items() if probe.deadline <= now]:
             self._expire(seq, now)
         for link in self.links:
-            if link.deadline <= now and link.poll(now):
+            if link.deadline <= now + _TOGETHER_S and link.poll(now, _TOGETHER_S):
                 sends.append(self._probe(link, now))
         if now >= self._loss_check:
             self._loss_check = now + _LOSS_CHECK_S
@@ -143,6 +153,8 @@ class Prober:
         self._lag *= 0.5 ** ((now - self._lag_at) / _LAG_HALF_LIFE_S)
         self._lag_at = now
         if late <= _ORDINARY_LAG_S:
+            if self._lag < _NO_LAG_S:
+                self._lag = 0.0
             return
         self._lag = max(self._lag, min(late, _LAG_CAP_S))
         self._worst_lag = max(self._worst_lag, late)

@@ -48,7 +48,7 @@ _REFUSALS: Final = {
 
 
 class ProbeSockets:
-    """Drives a `Prober` with real datagrams and the loop's clock."""
+    """Drives a `Prober` with real datagrams and the loop's clock, of which `now` is a reading."""
 
     def __init__(
         self, config: Config, prober: Prober, on_changes: Callable[[Sequence[Change]], None], now: Callable[[], float]
@@ -59,11 +59,14 @@ class ProbeSockets:
         self._now = now
         self._sockets: dict[int, socket.socket] = {}
         self._targets: dict[str, tuple[socket.socket, tuple[str, int], bytes]] = {}
+        # (peer, path) → socket, destination and what pins the path
+        self._ways: dict[tuple[str, str], tuple[socket.socket, tuple[str, int], tuple[int, int, bytes]]] = {}
         self._peer_of: dict[str, str] = {}
         self._interface_of = {path.name: path.interface for path in config.paths}
         self._index_of: dict[str, int] = {}
         self._path_of: dict[int, str] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
 
     def open(self) -> None:
         """Bind and start probing. Raises OSError when a service address is not on this machine."""
@@ -82,23 +85,23 @@ class ProbeSockets:
                 where = (str(target), self._config.probe.port)
                 self._targets[peer.name] = (self._sockets[target.version], where, source)
         self.interfaces_changed()
-        loop = asyncio.get_running_loop()
-        for sock in self._sockets.values():
-            loop.add_reader(sock, self._readable)
-        self._turn()
+        self._loop = asyncio.get_running_loop()
+        for version, sock in self._sockets.items():
+            self._loop.add_reader(sock, self._readable, version, sock)
+        self._poll()
 
     def close(self) -> None:
-        loop = asyncio.get_running_loop()
         if self._timer is not None:
             self._timer.cancel()
         for sock in self._sockets.values():
-            loop.remove_reader(sock)
+            self._loop.remove_reader(sock)
             sock.close()
         self._sockets.clear()
 
     def interfaces_changed(self, _: Mapping[str, int] | None = None) -> None:
         """Look up the interfaces' indexes again: a tunnel that was made anew has another one."""
         self._index_of.clear()
+        self._ways.clear()
         for path, interface in self._interface_of.items():
             try:
                 self._index_of[path] = socket.if_nametoindex(interface)
@@ -106,23 +109,38 @@ class ProbeSockets:
                 continue
         self._path_of = {index: path for path, index in self._index_of.items()}
 
-    def _readable(self) -> None:
-        self._turn()
+    def _readable(self, version: int, sock: socket.socket) -> None:
+        if self._now() < self._due:
+            self._drain(version, sock)
+        else:
+            self._drain_all()
+        self._poll()
 
-    def _turn(self) -> None:
-        """Read all that waits, then let time pass, then send: late reading never counts as loss."""
+    def _fired(self) -> None:
+        self._timer = None
+        if self._prober.awaits_echoes:
+            self._drain_all()
+        self._poll()
+
+    def _drain_all(self) -> None:
+        """Before time passes: late reading never counts as loss."""
         for version, sock in self._sockets.items():
             self._drain(version, sock)
+
+    def _poll(self) -> None:
         self._send(self._prober.poll(self._now()))
         if self._prober.changes or self._prober.peer_changed:
             changes, self._prober.changes[:] = tuple(self._prober.changes), []
             self._prober.peer_changed = False
             self._on_changes(changes)
+        due = self._prober.deadline
         if self._timer is not None:
+            if due == self._due:
+                return
             self._timer.cancel()
         if self._sockets:
-            delay = max(self._prober.deadline - self._now(), 0.0)
-            self._timer = asyncio.get_running_loop().call_later(delay, self._turn)
+            self._due = due
+            self._timer = self._loop.call_at(due, self._fired)
 
     def _drain(self, version: int, sock: socket.socket) -> None:
         for _ in range(_BATCH):
@@ -153,21 +171,10 @@ class ProbeSockets:
 
     def _transmit(self, send: Send) -> str | None:
         """Send one datagram pinned to its path; why the kernel would not, in words."""
-        interface = self._interface_of[send.path]
-        target = self._targets.get(send.peer)
-        if target is None:
-            return f"{send.peer} has no service address in a family of ours"
-        sock, where, source = target
-        index = self._index_of.get(send.path)
-        if index is None:
-            self.interfaces_changed()
-            index = self._index_of.get(send.path)
-            if index is None:
-                return f"interface {interface} is gone"
-        if sock.family == socket.AF_INET:
-            control = (socket.IPPROTO_IP, _IP_PKTINFO, _PKTINFO4.pack(index, source, b"\0\0\0\0"))
-        else:
-            control = (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, _PKTINFO6.pack(source, index))
+        way = self._ways.get((send.peer, send.path)) or self._way(send.peer, send.path)
+        if isinstance(way, str):
+            return way
+        sock, where, control = way
         try:
             sock.sendmsg((send.data,), (control,), 0, where)
         except OSError as error:
@@ -175,10 +182,30 @@ class ProbeSockets:
                 # A full queue, or an ICMP answer to an earlier probe: this one is lost, which its timeout will notice.
                 return None
             self._index_of.pop(send.path, None)
+            self._ways.clear()
+            interface = self._interface_of[send.path]
             words = _REFUSALS.get(error.errno or 0)
             text = os.strerror(error.errno or 0)
             return words.format(interface=interface, peer=send.peer) if words else f"{interface}: {text}"
         return None
+
+    def _way(self, peer: str, path: str) -> tuple[socket.socket, tuple[str, int], tuple[int, int, bytes]] | str:
+        """How to send to `peer` over `path`, or why that cannot be, in words."""
+        target = self._targets.get(peer)
+        if target is None:
+            return f"{peer} has no service address in a family of ours"
+        if path not in self._index_of:
+            self.interfaces_changed()
+        index = self._index_of.get(path)
+        if index is None:
+            return f"interface {self._interface_of[path]} is gone"
+        sock, where, source = target
+        if sock.family == socket.AF_INET:
+            control = (socket.IPPROTO_IP, _IP_PKTINFO, _PKTINFO4.pack(index, source, b"\0\0\0\0"))
+        else:
+            control = (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, _PKTINFO6.pack(source, index))
+        way = self._ways[peer, path] = sock, where, control
+        return way
 
 
 def _socket(address: Address, port: int) -> socket.socket:
