@@ -79,6 +79,7 @@ class Link:
         "_buckets",
         "_burst_deadline",
         "_burst_left",
+        "_phase",
         "_sendable",
         "_settings",
         "_streak",
@@ -113,6 +114,7 @@ class Link:
         self.last_reply: float | None = None
         self.last_sent = start
         self.next_send = start
+        self._phase = start
         self.peer_state: LinkState | None = None
         self.peer_lag = 0.0
         self.changes = changes
@@ -151,7 +153,7 @@ class Link:
         self.last_sent = now
         if self._burst_left:
             self._burst_left -= 1
-            self.next_send = now + (self._settings.burst_interval_s if self._burst_left else self.idle_interval)
+            self.next_send = now + self._settings.burst_interval_s if self._burst_left else self._next_idle(now)
             self._burst_deadline = now + self.confirm_wait
         else:
             # Keep the phase, unless we are late by more than a whole interval.
@@ -296,8 +298,13 @@ class Link:
 
     def _end_burst(self) -> None:
         if self._burst_left:
-            self.next_send = self.last_sent + self.idle_interval
+            self.next_send = self._next_idle(self.last_sent)
         self._burst_left, self._burst_deadline = 0, None
+
+    def _next_idle(self, now: float) -> float:
+        """The last moment of our phase within an interval from `now`: links that keep the phase they started with wake
+        their node up together."""
+        return self._phase + (now + self.idle_interval - self._phase) // self.idle_interval * self.idle_interval
 
     def _end_burst_if_unknown(self) -> None:
         if self.state is UNKNOWN:
