@@ -421,7 +421,8 @@ class Brain:
                 for event in json.loads(self._get(f"/api/v1/events?limit=100&subject={subject}")):
                     if event["text"].startswith(words):
                         return float(event["at"])
-            time.sleep(0.25)
+            # Seldom, since the asking costs the controller too; the event says by itself when it was.
+            time.sleep(1)
         raise SystemExit(
             f"the controller told no event {words!r} about {subject} within {_READY_S:.0f} s; the end of its log:\n"
             + self._log.read_text()[-2000:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from vagus_protocol.messages import NAME_PATTERN
@@ -49,6 +50,7 @@ def agent_subscriptions(fleet: str, name: str) -> tuple[tuple[str, int], ...]:
     return ((node(fleet, name, "desired"), 1), (f"{ROOT}/{fleet}/controllers/+", 1))
 
 
+@lru_cache(maxsize=32768)
 def parse(topic: str) -> NodeTopic | ControllerTopic | None:
     """The parts of a topic, or None when it is none of ours."""
     parts = topic.split("/")
