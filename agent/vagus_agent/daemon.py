@@ -54,8 +54,9 @@ from vagus_runtime.sdnotify import Notifier
 
 log = logging.getLogger("vagus")
 
-# The same complaint is logged and sent at most this often.
+# The same complaint is logged and sent at most this often, and so many different ones about one thing.
 _COMPLAIN_S: Final = 60.0
+_MOST_COMPLAINTS: Final = 10
 
 
 def run(config: Config, keys: Keys) -> int:
@@ -90,7 +91,8 @@ class Agent:
         self._alone_since: float | None = monotonic()
         self._event_seq = 0
         self._rejected = 0
-        self._complained: dict[str, float] = {}
+        # what about → complaint → when
+        self._complained: dict[str, dict[str, float]] = {}
         self._steer = asyncio.Event()
         self._unsaved = asyncio.Event()
         self._stop = asyncio.Event()
@@ -238,7 +240,7 @@ class Agent:
         self._steer.set()
 
     def _refuse(self, epoch: int, generation: int, reason: str) -> None:
-        if self._complain(EventKind.REFUSED, f"desired refused: {reason}"):
+        if self._complain("desired", EventKind.REFUSED, f"desired refused: {reason}"):
             self._refusal = (epoch, generation, reason)
             self._publish_observed()
 
@@ -248,7 +250,7 @@ class Agent:
             return
         presence = decode(payload, ControllerPresence) if payload else None
         if isinstance(presence, Rejected):
-            self._complain(EventKind.REFUSED, f"{topic}: {presence.reason}")
+            self._complain("controllers", EventKind.REFUSED, f"{topic}: {presence.reason}")
             return
         self._leaders[where.controller] = presence is not None and presence.online and presence.leader
         self._company_changed()
@@ -338,7 +340,7 @@ class Agent:
             # Not in the loop: a worn SD card can take seconds to write.
             trouble = await threads.run("save", partial(self._state_file.save, state))
             if trouble:
-                self._complain(EventKind.AGENT, trouble)
+                self._complain("state", EventKind.AGENT, trouble)
 
     async def _report_loop(self, etcd: EtcdProbe | None, checks: ServiceChecks) -> None:
         seq = 0
@@ -409,9 +411,8 @@ class Agent:
         )
         if self._prober.rejected > self._rejected:
             count = self._prober.rejected - self._rejected
-            if self._complain(
-                EventKind.REFUSED, "datagrams on the probe port that no peer of this fleet sent", f"{count} "
-            ):
+            text = "datagrams on the probe port that no peer of this fleet sent"
+            if self._complain("probes", EventKind.REFUSED, text, f"{count} "):
                 self._rejected = self._prober.rejected
 
     # --- what goes out -------------------------------------------------------------------------------------------
@@ -462,13 +463,16 @@ class Agent:
             )
         )
 
-    def _complain(self, kind: EventKind, text: str, prefix: str = "") -> bool:
-        """Tell at most once a minute per text; whether it was told."""
+    def _complain(self, about: str, kind: EventKind, text: str, prefix: str = "") -> bool:
+        """Tell at most once a minute per text, and a bounded number of texts about one thing; whether it was told."""
         now = monotonic()
-        if now - self._complained.get(text, -_COMPLAIN_S) < _COMPLAIN_S:
+        told = {known: at for known, at in self._complained.get(about, {}).items() if now - at < _COMPLAIN_S}
+        self._complained[about] = told
+        if text in told or len(told) >= _MOST_COMPLAINTS:
             return False
-        self._complained = {told: at for told, at in self._complained.items() if now - at < _COMPLAIN_S}
-        self._complained[text] = now
+        told[text] = now
+        if len(told) == _MOST_COMPLAINTS:
+            prefix = f"(more of this is not told for a minute) {prefix}"
         self._tell(kind, prefix + text, logging.WARNING)
         return True
 

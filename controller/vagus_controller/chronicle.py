@@ -18,8 +18,10 @@ from vagus_controller.views import Change, FleetView, LedgerEntry, Severity
 
 log = logging.getLogger("vagus")
 
-# The same trouble is written down at most this often.
+# The same trouble is written down at most this often, and so many different ones of one sender in that time: who sends
+# garbage can word it in endless ways.
 _COMPLAIN_S: Final = 60.0
+_MOST_COMPLAINTS: Final = 10
 _QUIET: Final = (Severity.OK, Severity.INFO, Severity.UNKNOWN)
 
 
@@ -29,7 +31,8 @@ class Chronicle:
         self._feed = feed
         self._changes = 0
         self._verdicts: dict[tuple[str, str], Verdict] = {}
-        self._complained: dict[str, float] = {}
+        # sender → beginning of the complaint → when
+        self._complained: dict[str, dict[str, float]] = {}
 
     def event(self, source: str, kind: str, subject: str, text: str, severity: Severity = Severity.INFO) -> None:
         entry = self._store.record_event(
@@ -44,13 +47,17 @@ class Chronicle:
             self.event("controller", notice.kind, notice.subject, notice.text, notice.severity)
 
     def complain(self, who: str, text: str) -> None:
-        """Bad input, at most once a minute per sender and kind of trouble."""
+        """Bad input, at most once a minute per kind of trouble, and a bounded number of kinds per sender."""
         now = monotonic()
-        key = f"{who} {text[:80]}"
-        if now - self._complained.get(key, -_COMPLAIN_S) >= _COMPLAIN_S:
-            self._complained = {told: at for told, at in self._complained.items() if now - at < _COMPLAIN_S}
-            self._complained[key] = now
-            self.event("controller", "refused", who, text, Severity.WARNING)
+        told = {kind: at for kind, at in self._complained.get(who, {}).items() if now - at < _COMPLAIN_S}
+        if text[:80] in told or len(told) >= _MOST_COMPLAINTS:
+            return
+        told[text[:80]] = now
+        fresh = {name: kinds for name, kinds in self._complained.items() if now - max(kinds.values()) < _COMPLAIN_S}
+        self._complained = {**fresh, who: told}
+        if len(told) == _MOST_COMPLAINTS:
+            text += "; more about this sender is not told for a minute"
+        self.event("controller", "refused", who, text, Severity.WARNING)
 
     def decision(
         self, who: str, action: str, subject: str, reason: str, *, evidence: Sequence[str] = (), outcome: str = "done"

@@ -94,8 +94,8 @@ class Controller:
         self._moves = Moves()
         self._leadership = leadership.Leadership(config.name, self._session_id)
         self._pauses = Pauses()
-        # what `_follow_fleet` found off its first path: told as adopted once we lead
-        self._followed: dict[Pair, Decision] = {}
+        # nodes whose retained desired is not ours any more, and older
+        self._overwritten: set[str] = set()
         self._settled = False
         self._store = Store(config.store.url, config.store.keep_days, config.store.keep_rows)
         self._feed = ChangeFeed()
@@ -213,7 +213,7 @@ class Controller:
 
     def _lead_or_wait(self) -> None:
         if not self._leadership.leads:
-            self._follow_fleet()
+            self._failover.follow(self._fleet, monotonic())
         self._apply_leadership(self._leadership.tick(monotonic(), self._settled))
 
     def _apply_leadership(self, change: leadership.Change | None) -> None:
@@ -231,45 +231,15 @@ class Controller:
         self._announce()
         if change.leads:
             self._assignments.begin_epoch()
-            found, self._followed = list(self._followed.values()), {}
-            self._carry_out(found, monotonic(), "vagus")
+            self._carry_out(self._failover.take_found(), monotonic(), "vagus")
             for node in self._fleet.nodes:
                 self._publish_desired(node)
-
-    def _follow_fleet(self) -> None:
-        """While another leads, and before we do: intents are what the ends' kernels do."""
-        now = monotonic()
-        for pair in self._fleet.pairs():
-            paths = self._fleet.paths_of(pair)
-            used = {}
-            alone = False
-            for node, peer in (pair, pair[::-1]):
-                state = self._fleet.nodes.get(node)
-                if state is None or state.observed is None:
-                    continue
-                used[node] = path = state.observed.paths.get(peer, "")
-                alone = alone or (path in paths[1:] and state.observed.reflex.get(peer) == path)
-            if alone and not self.config.failover.adopt_reflex:
-                continue
-            away = [(node, path) for node, path in used.items() if path in paths[1:]]
-            known = self._failover.intents.get(pair)
-            if away and (known is None or known.path != away[0][1]):
-                node, path = away[0]
-                reason = f"{node} uses {path} {'by itself' if alone else 'already'}: taken over as it stands"
-                found = Decision(
-                    kind="adopt", pair=pair, path=path, origin="reflex" if alone else "auto", reason=reason
-                )
-                self._failover.record(found, now)
-                self._followed[pair] = found
-            elif known is not None and len(used) == 2 and not away and known.origin != "operator":
-                del self._failover.intents[pair]
-                self._followed.pop(pair, None)
 
     def _on_message(self, topic: str, payload: bytes, retained: bool) -> None:
         where = topics.parse(topic)
         if isinstance(where, topics.ControllerTopic):
             self._on_controller(where, payload)
-        elif where is not None and where.fleet == self.config.fleet and payload:
+        elif where is not None and where.fleet == self.config.fleet and (payload or where.leaf == "desired"):
             if where.leaf == "report":
                 self._on_report(where.node, payload)
             elif where.leaf == "event":
@@ -315,7 +285,7 @@ class Controller:
             return
         now = monotonic()
         self._chronicle.notices(self._fleet.on_observed(observed, now))
-        self._leadership.saw_epoch(observed.epoch)
+        self._leadership.heard_epoch(observed.epoch)
         for move, outcome in self._moves.observed(observed, now):
             self._finish(move, outcome)
         if observed.state is ObservedState.REFUSED:
@@ -335,14 +305,22 @@ class Controller:
             self._publish_desired(node)
 
     def _on_desired(self, node: str, payload: bytes) -> None:
-        """Our own, or another controller's: it tells which epochs there are."""
+        """Our own, or another controller's: it tells which epochs there are. Mischief is undone by `_tick`."""
+        told = self._assignments.told.get(node)
+        if told is not None and payload == told.payload:
+            self._overwritten.discard(node)
+            return
         desired = open_sealed(payload, self._assignments.key(node), self.config.fleet, node)
         if isinstance(desired, Rejected):
-            self._chronicle.complain(
-                node, f"a desired for {node} that no controller of this fleet signed: {desired.reason}"
-            )
+            if payload:
+                self._chronicle.complain(
+                    node, f"a desired for {node} that no controller of this fleet signed: {desired.reason}"
+                )
+            self._overwritten.add(node)
             return
         self._leadership.saw_epoch(desired.epoch)
+        if told is not None and (desired.epoch, desired.generation) <= told.term:
+            self._overwritten.add(node)
 
     def _on_controller(self, where: topics.ControllerTopic, payload: bytes) -> None:
         presence = decode(payload, ControllerPresence) if payload else None
@@ -383,6 +361,10 @@ class Controller:
         self._quorum_verdict = self._quorum.evaluate(self._fleet, now)
         if self._settled:
             self._lead_or_wait()
+        if self._settled and self._leadership.leads:
+            for node in self._overwritten & self._assignments.told.keys():
+                self._send_desired(node, self._assignments.told[node].payload)
+            self._overwritten.clear()
         observed = {name: state.observed for name, state in self._fleet.nodes.items() if state.observed is not None}
         alone = [_ordered(name, peer) for name, each in observed.items() for peer in each.reflex]
         self._decide(now, dict.fromkeys((*self._links.judged, *self._failover.restless(), *alone)))

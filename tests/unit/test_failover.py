@@ -254,3 +254,62 @@ def test_intents_default_to_the_first_path() -> None:
     world = World()
     world.both()
     assert world.failover.intent(world.fleet, PAIR) == Intent(path="overlay")
+
+
+def _uses(world: World, node: str, path: str, *, alone: bool = False) -> None:
+    peer = "b" if node == "a" else "a"
+    observed = Observed(
+        v=1,
+        node=node,
+        session="s",
+        epoch=1,
+        generation=1,
+        state=ObservedState.APPLIED,
+        paths={peer: path},
+        reflex={peer: path} if alone else {},
+    )
+    world.fleet.on_observed(observed, world.now)
+
+
+def test_what_stands_is_followed_and_told_once_by_the_one_that_takes_the_lead() -> None:
+    world = World()
+    _uses(world, "a", "backup", alone=True)
+    _uses(world, "b", "backup")
+    for _ in range(3):
+        world.failover.follow(world.fleet, world.now)
+    (found,) = world.failover.take_found()
+    assert (found.kind, found.pair, found.path, found.origin) == ("adopt", PAIR, "backup", "reflex")
+    assert "by itself: taken over" in found.reason
+    assert world.failover.take_found() == []
+    assert world.path == "backup"
+
+
+def test_what_went_home_again_is_no_news() -> None:
+    world = World()
+    for path in ("backup", "overlay"):
+        _uses(world, "a", path)
+        _uses(world, "b", path)
+        world.failover.follow(world.fleet, world.now)
+    assert world.failover.take_found() == []
+    assert world.path == "overlay"
+
+
+def test_a_reflex_is_not_followed_where_policy_is_to_send_it_home() -> None:
+    world = World(adopt_reflex=False)
+    _uses(world, "a", "backup", alone=True)
+    world.failover.follow(world.fleet, world.now)
+    assert world.failover.take_found() == []
+    assert world.path == "overlay"
+
+
+def test_an_absurd_claim_of_an_epoch_is_not_outbid_but_a_signed_one_is() -> None:
+    leadership = Leadership("c", "s")
+    leadership.heard_epoch(2**63 - 1)
+    change = leadership.tick(0.0, True)
+    assert change is not None
+    assert change.epoch == 1
+    assert leadership.was_refused(1, 2**63 - 1) is None
+    leadership.heard_epoch(7)
+    change = leadership.was_refused(1, 7)
+    assert change is not None
+    assert change.epoch == 8

@@ -197,6 +197,19 @@ def test_the_older_of_two_sessions_is_taken_again_when_the_newer_goes_silent() -
     assert world.fleet.nodes["a"].seq == 7
 
 
+def test_with_its_session_a_nodes_own_birth_is_believed_again() -> None:
+    world = World("a")
+    world.tell(presence("a", "b"))
+    world.tell(report("a", 1))
+    world.tell(presence("a", session="twin"))
+    assert world.fleet.nodes["a"].offers("b") is None
+    world.tell(presence("a", "b"))  # the agent sees a foreign birth under its name, and announces itself again
+    assert world.fleet.nodes["a"].offers("b") is None
+    world.pass_time(12.0)
+    world.tell(report("a", 7))
+    assert world.fleet.nodes["a"].offers("b") == PATHS
+
+
 def test_a_stranger_is_refused_once_a_minute_and_leaves_no_trace() -> None:
     world = World(nodes=("a", "b"))
     for _ in range(3):

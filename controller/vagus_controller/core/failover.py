@@ -82,6 +82,8 @@ class Failover:
         self._moves: deque[float] = deque()
         # pair → the hold or recommendation last told, so that the ledger gets it once
         self._told: dict[Pair, Decision] = {}
+        # what `follow` found off its first path
+        self._found: dict[Pair, Decision] = {}
         # what `restless` has yet to name in this turn
         self._turn: list[Pair] = []
 
@@ -136,6 +138,41 @@ class Failover:
         self.intents[decision.pair] = Intent(
             path=decision.path, origin=decision.origin, reason=decision.reason, since=now
         )
+
+    # --- while another leads, and before we do -------------------------------------------------------------------
+
+    def follow(self, fleet: Fleet, now: float) -> None:
+        """Make what the ends' kernels do the intents."""
+        for pair in fleet.pairs():
+            paths = fleet.paths_of(pair)
+            used: dict[str, str] = {}
+            alone = False
+            for node, peer in (pair, pair[::-1]):
+                state = fleet.nodes.get(node)
+                if state is not None and state.observed is not None:
+                    path = used[node] = state.observed.paths.get(peer, "")
+                    alone = alone or (path in paths[1:] and state.observed.reflex.get(peer) == path)
+            if alone and not self.settings.adopt_reflex:
+                continue
+            away = [(node, path) for node, path in used.items() if path in paths[1:]]
+            known = self.intents.get(pair)
+            if away and (known is None or known.path != away[0][1]):
+                node, path = away[0]
+                reason = f"{node} uses {path} {'by itself' if alone else 'already'}: taken over as it stands"
+                origin: Origin = "reflex" if alone else "auto"
+                found = Decision(kind="adopt", pair=pair, path=path, origin=origin, reason=reason)
+                self.record(found, now)
+                self._found[pair] = found
+            elif known is not None and len(used) == 2 and not away and known.origin != "operator":
+                del self.intents[pair]
+                self._found.pop(pair, None)
+
+    def take_found(self) -> list[Decision]:
+        """What `follow` took over since it was asked last: to be told by the one that now leads."""
+        found, self._found = list(self._found.values()), {}
+        return found
+
+    # --- inside --------------------------------------------------------------------------------------------------
 
     def _wish(self, fleet: Fleet, situation: Situation, pair: Pair, now: float) -> Decision | None:
         """What should happen to the pair if nothing stood in the way; a hold where no path is fit to go to."""

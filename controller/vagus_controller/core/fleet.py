@@ -65,6 +65,7 @@ class NodeState:
         "_events",
         "_index",
         "_old_sessions",
+        "_rival_presence",
         "_rival_reports",
         "boot_id",
         "dropped_events",
@@ -102,6 +103,8 @@ class NodeState:
         self.known_peers: dict[str, tuple[str, ...]] = {}
         # sessions that were replaced → the last report's seq
         self._old_sessions: dict[str, int] = {}
+        # the newest birth of a replaced session, for when that one is believed again
+        self._rival_presence: Presence | None = None
         self._rival_reports = 0
         # (peer, path) → link, of `report`; built when asked for
         self._index: dict[tuple[str, str], Link] | None = None
@@ -281,6 +284,7 @@ class Fleet:
         if presence.session in state._old_sessions and not presence.online:
             return tuple(notices)  # the last will of a session that was replaced
         if not self._takes_session(state, presence.session, _NO_SEQ, presence.boot_id, now, notices):
+            state._rival_presence = presence
             return tuple(notices)
         if presence.online or before is None:
             state.presence = presence
@@ -466,6 +470,8 @@ class Fleet:
             state.known_peers = {}
             state._events = {}
             state._rival_reports = 0
+            if state._rival_presence is not None and state._rival_presence.session == session:
+                state.presence, state.presence_at, state._rival_presence = state._rival_presence, now, None
             self._place(state)
             if known and (not boot_id or boot_id == state.boot_id):
                 notices.append(Notice("restart", state.name, "the agent restarted", Severity.INFO))

@@ -12,6 +12,9 @@ from msgspec import Struct
 
 from vagus_protocol.messages import ControllerPresence
 
+# An epoch grows by one a term. Above this, an unsigned word is a mistake or malice: outbidding it would use up the
+# numbers, and agents could never be told anything again.
+CREDIBLE_EPOCH = 2**62
 # How long a leader must be gone before a standby takes over: a broker restart is shorter.
 TAKEOVER_S = 5.0
 
@@ -36,14 +39,19 @@ class Leadership:
         self._vacant_since: float | None = None
 
     def saw_epoch(self, epoch: int) -> None:
-        """An epoch stands in a desired, an observed, a presence or on our own disk."""
+        """An epoch stands in a signed desired or on our own disk."""
         self._seen = max(self._seen, epoch)
+
+    def heard_epoch(self, epoch: int) -> None:
+        """An epoch stands in an unsigned observed or presence."""
+        if epoch <= CREDIBLE_EPOCH:
+            self.saw_epoch(epoch)
 
     def saw_presence(self, presence: ControllerPresence) -> Change | None:
         """Another controller's (or another session's) presence."""
         if presence.session == self.session:
             return None
-        self.saw_epoch(presence.epoch)
+        self.heard_epoch(presence.epoch)
         self._others[presence.controller] = presence
         if not (self.leads and presence.online and presence.leader):
             return None
@@ -55,8 +63,8 @@ class Leadership:
 
     def was_refused(self, refused_epoch: int, accepted_epoch: int) -> Change | None:
         """An agent refused our desired since it has accepted a newer epoch."""
-        self.saw_epoch(accepted_epoch)
-        if not self.leads or refused_epoch != self.epoch or accepted_epoch <= self.epoch:
+        self.heard_epoch(accepted_epoch)
+        if not self.leads or refused_epoch != self.epoch or not self.epoch < accepted_epoch <= self._seen:
             return None
         if self._leader() is not None:
             return self._stand_by(f"agents follow epoch {accepted_epoch}, this one had {self.epoch}")
