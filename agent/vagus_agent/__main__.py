@@ -18,11 +18,14 @@ lazy.postpone(
     "pyroute2.netlink.rtnl.tcmsg.cls_",
     "ctypes.util",  # pyroute2; brings shutil
     "difflib",  # unittest, which pyroute2 imports
-    "multiprocessing.reduction",  # pyroute2; brings pickle
+    "multiprocessing.reduction",  # pyroute2, for children
+    "pickle",  # the same, and grpc
+    "pyroute2.netlink.diag.ss2",  # a command of pyroute2's
     "msgspec.inspect",
     "grpc.aio",
     "tenacity",  # etcd3, for its locks
     "google.protobuf.text_",
+    "calendar",  # protobuf, for dates
 )
 
 from vagus_agent.config import Config  # noqa: E402
