@@ -59,6 +59,7 @@ _SEVERITY_OF: Final = {
     EventKind.DRIFT: Severity.WARNING,
     EventKind.REFLEX: Severity.WARNING,
     EventKind.REFUSED: Severity.WARNING,
+    EventKind.AGENT: Severity.WARNING,
 }
 
 

@@ -86,12 +86,14 @@ def command(name: str) -> list[str]:
 
 
 def acl(nodes: Sequence[str]) -> str:
-    """Each node writes only what is its own, reads only its own desired and who controls; the controller may all."""
+    """Each node writes only what is its own, reads its own desired and presence (another's word under its name is put
+    right) and who controls; the controller may all."""
+    right = {"desired": "read", "presence": "readwrite"}
     lines = []
     for node in nodes:
         lines.append(f"user {node}")
         for leaf in topics.NODE_LEAVES:
-            lines.append(f"topic {'read' if leaf == 'desired' else 'write'} {topics.node(FLEET, node, leaf)}")
+            lines.append(f"topic {right.get(leaf, 'write')} {topics.node(FLEET, node, leaf)}")
         lines.append(f"topic read {topics.ROOT}/{FLEET}/controllers/+")
     lines += ["user controller", f"topic readwrite {topics.ROOT}/{FLEET}/#"]
     return "\n".join(lines) + "\n"
