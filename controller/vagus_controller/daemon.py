@@ -258,7 +258,7 @@ class Controller:
             self._reject(node, "report", report)
             return
         now = monotonic()
-        notices = self._fleet.on_report(report, now)
+        notices = self._fleet.on_report(report, now, payload)
         if notices:
             self._chronicle.notices(notices)
         if node in self._fleet.nodes:

@@ -4,7 +4,8 @@ Two rules decide what is believed. Within one session (one life of an agent proc
 two sessions the one that was seen later wins, and an older one is taken again only when the newer has gone silent: so a
 late report never undoes a newer one, and two machines with one name are found by their sessions' taking turns.
 
-`on_report` is the hot path (thousands a second): it keeps the decoded report as it is and indexes links when asked.
+`on_report` is the hot path (thousands a second): it keeps the report's bytes and decodes them again when asked, since
+thousands of decoded ones, of a hundred small objects each, fit no cache.
 
 What changed is remembered per node, so that whoever judges the fleet need not look at all of it each time: `stirred`
 names the nodes whose word changed anything but figures, `overdue` those that time alone may have changed.
@@ -18,6 +19,7 @@ from msgspec.structs import replace
 
 from vagus_controller.config import Config
 from vagus_controller.views import Severity
+from vagus_protocol.codec import decode
 from vagus_protocol.messages import Event, EventKind, Link, Observed, PathOffer, Presence, Report
 
 NoticeKind = Literal["joined", "offline", "restart", "reboot", "gap", "dropped", "duplicate", "refused", "session"]
@@ -62,9 +64,12 @@ class NodeState:
     """What one node said. Times are monotonic seconds of hearing it; None: never."""
 
     __slots__ = (
+        "_before",
         "_events",
         "_index",
         "_old_sessions",
+        "_payload",
+        "_report",
         "_rival_presence",
         "_rival_reports",
         "boot_id",
@@ -77,7 +82,6 @@ class NodeState:
         "observed_at",
         "presence",
         "presence_at",
-        "report",
         "report_at",
         "seq",
         "session",
@@ -87,7 +91,6 @@ class NodeState:
         self.name = name
         self.presence: Presence | None = None
         self.presence_at: float | None = None
-        self.report: Report | None = None
         self.report_at: float | None = None
         self.observed: Observed | None = None
         self.observed_at: float | None = None
@@ -106,6 +109,11 @@ class NodeState:
         # the newest birth of a replaced session, for when that one is believed again
         self._rival_presence: Presence | None = None
         self._rival_reports = 0
+        # the newest report: as it came, and decoded when it was asked for
+        self._payload = b""
+        self._report: Report | None = None
+        # the newest report that said anything new but figures
+        self._before: Report | None = None
         # (peer, path) → link, of `report`; built when asked for
         self._index: dict[tuple[str, str], Link] | None = None
         # peer → (event seq, when it was so, its links): fresher than the report
@@ -116,11 +124,25 @@ class NodeState:
         return self.presence.site if self.presence is not None else ""
 
     @property
+    def report(self) -> Report | None:
+        """The newest report."""
+        if self._report is None and self._payload:
+            report = decode(self._payload, Report)
+            self._report = report if isinstance(report, Report) else None
+        return self._report
+
+    @property
+    def runs_etcd(self) -> bool:
+        if self._before is not None and self._before.etcd is not None:
+            return True
+        return self.presence is not None and self.presence.etcd_member
+
+    @property
     def interval_s(self) -> float:
         """The node's report interval."""
-        if self.report is None:
+        if self._before is None:
             return DEFAULT_INTERVAL_S
-        interval = self.report.interval_s
+        interval = self._before.interval_s
         if _LEAST_INTERVAL_S <= interval <= _MOST_INTERVAL_S:
             return interval
         return _LEAST_INTERVAL_S if interval < _LEAST_INTERVAL_S else _MOST_INTERVAL_S
@@ -162,13 +184,38 @@ class NodeState:
             for link in told[2]:
                 if link.path == path:
                     return LinkSeen(link, told[1])
-        if self.report is None or self.report_at is None:
+        if self.report_at is None:
             return None
         index = self._index
         if index is None:
-            index = self._index = {(link.peer, link.path): link for link in self.report.links}
+            links = self.report.links if self.report is not None else ()
+            index = self._index = {(link.peer, link.path): link for link in links}
         found = index.get((peer, path))
         return None if found is None else LinkSeen(found, self.report_at)
+
+    def take(self, report: Report, payload: bytes, now: float) -> None:
+        """Make it the newest one; `payload` may be empty."""
+        self._payload = payload
+        self._report = None if payload else report
+        self.report_at = now
+        self.seq = report.seq
+        self._index = None
+        if self._events:
+            self._events = {}
+
+    def note(self, report: Report) -> None:
+        """What later reports are compared to."""
+        self._before = report
+
+    def says_only_figures(self, report: Report) -> bool:
+        """Whether the report differs from the noted one in nothing that changes who is linked to whom, and how."""
+        before = self._before
+        return (
+            before is not None
+            and report.interval_s == before.interval_s
+            and (report.etcd is None) is (before.etcd is None)
+            and _says_the_same(before.links, report.links)
+        )
 
     def links_to(self, peer: str) -> list[LinkSeen]:
         """This node's newest view of every path to `peer`, in rung order."""
@@ -216,7 +263,8 @@ class Fleet:
         text = f"the controller's broker session is gone: {reason}"
         return (Notice("session", self.config.name, text, Severity.CRITICAL),)
 
-    def on_report(self, report: Report, now: float) -> tuple[Notice, ...]:
+    def on_report(self, report: Report, now: float, payload: bytes = b"") -> tuple[Notice, ...]:
+        """`payload`: what the report was decoded from, where it is at hand."""
         state = self._nodes.get(report.node)
         if (
             state is not None
@@ -224,20 +272,13 @@ class Fleet:
             and report.session == state.session
             and report.boot_id == state.boot_id
             and report.dropped_events == state.dropped_events
-            and state.report is not None
-            and report.interval_s == state.report.interval_s
-            and _says_the_same(state.report.links, report.links)
+            and state.says_only_figures(report)
         ):
-            state.report = report
-            state.report_at = now
-            state.seq = report.seq
-            state._index = None
-            if state._events:
-                state._events = {}
+            state.take(report, payload, now)
             return ()
-        return self._on_unusual_report(report, now)
+        return self._on_unusual_report(report, now, payload)
 
-    def _on_unusual_report(self, report: Report, now: float) -> tuple[Notice, ...]:
+    def _on_unusual_report(self, report: Report, now: float, payload: bytes) -> tuple[Notice, ...]:
         """First of its node or session, after a gap, out of order, or with links that changed."""
         notices: list[Notice] = []
         state = self._admit(report.node, now, notices)
@@ -257,11 +298,8 @@ class Fleet:
             text = f"the agent dropped {report.dropped_events - state.dropped_events} events from its full backlog"
             notices.append(Notice("dropped", state.name, text, Severity.WARNING))
         state.dropped_events = report.dropped_events
-        state.report = report
-        state.report_at = now
-        state.seq = report.seq
-        state._index = None
-        state._events = {}
+        state.take(report, payload, now)
+        state.note(report)
         self._least_interval_s = min(self._least_interval_s, state.interval_s)
         self.most_interval_s = max(self.most_interval_s, state.interval_s)
         peers: dict[str, tuple[str, ...]] = {}

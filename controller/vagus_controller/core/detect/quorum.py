@@ -96,7 +96,7 @@ class Quorum:
         return self._member_nodes
 
     def evaluate(self, fleet: Fleet, now: float) -> Verdict:
-        hosts = [state for state in fleet.nodes.values() if _runs_etcd(state)]
+        hosts = [state for state in fleet.nodes.values() if state.runs_etcd]
         heard = {state.name: etcd for state in hosts if (etcd := _heard(fleet, state, now)) is not None}
         self._learn_membership(hosts, heard)
         voters = self._listen(fleet, hosts, now)
@@ -279,12 +279,6 @@ class Quorum:
         if count - failing < majority or lasted >= _ELECTION_S or was_lost:
             return "lost", f"no member of {count} can read, {majority} must agree: {trouble}", 0
         return "at-risk", f"no leader for {seconds(lasted)}: an election, or quorum is going: {trouble}", 0
-
-
-def _runs_etcd(state: NodeState) -> bool:
-    if state.report is not None and state.report.etcd is not None:
-        return True
-    return state.presence is not None and state.presence.etcd_member
 
 
 def _told(state: NodeState) -> Etcd | None:
