@@ -135,10 +135,18 @@ class Since:
         found = self._entries("ledger")
         return [one for one in found if action in ("", one["action"]) and subject in ("", one["subject"])]
 
-    def moves(self) -> set[tuple[str, str]]:
-        """(action, pair) of everything that moved traffic."""
+    def moves(self, *which: tuple[str, str]) -> set[tuple[str, str]]:
+        """(action, pair) of everything that moved traffic, of all pairs or of `which`."""
+        names = {pair_name(*one) for one in which}
         moving = ("failover", "failback", "switchover", "adopt", "revert")
-        return {(one["action"], one["subject"]) for one in self.ledger() if one["action"] in moving}
+        found = [one for one in self.ledger() if one["action"] in moving]
+        return {(one["action"], one["subject"]) for one in found if not names or one["subject"] in names}
+
+    def unfounded(self) -> set[str]:
+        """Pairs that failed over although neither end called the overlay down. (On a starved machine a tunnel may stand
+        still for longer than an overlay may: a pair that nobody cut moves too, and rightly so.)"""
+        failed_over = {subject for action, subject in self.moves() if action == "failover"}
+        return {name for name in failed_over if not self.events("link", "is down", f"{name}/overlay")}
 
     def events(self, kind: str = "", text: str = "", subject: str = "") -> list[Any]:
         """Oldest first."""
