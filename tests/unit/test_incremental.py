@@ -135,3 +135,17 @@ def test_only_what_is_more_than_figures_stirs() -> None:
         world.report("a", **change)
         names, mark = world.fleet.stirred(mark)
         assert names == ["a"], change
+
+
+def test_a_silent_end_that_is_believed_by_a_late_event_is_looked_at_until_that_is_old_too() -> None:
+    world = World("a", "b")
+    found = Links(world.config)
+    world.reports()
+    world.run(9.0, "b")
+    world.tell(event("a", "b", *links("b")))
+    world.run(4.0, "b")
+    found.evaluate(world.fleet, world.now)
+    assert {verdict.reason for verdict in found.verdicts.values()} == {"both ends see it up"}
+    world.run(7.0, "b")
+    found.evaluate(world.fleet, world.now)
+    assert {verdict.reason for verdict in found.verdicts.values()} == {"b sees it up; a is silent"}
