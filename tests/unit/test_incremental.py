@@ -135,6 +135,8 @@ def test_only_what_is_more_than_figures_stirs() -> None:
         world.report("a", **change)
         names, mark = world.fleet.stirred(mark)
         assert names == ["a"], change
+        world.report("a", links=links("b"))
+        _, mark = world.fleet.stirred(mark)
 
 
 def test_a_silent_end_that_is_believed_by_a_late_event_is_looked_at_until_that_is_old_too() -> None:
