@@ -127,6 +127,7 @@ def test_only_what_is_more_than_figures_stirs() -> None:
         {"links": (link("b", state="down"), link("b", "backup"))},
         {"links": (link("b", relay=Relay.DERP), link("b", "backup"))},
         {"links": (link("b"), link("b", "lte"))},
+        {"links": (link("c"), link("b", "backup"))},
         {"links": (link("b"),)},
         {"links": links("b"), "interval_s": 10.0},
         {"links": links("b"), "etcd": member("a")},
