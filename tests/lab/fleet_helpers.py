@@ -174,10 +174,13 @@ def kernel_goes(lab: Lab, host: str, peer: str, path: PathName) -> bool:
     return route(lab, host, peer) == (INTERFACE[path],) * 2
 
 
-def table(lab: Lab, host: str) -> list[str]:
-    """All of the host's rules and of the agent's routes, as `ip` prints them."""
+def table(lab: Lab, host: str, peer: str = "") -> list[str]:
+    """The host's rules and the agent's routes, as `ip` prints them: all, or the routes to one peer."""
     commands = ("ip rule", "ip -6 rule", "ip route show table 5180", "ip -6 route show table 5180")
-    return sorted(line.strip() for line in lab[host].run(["sh", "-c", "; ".join(commands)]).stdout.splitlines())
+    lines = sorted(line.strip() for line in lab[host].run(["sh", "-c", "; ".join(commands)]).stdout.splitlines())
+    if not peer:
+        return lines
+    return [line for line in lines if {lab[peer].service, lab[peer].service6} & set(line.split())]
 
 
 def agents(lab: Lab) -> list[str]:

@@ -103,9 +103,9 @@ def _the_same_desired_twice_changes_nothing(lab: Lab) -> None:
         told["generation"],
         told["observed"],
     )
-    assert not since.events("steering")
+    assert not since.events("steering", subject=pair_name(*PAIR))
     assert not since.events("refused")
-    assert not since.moves()
+    assert not since.moves(PAIR)
 
 
 def test_a_dead_pair_moves_alone(lab: Lab) -> None:
