@@ -94,9 +94,8 @@ def summary(sources: Sources) -> tuple[str, Severity]:
     quorum = sources.quorum.verdict
     if quorum.severity in (Severity.WARNING, Severity.CRITICAL, Severity.UNKNOWN):
         parts.append((quorum.severity, f"etcd quorum is {quorum.state.replace('-', ' ')}"))
-    away = [
-        name for name, verdict in sources.nodes.items() if verdict.severity in (Severity.WARNING, Severity.CRITICAL)
-    ]
+    # A node that nobody can tell of is not well: "all is well" is a claim.
+    away = [name for name, verdict in sources.nodes.items() if verdict.severity not in (Severity.OK, Severity.INFO)]
     if away:
         worst = max((sources.nodes[name].severity for name in away), key=_RANK.index)
         parts.append((worst, f"{_names(away)}: {sources.nodes[away[0]].state.replace('-', ' ')}"))
