@@ -22,6 +22,9 @@ lazy.postpone(
     "pickle",  # the same, and grpc
     "pyroute2.netlink.diag.ss2",  # a command of pyroute2's
     "msgspec.inspect",
+    "msgspec.toml",
+    "msgspec.yaml",
+    "asyncio.sslproto",  # for service checks by https
     "grpc.aio",
     "tenacity",  # etcd3, for its locks
     "google.protobuf.text_",

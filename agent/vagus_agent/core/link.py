@@ -316,7 +316,7 @@ class Link:
         bucket = self._buckets.get(second)
         if bucket is None:
             bucket = self._buckets[second] = [0, 0]
-            for old in [old for old in self._buckets if old < second - 2 * _WINDOW_S]:
+            for old in [old for old in self._buckets if old < second - _WINDOW_S]:
                 del self._buckets[old]
         bucket[0] += 1
         bucket[1] += lost
