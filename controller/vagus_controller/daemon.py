@@ -460,7 +460,7 @@ class Controller:
     # --- telling -------------------------------------------------------------------------------------------------
 
     def _publish_picture(self) -> None:
-        if self._feed.subscribers:
+        if self._feed.wants_fleet:
             self._chronicle.picture(self.fleet())
 
     def _problems(self) -> list[str]:

@@ -101,6 +101,12 @@ class ChangeFeed:
     def subscribers(self) -> int:
         return len(self._subscribers)
 
+    @property
+    def wants_fleet(self) -> bool:
+        """Whether a picture published now would soon be sent; drawing a large fleet's costs as much as encoding it."""
+        soon = self._next_fleet_at - FLEET_EVERY_S
+        return bool(self._subscribers) and asyncio.get_running_loop().time() >= soon
+
     def publish(self, change: Change) -> None:
         if isinstance(change.data, FleetView):
             self._view = change.data
