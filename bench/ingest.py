@@ -428,6 +428,17 @@ class Brain:
             + self._log.read_text()[-2000:]
         )
 
+    def sees_all_well(self, nodes: int) -> None:
+        """Wait until it has judged every link, and trusts itself: not when it has only just connected."""
+        wanted = {'vagus_controller_state{state="connected"} 1.0'}
+        wanted |= {f'vagus_links{{path="{path}",state="up"}} {2.0 * nodes}' for path in ("overlay", "backup")}
+        deadline = time.monotonic() + _READY_S
+        while not wanted.issubset(found := self._get("/metrics").decode().splitlines()):
+            if time.monotonic() > deadline:
+                links = [line for line in found if line.startswith(("vagus_links{", "vagus_controller_state"))]
+                raise SystemExit(f"after {_READY_S:.0f} s the controller sees {links}, not {sorted(wanted)}")
+            time.sleep(2)
+
     def check(self, publisher: Publisher) -> None:
         """Every node's newest report must be the last that it sent, and none be missed."""
         nodes = {node["name"]: node for node in json.loads(self._get("/api/v1/nodes"))}
@@ -567,7 +578,7 @@ def _setting(row: str, nodes: Sequence[Node], rng: random.Random) -> Iterator[tu
             stack.callback(who.stop)
             with publisher.pace():
                 orders.wait_for_all(len(nodes))
-                who.happened("brain", "connected: ")
+                who.sees_all_well(len(nodes))
             orders.stop()
         else:
             who = Counter(broker.port, row.partition(",")[0])

@@ -31,6 +31,8 @@ class Chronicle:
         self._feed = feed
         self._changes = 0
         self._verdicts: dict[tuple[str, str], Verdict] = {}
+        # of subjects of which nothing was written down yet
+        self._untold: set[tuple[str, str]] = set()
         # sender → beginning of the complaint → when
         self._complained: dict[str, dict[str, float]] = {}
 
@@ -84,16 +86,20 @@ class Chronicle:
 
     def verdicts(self, verdicts: Iterable[Verdict]) -> None:
         """Write down every verdict that changed its state since its subject's last; the first one only if it is bad
-        news. One that did not change may be left out."""
+        news, and that all is well only after something else was. One that did not change may be left out."""
         for verdict in verdicts:
             key = (verdict.kind, verdict.subject)
             before = self._verdicts.get(key)
             self._verdicts[key] = verdict
-            if before is None and verdict.severity in _QUIET:
+            if before is not None and before.state == verdict.state:
                 continue
-            if before is None or before.state != verdict.state:
-                text = f"{verdict.state}: {verdict.reason}"
-                self.event("controller", verdict.kind, verdict.subject, text, verdict.severity)
+            untold = before is None or key in self._untold
+            if untold and verdict.severity in (_QUIET if before is None else (Severity.OK,)):
+                self._untold.add(key)
+                continue
+            self._untold.discard(key)
+            text = f"{verdict.state}: {verdict.reason}"
+            self.event("controller", verdict.kind, verdict.subject, text, verdict.severity)
 
     def picture(self, view: FleetView) -> None:
         self._changes += 1
