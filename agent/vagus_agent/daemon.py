@@ -23,7 +23,7 @@ from vagus_agent.config import METERED_REPORT_FACTOR, Config, Network
 from vagus_agent.config_file import Keys
 from vagus_agent.core import desired, reflex, report
 from vagus_agent.core.link import Change, Link
-from vagus_agent.core.prober import Prober
+from vagus_agent.core.prober import Prober, starved
 from vagus_agent.net.netlink import Netlink, SteeringError
 from vagus_agent.net.steering import Interfaces, Outcome, Steering
 from vagus_agent.net.udp import ProbeSockets
@@ -349,6 +349,8 @@ class Agent:
             now = monotonic()
             seq += 1
             interval = self._report_interval_s()
+            system = self._system.read(now)
+            self._prober.starve(starved(system))
             message = Report(
                 v=1,
                 node=self.config.node,
@@ -357,7 +359,7 @@ class Agent:
                 boot_id=self.boot_id,
                 interval_s=interval,
                 lag_s=self._prober.take_worst_lag(),
-                system=self._system.read(now),
+                system=system,
                 links=tuple(self._describe(link, now) for link in self._prober.links),
                 etcd=etcd.latest(now) if etcd is not None else None,
                 tailscale=self._tailscale,

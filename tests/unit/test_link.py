@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from vagus_agent.config import Config, Mqtt, Path, Peer, Probe
 from vagus_agent.core.link import TRANSITIONS, Change
-from vagus_agent.core.prober import Prober, Send
-from vagus_protocol.messages import LinkState
+from vagus_agent.core.prober import Prober, Send, starved
+from vagus_protocol.messages import LinkState, Pressure, System
 from vagus_protocol.probe import MAX_PACKET, Kind, unpack
 
 KEY = b"k" * 32
@@ -208,6 +208,49 @@ def test_one_slow_event_loop_declares_nobody_down() -> None:
         network.stalled_until["a"] = network.now + 0.4
         network.run(2)
     assert [change for node, change in network.downs() if node == "a"] == []
+
+
+def stalled_tunnel(network: Network, seconds: float) -> None:
+    """What b sends or gets over the overlay lies still for so long."""
+    until = network.now + seconds
+    network.delay = lambda sender, to, path: max(until - network.now, 0.001) if path == "overlay" else 0.001
+    network.run(seconds + 2)
+
+
+def test_a_starved_machines_tunnel_has_time_to_wake_up() -> None:
+    network = healthy()
+    network.probers["b"].starve(True)
+    network.run(1)
+    for _ in range(20):
+        stalled_tunnel(network, 0.45)
+    assert network.downs() == []
+    network.probers["b"].starve(False)
+    network.run(1)
+    stalled_tunnel(network, 0.45)
+    assert {node for node, _ in network.downs()} == {"a", "b"}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_starved_machine_finds_a_cut_later_and_still_finds_it(seed: int) -> None:
+    network = healthy(seed)
+    network.probers["b"].starve(True)
+    network.run(1)
+    cut = network.now
+    network.lost = lambda sender, to, path: path == "overlay"
+    network.run(2)
+    downs = network.downs()
+    assert {node for node, _ in downs} == {"a", "b"}
+    assert max(change.at for _, change in downs) - cut <= 0.248 + 0.4 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("psi", "runnable", "expected"),
+    [(0.95, 1, True), (0.1, 25, True), (None, 24, True), (None, 23, False), (None, None, False), (0.5, 8, False)],
+)
+def test_starved_by_pressure_or_by_the_run_queue(psi: float | None, runnable: int | None, expected: bool) -> None:
+    pressure = None if psi is None else Pressure(some=psi)
+    system = System(cores=4, load1=25.0, load5=9.0, load15=4.0, uptime_s=1.0, psi_cpu=pressure, runnable=runnable)
+    assert starved(system) is expected
 
 
 def test_a_stalled_peer_is_silent_on_every_path_so_neither_is_proof_against_the_other() -> None:

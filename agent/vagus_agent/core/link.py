@@ -89,6 +89,7 @@ class Link:
         "last_reply",
         "last_sent",
         "next_send",
+        "own_lag",
         "path",
         "peer",
         "peer_lag",
@@ -116,7 +117,8 @@ class Link:
         self.next_send = start
         self._phase = start
         self.peer_state: LinkState | None = None
-        self.peer_lag = 0.0
+        # Lateness in seconds of either end: of its event loop, or of whatever carries the path on a starved machine.
+        self.own_lag = self.peer_lag = 0.0
         self.changes = changes
         self._settings = settings
         self._before = UP
@@ -175,21 +177,23 @@ class Link:
 
     @property
     def timeout(self) -> float:
-        """Seconds after which a probe counts as missed (RFC 6298), stretched by the peer's own lateness."""
+        """Seconds after which a probe counts as missed (RFC 6298)."""
         if self.rtt is None:
             return _INITIAL_TIMEOUT_S
         settings = self._settings
         margin = max(_K * self.rttvar, settings.timeout_floor_s)
-        return min(self.rtt + margin, settings.timeout_cap_s) + self.peer_lag
+        return min(self.rtt + margin, settings.timeout_cap_s)
 
     @property
     def confirm_wait(self) -> float:
-        """Seconds to wait for the last burst probe: three round trips, so that an RTT step is not an outage."""
+        """Seconds to wait for the last burst probe: three round trips, so that an RTT step is not an outage, and as long
+        as the slower end says that it needs."""
         if self.rtt is None:
             return _INITIAL_TIMEOUT_S
         settings = self._settings
         patient = 3 * self.rtt + _K * self.rttvar
-        return min(max(patient, settings.confirm_floor_s), settings.timeout_cap_s) + self.peer_lag
+        patience = max(self.own_lag, self.peer_lag)
+        return min(max(patient, settings.confirm_floor_s), settings.timeout_cap_s) + patience
 
     def stretch(self, stall: float) -> None:
         """Time in which this process did not run does not count against the link."""
