@@ -186,8 +186,8 @@ class Link:
 
     @property
     def confirm_wait(self) -> float:
-        """Seconds to wait for the last burst probe: three round trips, so that an RTT step is not an outage, and as long
-        as the slower end says that it needs."""
+        """Seconds to wait for the last burst probe: three round trips, so that an RTT step is not an outage, and what
+        the slower end says that it needs."""
         if self.rtt is None:
             return _INITIAL_TIMEOUT_S
         settings = self._settings

@@ -29,8 +29,8 @@ _TOGETHER_S: Final = 0.002
 _LAG_HALF_LIFE_S: Final = 2.0
 # Nobody's lag buys more patience than this: a peer that claims to be slow must not hide a dead path.
 _LAG_CAP_S: Final = 0.5
-# Where tasks queue for the CPU, so do the daemons that carry the paths: at load 25 on two cores, a tunnel's was measured
-# to be silent for 0.46 s while our own loop was 0.03 s late.
+# Where tasks queue for the CPU, so do the daemons that carry the paths: at load 25 on two cores, a tunnel's was seen
+# silent for 0.46 s while our own loop was 0.03 s late (docs/decisions/0003).
 _STARVED_LAG_S: Final = 0.4
 _STARVED_PSI: Final = 0.7
 _STARVED_PER_CORE: Final = 6
