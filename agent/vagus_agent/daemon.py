@@ -441,7 +441,6 @@ class Agent:
                     state=state,
                     paths=dict(self._outcome.paths),
                     reflex=dict(self._held),
-                    verified="by the kernel's own route lookup",
                     reason=refusal[2] if refusal is not None else self._outcome.failed,
                     drift=self._outcome.drift,
                     refused_epoch=refusal[0] if refusal is not None else 0,

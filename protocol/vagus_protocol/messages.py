@@ -68,6 +68,8 @@ class Presence(Payload, frozen=True, kw_only=True):
     paths: tuple[PathOffer, ...] = ()
     peers: tuple[PeerOffer, ...] = ()
     reflex: Literal["orphaned", "always", "off"] = "orphaned"
+    # Whether the controller may move this node's pairs by itself.
+    automatic: bool = True
     etcd_member: bool = False
     reason: Text = ""
 
@@ -111,6 +113,8 @@ class Link(Message, frozen=True, kw_only=True):
     peer_state: LinkState | None = None
     relay: Relay | None = None
     current: bool = False
+    # What on this node keeps the path from carrying traffic, with the remedy; "" when nothing is known to.
+    obstacle: Text = ""
 
 
 class Pressure(Message, frozen=True, kw_only=True):
@@ -258,6 +262,7 @@ class EventKind(StrEnum):
     DRIFT = "drift"
     REFLEX = "reflex"
     REFUSED = "refused"
+    TRIAL = "trial"
     ETCD = "etcd"
     SERVICE = "service"
     TAILSCALE = "tailscale"
@@ -281,9 +286,18 @@ class Event(Payload, frozen=True, kw_only=True):
 # --- desired and observed ------------------------------------------------------------------------------------------
 
 
+Origin = Literal["default", "auto", "operator", "reflex"]
+
+
 class Assignment(Message, frozen=True, kw_only=True):
+    """The path to a peer. `trial`: apply and verify it, and go back to the last confirmed path unless the same path
+    comes without `trial` within the desired's `confirm_within_s`. `origin`: who wanted it, for a controller that takes
+    over."""
+
     path: Name
     reason: Text = ""
+    origin: Origin = "default"
+    trial: bool = False
 
 
 class Desired(Payload, frozen=True, kw_only=True):
@@ -295,7 +309,6 @@ class Desired(Payload, frozen=True, kw_only=True):
     epoch: Count
     generation: Count
     assignments: dict[Name, Assignment]
-    phase: Literal["trial", "confirmed"] = "confirmed"
     confirm_within_s: Seconds = 10.0
 
 
@@ -303,6 +316,21 @@ class ObservedState(StrEnum):
     APPLIED = "applied"
     REFUSED = "refused"
     FAILED = "failed"
+
+
+class Verification(Message, frozen=True, kw_only=True):
+    """What became of a trial of (epoch, generation): packets over the kernel's own route came back on `path`.
+
+    `reverted`: it was not confirmed in time, and the last confirmed path carries the peer again. `failed_checks`: service
+    checks with this peer that fail over the new path, and did not before.
+    """
+
+    path: Name
+    epoch: Count
+    generation: Count
+    state: Literal["pending", "verified", "failed", "reverted"]
+    reason: Text = ""
+    failed_checks: tuple[Text, ...] = ()
 
 
 class Observed(Payload, frozen=True, kw_only=True):
@@ -317,7 +345,8 @@ class Observed(Payload, frozen=True, kw_only=True):
     paths: dict[Name, str] = {}
     # peer → the path that the agent put it on by itself
     reflex: dict[Name, str] = {}
-    verified: Text = ""
+    # peer → its last trial, until another decision replaces it
+    verifications: dict[Name, Verification] = {}
     reason: Text = ""
     drift: tuple[Text, ...] = ()
     # the (epoch, generation) that was refused, when state is "refused"

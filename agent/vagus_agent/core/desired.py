@@ -47,8 +47,8 @@ def judge(desired: Desired, last: Accepted, config: Config) -> Accepted | Refusa
             f"epoch {term[0]} generation {term[1]} of {desired.controller} is older than the accepted "
             f"{last.epoch}/{last.generation}: a replay, or a controller that lost its lead"
         )
-    if desired.phase != "confirmed":
-        return Refusal(f"phase {desired.phase!r} is not known to this version: upgrade the agent")
+    if any(assignment.trial for assignment in desired.assignments.values()):
+        return Refusal("trials are not known to this version: upgrade the agent")
     offered = {peer.name: [path.name for path in config.paths_to(peer)] for peer in config.peers}
     for peer, path in assignments.items():
         if peer not in offered:
