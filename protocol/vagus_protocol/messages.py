@@ -321,8 +321,8 @@ class ObservedState(StrEnum):
 class Verification(Message, frozen=True, kw_only=True):
     """What became of a trial of (epoch, generation): packets over the kernel's own route came back on `path`.
 
-    `reverted`: it was not confirmed in time, and the last confirmed path carries the peer again. `failed_checks`: service
-    checks with this peer that fail over the new path, and did not before.
+    `reverted`: it was not confirmed in time, and the last confirmed path carries the peer again. `failed_checks`: the
+    service checks with this peer that fail over the new path, and did not before.
     """
 
     path: Name

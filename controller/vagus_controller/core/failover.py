@@ -24,10 +24,9 @@ from vagus_controller import config
 from vagus_controller.core.detect.link import proven
 from vagus_controller.core.fleet import Fleet
 from vagus_controller.core.verdict import Verdict
-from vagus_protocol.messages import LinkState
+from vagus_protocol.messages import LinkState, Origin
 
 Pair = tuple[str, str]
-Origin = Literal["default", "auto", "operator", "reflex"]
 Kind = Literal["failover", "failback", "switchover", "adopt", "revert", "recommend", "hold"]
 
 _ALIVE: Final = (LinkState.UP, LinkState.DEGRADED)
@@ -37,12 +36,14 @@ _IMPAIRED: Final = ("degraded", "relayed", "one-way", "down")
 
 
 class Intent(Struct, frozen=True, kw_only=True):
-    """The path that both ends of a pair are told to use. `since`: monotonic."""
+    """The path that both ends of a pair are told to use. `since`: monotonic. `trial_from`: the path that it leaves, while
+    the move is on trial."""
 
     path: str
     origin: Origin = "default"
     reason: str = ""
     since: float = 0.0
+    trial_from: str = ""
 
 
 class Decision(Struct, frozen=True, kw_only=True):
@@ -56,6 +57,8 @@ class Decision(Struct, frozen=True, kw_only=True):
     evidence: tuple[str, ...] = ()
     # why it waits, in a few words; "" for what moves
     brief: str = ""
+    # the path that it leaves is dead: there is nothing to lose, so no canary goes first
+    urgent: bool = False
 
     @property
     def moves(self) -> bool:
