@@ -36,7 +36,7 @@ _IMPAIRED: Final = ("degraded", "relayed", "one-way", "down")
 
 
 class Intent(Struct, frozen=True, kw_only=True):
-    """The path that both ends of a pair are told to use. `since`: monotonic. `trial_from`: the path that it leaves, while
+    """The path that both ends of a pair are told to use. `since`: monotonic. `trial_from`: the path that is left, while
     the move is on trial."""
 
     path: str
