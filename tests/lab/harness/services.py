@@ -18,6 +18,7 @@ CONTROLLER = "vps-brain"
 MQTT_PORT = 1883
 MQTT_TLS_PORT = 8883
 HTTP_PORT = 8118
+EXAMPLE_ACL = Path(__file__).parents[3] / "controller" / "mosquitto.example.acl"
 
 Settings = Mapping[str, Any]
 
@@ -85,20 +86,6 @@ def command(name: str) -> list[str]:
 # --- broker --------------------------------------------------------------------------------------------------------
 
 
-def acl(nodes: Sequence[str]) -> str:
-    """Each node writes only what is its own, reads its own desired and presence (another's word under its name is put
-    right) and who controls; the controller may all."""
-    right = {"desired": "read", "presence": "readwrite"}
-    lines = []
-    for node in nodes:
-        lines.append(f"user {node}")
-        for leaf in topics.NODE_LEAVES:
-            lines.append(f"topic {right.get(leaf, 'write')} {topics.node(FLEET, node, leaf)}")
-        lines.append(f"topic read {topics.ROOT}/{FLEET}/controllers/+")
-    lines += ["user controller", f"topic readwrite {topics.ROOT}/{FLEET}/#"]
-    return "\n".join(lines) + "\n"
-
-
 def write_broker(directory: Path, passwords: Mapping[str, str], addresses: Sequence[str], tls: bool) -> list[str]:
     """Writes mosquitto's files; returns its command line. With `tls`, a lab CA and a certificate for `addresses`."""
     mosquitto = need("mosquitto", "mosquitto")
@@ -106,7 +93,7 @@ def write_broker(directory: Path, passwords: Mapping[str, str], addresses: Seque
     write_private(password_file, "".join(f"{user}:{password}\n" for user, password in passwords.items()))
     subprocess.run([need("mosquitto_passwd", "mosquitto"), "-U", str(password_file)], check=True, capture_output=True)
     acl_file = directory / "acl"
-    write_private(acl_file, acl([user for user in passwords if user != "controller"]))
+    write_private(acl_file, EXAMPLE_ACL.read_text().replace("vagus/1/home/", f"{topics.ROOT}/{FLEET}/"))
     data = directory / "data"
     data.mkdir()
     # autosave after every change: with the defaults a SIGKILL loses every retained message; max_queued_messages: the
