@@ -45,8 +45,8 @@ Span = tuple[float, float]
 
 @dataclasses.dataclass
 class Fault:
-    """`unsound`: (pair, path) that it breaks; `leaderless`: it takes controller or broker; `headless`: the agents that it
-    takes."""
+    """`unsound`: (pair, path) that it breaks; `leaderless`: it takes controller or broker; `headless`: the nodes whose
+    agents it takes."""
 
     words: str
     do: Callable[[], object]
