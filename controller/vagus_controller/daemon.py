@@ -394,6 +394,10 @@ class Controller:
             paused=lambda node: self._pauses.on(self._fleet, node),
         )
         decisions = self._failover.evaluate(self._fleet, situation, now, known)
+        for decision in decisions:
+            if decision.moves:
+                self._failover.record(decision, now)
+                self._failover.confirmed(decision.pair, now)
         self._carry_out(decisions, now, "vagus")
 
     def _carry_out(self, decisions: list[Decision], now: float, who: str) -> list[LedgerEntry]:
@@ -545,6 +549,7 @@ class Controller:
 
     def _by_hand(self, decision: Decision, now: float, who: str) -> LedgerEntry:
         self._failover.record(decision, now)
+        self._failover.confirmed(decision.pair, now)
         return self._carry_out([decision], now, who)[0]
 
     def _by_person(self, who: str, action: str, subject: str, reason: str) -> None:

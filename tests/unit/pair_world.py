@@ -32,6 +32,8 @@ class World:
         self.paused = ""
         self.quorum_lost_since: float | None = None
         self.links: dict[tuple[tuple[str, str], str], Verdict] = {}
+        self.busy = ""
+        self.planned: frozenset[tuple[str, str]] = frozenset()
         for node, peer in (PAIR, PAIR[::-1]):
             self.fleet.on_presence(
                 Presence(
@@ -72,6 +74,16 @@ class World:
         self.say("b", overlay, backup)
 
     def decide(self) -> list[Decision]:
+        """What is decided now; every move succeeds at once."""
+        decisions = self.wishes()
+        for decision in decisions:
+            if decision.moves:
+                self.failover.record(decision, self.now)
+                self.failover.confirmed(decision.pair, self.now)
+        return decisions
+
+    def wishes(self) -> list[Decision]:
+        """What is decided now; nothing is done about it."""
         situation = Situation(
             controller=self.controller,
             quorum=HEALTHY,
@@ -79,6 +91,8 @@ class World:
             members=frozenset(PAIR),
             links=self.links,
             paused=lambda node: self.paused,
+            busy=self.busy,
+            planned=self.planned,
         )
         return self.failover.evaluate(self.fleet, situation, self.now, [PAIR])
 

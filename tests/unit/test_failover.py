@@ -313,3 +313,100 @@ def test_an_absurd_claim_of_an_epoch_is_not_outbid_but_a_signed_one_is() -> None
     change = leadership.was_refused(1, 7)
     assert change is not None
     assert change.epoch == 8
+
+
+# --- trials ------------------------------------------------------------------------------------------------------
+
+
+def test_a_move_on_trial_is_left_alone_until_it_is_confirmed_or_rolled_back() -> None:
+    world = World()
+    world.both(DOWN)
+    (decision,) = world.wishes()
+    assert (decision.was, decision.urgent, decision.automatic) == ("overlay", True, True)
+    assert world.path == "overlay"  # nothing is recorded yet
+    world.failover.record(decision, world.now)
+    intent = world.failover.intents[PAIR]
+    assert (intent.path, intent.trial_from) == ("backup", "overlay")
+    world.both(DOWN, DOWN)
+    assert world.wishes() == []
+    world.failover.confirmed(PAIR, world.now)
+    assert world.failover.intents[PAIR].trial_from == ""
+    world.both(UP, DOWN)
+    assert world.kinds() == ["failback"]
+
+
+def test_a_failed_trial_restores_path_and_origin_and_waits_twice_as_long_each_time() -> None:
+    world = World()
+    world.both(DOWN)
+    for expected in (10, 20, 40, 80, 160, 320, 600, 600):
+        (decision,) = world.wishes()
+        world.failover.record(decision, world.now)
+        world.failover.rolled_back(PAIR, "b never had an echo", world.now)
+        intent = world.failover.intents[PAIR]
+        assert (intent.path, intent.origin, intent.trial_from) == ("overlay", "default", "")
+        assert "b never had an echo" in intent.reason
+        world.now += expected - 1
+        world.both(DOWN)
+        (hold,) = world.wishes()
+        assert hold.kind == "hold"
+        assert f"failed its trial {expected - 1} s ago: b never had an echo; tried again in 1 s" in hold.reason
+        assert "failed its trial" in world.failover.limitation(world.fleet, PAIR, "backup", world.now)
+        world.now += 1
+        world.both(DOWN)
+
+
+def test_a_trial_that_succeeds_clears_the_memory_of_those_that_failed() -> None:
+    world = World(failback_hold_s=0.0)
+    world.both(DOWN)
+    for _ in range(3):
+        world.failover.record(world.wishes()[0], world.now)
+        world.failover.rolled_back(PAIR, "no echo", world.now)
+        world.now += 40
+        world.both(DOWN)
+    assert world.kinds() == ["failover"]
+    world.both(UP, DOWN)
+    assert world.kinds() == ["failback"]
+    world.both(DOWN)
+    world.failover.record(world.wishes()[0], world.now)
+    world.failover.rolled_back(PAIR, "no echo", world.now)
+    world.now += 11
+    world.both(DOWN)
+    assert world.kinds() == ["failover"]
+
+
+def test_a_person_s_choice_comes_back_as_such_when_leaving_it_failed() -> None:
+    world = World()
+    world.both()
+    switch = Decision(kind="switchover", pair=PAIR, path="backup", origin="operator", reason="works", was="overlay")
+    world.failover.record(switch, world.now)
+    world.failover.confirmed(PAIR, world.now)
+    world.both(UP, DOWN)
+    world.failover.record(world.wishes()[0], world.now)
+    world.failover.rolled_back(PAIR, "no echo", world.now)
+    assert (world.path, world.failover.intents[PAIR].origin) == ("backup", "operator")
+
+
+def test_while_a_plan_is_under_way_only_what_is_urgent_moves() -> None:
+    world = World(failback_hold_s=0.0)
+    world.both(DOWN)
+    world.decide()
+    world.both()
+    world.busy = "plan 7, 12 pairs go home"
+    (hold,) = world.wishes()
+    assert hold.kind == "hold"
+    assert "waits for the plan under way: plan 7" in hold.reason
+    world.both(UP, DOWN)
+    (decision,) = world.wishes()
+    assert (decision.kind, decision.urgent) == ("failback", True)
+
+
+def test_a_pair_that_waits_in_the_plan_under_way_is_no_hold() -> None:
+    world = World(failback_hold_s=0.0)
+    world.both(DOWN)
+    world.decide()
+    world.both()
+    world.busy, world.planned = "plan 7", frozenset({PAIR})
+    assert world.wishes() == []
+    assert world.failover.waiting(PAIR) is None
+    world.both(UP, DOWN)
+    assert [decision.urgent for decision in world.wishes()] == [True]

@@ -1,8 +1,8 @@
 """Which pairs move, which wait, and why.
 
 Model. The stores of truth are what each end's agent says of its own links (`Fleet`), and the intent per pair kept here:
-the path that both ends are told to use. A decision changes an intent; the daemon then tells both ends, and an end's
-`observed` closes the move. Invariants, kept by construction:
+the path that both ends are told to use. A decision becomes an intent when its trial begins (`record`), and the trial
+ends in `confirmed` or `rolled_back`; a pair on trial is left alone. Invariants, kept by construction:
 
 - a pair moves only to a path that both ends have proven within `proven_within_s`;
 - it moves off a path by itself only when one end calls that path down and the other end agrees, or quorum is lost and
@@ -33,21 +33,25 @@ _ALIVE: Final = (LinkState.UP, LinkState.DEGRADED)
 # Pairs that `restless` names at once, some 20 µs of evaluation each.
 _MOST_AGAIN: Final = 1000
 _IMPAIRED: Final = ("degraded", "relayed", "one-way", "down")
+# A path that failed its trial is not tried again for so long, doubled by every further failure.
+_RETRY_S: Final = 10.0
+_MOST_RETRY_S: Final = 600.0
 
 
 class Intent(Struct, frozen=True, kw_only=True):
     """The path that both ends of a pair are told to use. `since`: monotonic. `trial_from`: the path that is left, while
-    the move is on trial."""
+    the move is on trial, and the origin of that."""
 
     path: str
     origin: Origin = "default"
     reason: str = ""
     since: float = 0.0
     trial_from: str = ""
+    trial_from_origin: Origin = "default"
 
 
 class Decision(Struct, frozen=True, kw_only=True):
-    """`hold` and `recommend` change nothing; the others make `path` the pair's intent."""
+    """`hold` and `recommend` change nothing; the others make `path` the pair's intent. `was`: the path that is left."""
 
     kind: Kind
     pair: Pair
@@ -55,9 +59,12 @@ class Decision(Struct, frozen=True, kw_only=True):
     origin: Origin
     reason: str
     evidence: tuple[str, ...] = ()
+    was: str = ""
+    # decided here, not by a person
+    automatic: bool = False
     # why it waits, in a few words; "" for what moves
     brief: str = ""
-    # the path that it leaves is dead: there is nothing to lose, so no canary goes first
+    # no canary goes first: the path that it leaves is dead, or an agent has moved already
     urgent: bool = False
 
     @property
@@ -66,7 +73,10 @@ class Decision(Struct, frozen=True, kw_only=True):
 
 
 class Situation(Struct, frozen=True, kw_only=True):
-    """What the other detectors say, and the pauses: `paused(node)` is the pause's reason or ""."""
+    """What the other detectors say, and the pauses: `paused(node)` is the pause's reason or "".
+
+    `busy`: the plan under way that is not urgent, in words, or ""; `planned`: the pairs that wait in its later stages.
+    """
 
     controller: Verdict
     quorum: Verdict
@@ -74,6 +84,20 @@ class Situation(Struct, frozen=True, kw_only=True):
     members: frozenset[str]
     links: Mapping[tuple[Pair, str], Verdict]
     paused: Callable[[str], str]
+    busy: str = ""
+    planned: frozenset[Pair] = frozenset()
+
+
+class FailedTrial(Struct, frozen=True, kw_only=True):
+    """A path that failed its trial `count` times in a row, last at `at`; monotonic seconds."""
+
+    count: int
+    at: float
+    reason: str
+
+    @property
+    def until(self) -> float:
+        return self.at + min(_RETRY_S * 2.0 ** min(self.count - 1, 10), _MOST_RETRY_S)
 
 
 class Failover:
@@ -83,6 +107,7 @@ class Failover:
         # pair → since when the way home has been good without a break
         self._home_since: dict[Pair, float] = {}
         self._moves: deque[float] = deque()
+        self._failed: dict[tuple[Pair, str], FailedTrial] = {}
         # pair → the hold or recommendation last told, so that the ledger gets it once
         self._told: dict[Pair, Decision] = {}
         # what `follow` found off its first path
@@ -115,17 +140,19 @@ class Failover:
     # --- by itself -----------------------------------------------------------------------------------------------
 
     def evaluate(self, fleet: Fleet, situation: Situation, now: float, pairs: Iterable[Pair]) -> list[Decision]:
-        """Decisions for `pairs`. Moves are already recorded as intents; a hold or recommendation comes once."""
+        """Decisions for `pairs`; a hold or recommendation comes once. A move is recorded by whoever begins it."""
+        self._forget_old_moves(now)
         decisions = []
+        granted = len(situation.planned)
         for pair in pairs:
-            wish = self._wish(fleet, situation, pair, now)
-            if wish is None:
+            known = self.intents.get(pair)
+            wish = None if known is not None and known.trial_from else self._wish(fleet, situation, pair, now)
+            if wish is None or (pair in situation.planned and not wish.urgent):
                 self._told.pop(pair, None)
                 continue
-            decision = self._guarded(wish, situation, now)
+            decision = self._guarded(wish, situation, granted)
             if decision.moves:
-                self.record(decision, now)
-                self._moves.append(now)
+                granted += pair not in situation.planned
                 decisions.append(decision)
                 continue
             before = self._told.get(pair)
@@ -135,12 +162,56 @@ class Failover:
         return decisions
 
     def record(self, decision: Decision, now: float) -> None:
-        """Make a decision's path the pair's intent."""
+        """Make a decision's path the pair's intent, on trial; when no path is left for it (`was` ""), at once."""
+        known = self.intents.get(decision.pair)
+        self._settle(
+            decision,
+            now,
+            trial_from=known.path if known is not None else decision.was,
+            trial_from_origin=known.origin if known is not None else "default",
+        )
+        if decision.automatic:
+            self._moves.append(now)
+
+    def confirmed(self, pair: Pair, now: float) -> None:
+        """The trial of the pair's path is over and well."""
+        intent = self.intents.get(pair)
+        if intent is not None and intent.trial_from:
+            self.intents[pair] = replace(intent, trial_from="", trial_from_origin="default")
+            self._failed.pop((pair, intent.path), None)
+
+    def rolled_back(self, pair: Pair, reason: str, now: float) -> None:
+        """The trial of the pair's path failed: the path that was left is the intent again, as it was."""
+        intent = self.intents.get(pair)
+        if intent is None or not intent.trial_from:
+            return
+        failed = self._failed.get((pair, intent.path))
+        count = failed.count + 1 if failed is not None else 1
+        self._failed[pair, intent.path] = FailedTrial(count=count, at=now, reason=reason)
+        self.intents[pair] = Intent(
+            path=intent.trial_from,
+            origin=intent.trial_from_origin,
+            reason=f"the move to {intent.path} was taken back: {reason}",
+            since=now,
+        )
+
+    def _settle(
+        self, decision: Decision, now: float, trial_from: str = "", trial_from_origin: Origin = "default"
+    ) -> None:
         self._told.pop(decision.pair, None)
         self._home_since.pop(decision.pair, None)
         self.intents[decision.pair] = Intent(
-            path=decision.path, origin=decision.origin, reason=decision.reason, since=now
+            path=decision.path,
+            origin=decision.origin,
+            reason=decision.reason,
+            since=now,
+            trial_from=trial_from,
+            trial_from_origin=trial_from_origin,
         )
+
+    def _forget_old_moves(self, now: float) -> None:
+        while self._moves and now - self._moves[0] > self.settings.moves_window_s:
+            self._moves.popleft()
 
     # --- while another leads, and before we do -------------------------------------------------------------------
 
@@ -164,7 +235,7 @@ class Failover:
                 reason = f"{node} uses {path} {'by itself' if alone else 'already'}: taken over as it stands"
                 origin: Origin = "reflex" if alone else "auto"
                 found = Decision(kind="adopt", pair=pair, path=path, origin=origin, reason=reason)
-                self.record(found, now)
+                self._settle(found, now)
                 self._found[pair] = found
             elif known is not None and len(used) == 2 and not away and known.origin != "operator":
                 del self.intents[pair]
@@ -183,13 +254,16 @@ class Failover:
         if len(paths) < 2:
             return None
         intent = self.intent(fleet, pair)
-        trouble = self._trouble(fleet, situation, pair, intent.path, now)
+        down = self._down(fleet, pair, intent.path, now)
+        trouble = down or self._trouble(situation, pair, intent.path, now)
         if trouble:
-            return self._escape(fleet, pair, paths, intent, trouble, now)
-        reflex = self._reflex(fleet, pair, paths, intent, now)
-        if reflex is not None:
-            return reflex
-        return self._homeward(fleet, pair, paths[0], intent, now)
+            wish: Decision | None = self._escape(fleet, pair, paths, intent, trouble, now)
+        else:
+            wish = self._reflex(fleet, pair, paths, intent, now) or self._homeward(fleet, pair, paths[0], intent, now)
+        if wish is None:
+            return None
+        urgent = bool(down) or wish.kind in ("adopt", "revert")
+        return replace(wish, was=intent.path, automatic=True, urgent=urgent)
 
     def _escape(
         self, fleet: Fleet, pair: Pair, paths: list[str], intent: Intent, trouble: tuple[str, ...], now: float
@@ -221,11 +295,8 @@ class Failover:
             brief=f"{intent.path} is dead and no other path is proven",
         )
 
-    def _trouble(self, fleet: Fleet, situation: Situation, pair: Pair, path: str, now: float) -> tuple[str, ...]:
-        """Why traffic should leave `path`, with evidence; empty when it should not."""
-        down, evidence = self._down(fleet, pair, path, now)
-        if down:
-            return (down, *evidence)
+    def _trouble(self, situation: Situation, pair: Pair, path: str, now: float) -> tuple[str, ...]:
+        """Why traffic should leave `path` though it is not dead, with evidence; empty when it should not."""
         since = situation.quorum_lost_since
         if since is None or now - since < self.settings.quorum_lost_for_s or not situation.members.issuperset(pair):
             return ()
@@ -238,8 +309,8 @@ class Failover:
             situation.quorum.reason,
         )
 
-    def _down(self, fleet: Fleet, pair: Pair, path: str, now: float) -> tuple[str, tuple[str, ...]]:
-        """("is down …", evidence) when one end calls the path down and the other end agrees, by its own word or as the
+    def _down(self, fleet: Fleet, pair: Pair, path: str, now: float) -> tuple[str, ...]:
+        """("is down …", evidence …) when one end calls the path down and the other agrees, by its own word or as the
         first end hears it over another path; or when the other end cannot reach us and does not disagree."""
         for node, other in (pair, pair[::-1]):
             here, there = fleet.believed(node, other, path, now), fleet.believed(other, node, path, now)
@@ -247,17 +318,21 @@ class Failover:
                 continue
             said = f"{node}: {here.link.reason}"
             if there is not None and there.link.state is LinkState.DOWN:
-                return "is down at both ends", (said, f"{other}: {there.link.reason}")
+                return "is down at both ends", said, f"{other}: {there.link.reason}"
             if here.link.peer_state is LinkState.DOWN:
-                return "is down at both ends", (said, f"{node} hears the same from {other}")
+                return "is down at both ends", said, f"{node} hears the same from {other}"
             lasted = here.link.since_s + now - here.at
             if there is None and lasted >= self.settings.confirm_within_s and here.link.peer_state not in _ALIVE:
-                return f"is down as {node} sees it", (said, f"{other} is silent")
-        return "", ()
+                return f"is down as {node} sees it", said, f"{other} is silent"
+        return ()
 
     def _fit(self, fleet: Fleet, pair: Pair, path: str, now: float) -> tuple[bool, str]:
         """Whether both ends have proven `path`: by their own words, or where one of them cannot reach us, as the other
-        hears it from that one over this very path."""
+        hears it from that one over this very path; and it has not just failed a trial."""
+        failed = self._failed.get((pair, path))
+        if failed is not None and now < failed.until:
+            wait = f"tried again in {failed.until - now:.0f} s"
+            return False, f"it failed its trial {now - failed.at:.0f} s ago: {failed.reason}; {wait}"
         within = self.settings.proven_within_s
         fit, why_not = proven(fleet, pair, path, now, within)
         if fit:
@@ -325,20 +400,19 @@ class Failover:
                 return False
         return True
 
-    def _guarded(self, wish: Decision, situation: Situation, now: float) -> Decision:
-        """The wish itself, or a hold or recommendation in its place."""
+    def _guarded(self, wish: Decision, situation: Situation, granted: int) -> Decision:
+        """The wish itself, or a hold or recommendation in its place. `granted`: moves that are not recorded yet."""
         if wish.kind == "hold":
             return wish
-        while self._moves and now - self._moves[0] > self.settings.moves_window_s:
-            self._moves.popleft()
+        moves = len(self._moves) + granted
         block = brief = ""
         if situation.controller.state != "connected":
             block = f"the controller is in doubt about itself ({situation.controller.reason})"
             brief = "the controller is in doubt about itself"
         elif paused := (situation.paused(wish.pair[0]) or situation.paused(wish.pair[1])):
             block = brief = f"paused: {paused}"
-        elif len(self._moves) >= self.settings.max_moves:
-            block = f"{len(self._moves)} automatic moves in {self.settings.moves_window_s:.0f} s, the limit: look first"
+        elif moves >= self.settings.max_moves:
+            block = f"{moves} automatic moves in {self.settings.moves_window_s:.0f} s, the limit: look first"
             brief = "the limit of automatic moves is reached"
         if block:
             reason = f"would do {wish.kind} to {wish.path} ({wish.reason}), but {block}"
@@ -346,6 +420,10 @@ class Failover:
         if self.settings.mode == "recommend" and wish.kind in ("failover", "failback"):
             reason = f"recommends {wish.kind} to {wish.path}: {wish.reason}"
             return replace(wish, kind="recommend", reason=reason, brief="a person must approve")
+        if situation.busy and not wish.urgent:
+            brief = f"waits for the plan under way: {situation.busy}"
+            reason = f"would do {wish.kind} to {wish.path} ({wish.reason}), but {brief}"
+            return replace(wish, kind="hold", reason=reason, brief=brief)
         return wish
 
     # --- by a person ---------------------------------------------------------------------------------------------
