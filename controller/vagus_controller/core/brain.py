@@ -1,0 +1,458 @@
+"""The controller without its edges: everything it decides between messages, clock and commands.
+
+    message ─► fleet ─► detectors ─► failover ─► desired ─► outbox
+
+A driver (the daemon, or a simulation in virtual time) makes a `Brain` with an `Outbox`, and then
+
+- gives it what it saved in an earlier life: `restore(saved, now)`;
+- tells it when its broker session came or went: `on_session`; and after each coming, once all retained messages have
+  been given to `on_message`, that it may speak: `settled`;
+- gives it every message of `topics.controller_subscriptions`: `on_message`; a payload may be empty (a retained message
+  was cleared), and its own publications come back to it as any other;
+- calls `tick` every `TICK_S`, while there is a session or not.
+
+`now` is monotonic seconds and never goes back. Whatever it says it says through the outbox, in the same call. There is
+no clock and no randomness here: the same calls give the same words. A person's commands are in `commands.Commands`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, Protocol
+
+import msgspec
+
+from vagus_controller.config import Config
+from vagus_controller.core import leadership, picture
+from vagus_controller.core.assignments import Assignments, Term
+from vagus_controller.core.detect.link import Links
+from vagus_controller.core.detect.liveness import Liveness
+from vagus_controller.core.detect.load import LoadDetector
+from vagus_controller.core.detect.quorum import Quorum
+from vagus_controller.core.failover import Decision, Failover, Intent, Pair, Situation
+from vagus_controller.core.fleet import Fleet, Notice
+from vagus_controller.core.moves import Move, Moves
+from vagus_controller.core.pauses import Pause, Pauses
+from vagus_controller.core.verdict import Verdict
+from vagus_controller.views import FleetView, LedgerEntry, Severity
+from vagus_protocol import topics
+from vagus_protocol.codec import Rejected, decode, encode
+from vagus_protocol.messages import (
+    ControllerPresence,
+    Event,
+    EventKind,
+    Observed,
+    ObservedState,
+    Presence,
+    Report,
+)
+from vagus_protocol.signing import open_sealed
+
+TICK_S: Final = 0.5
+_SEVERITY_OF: Final = {
+    EventKind.DRIFT: Severity.WARNING,
+    EventKind.REFLEX: Severity.WARNING,
+    EventKind.REFUSED: Severity.WARNING,
+    EventKind.AGENT: Severity.WARNING,
+}
+
+
+class Outbox(Protocol):
+    """What a brain does to the world. Every call returns at once and does not call the brain."""
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Retained, QoS 1. Without a session it may be lost: the brain says it again when it has settled."""
+
+    def event(self, source: str, kind: str, subject: str, text: str, severity: Severity = ...) -> None:
+        """A line of history."""
+
+    def notices(self, notices: Iterable[Notice]) -> None:
+        """Lines of history."""
+
+    def complain(self, who: str, text: str) -> None:
+        """Bad input; it may come very often, and one line a minute is enough."""
+
+    def decision(
+        self, who: str, action: str, subject: str, reason: str, *, evidence: Sequence[str] = (), outcome: str = ...
+    ) -> LedgerEntry:
+        """A line of the ledger."""
+
+    def outcome(self, entry: LedgerEntry, outcome: str) -> None:
+        """How the decision of that entry ended."""
+
+    def verdicts(self, verdicts: Iterable[Verdict]) -> None:
+        """Findings that may be news."""
+
+    def save(self) -> None:
+        """What `Brain.saved` gives has changed in a way that a restart must not forget."""
+
+    def changed(self) -> None:
+        """The picture that `Brain.fleet_view` draws is another."""
+
+
+class _Saved(msgspec.Struct):
+    """What a restart must not forget; pauses with the seconds that were left, since wall clocks jump."""
+
+    epoch: int = 0
+    intents: dict[str, Intent] = {}
+    pauses: list[Pause] = []
+
+
+class Brain:
+    def __init__(
+        self, config: Config, fleet_key: bytes, session: str, outbox: Outbox, now: float, *, version: str = ""
+    ) -> None:
+        """`session`: of this life, another in each; two controllers that collide on one epoch part by it."""
+        self.config = config
+        self.session = session
+        self.fleet = Fleet(config)
+        self.failover = Failover(config.failover)
+        self.leadership = leadership.Leadership(config.name, session)
+        self.pauses = Pauses()
+        self.outbox = outbox
+        self._version = version
+        self._started = now
+        self._assignments = Assignments(config.fleet, config.name, fleet_key)
+        self._liveness = Liveness(config)
+        self._links = Links(config)
+        self._quorum = Quorum(config)
+        self._load = LoadDetector(config)
+        self._moves = Moves()
+        # nodes whose retained desired is not ours any more, and older
+        self._overwritten: set[str] = set()
+        self._settled = False
+        self._observer = self._liveness.controller(self.fleet, now)
+        self._quorum_verdict = self._quorum.evaluate(self.fleet, now)
+
+    # --- what survives -------------------------------------------------------------------------------------------
+
+    def restore(self, saved: bytes, now: float) -> str:
+        """Take up what `saved` gave in an earlier life; "" or what is wrong with it, and then nothing is taken."""
+        try:
+            before = msgspec.json.decode(saved, type=_Saved)
+        except msgspec.MsgspecError as error:
+            return str(error)
+        self.leadership.saw_epoch(before.epoch)
+        for name, intent in before.intents.items():
+            pair = pair_named(name)
+            if pair is not None:
+                self.failover.intents[pair] = msgspec.structs.replace(intent, since=now)
+        self.pauses.restore(before.pauses, now)
+        return ""
+
+    def saved(self, now: float) -> bytes:
+        saved = _Saved(
+            epoch=self.leadership.epoch,
+            intents={"--".join(pair): intent for pair, intent in self.failover.intents.items()},
+            pauses=self.pauses.left(now),
+        )
+        return msgspec.json.encode(saved)
+
+    # --- the broker ----------------------------------------------------------------------------------------------
+
+    def on_session(self, connected: bool, reason: str, now: float) -> None:
+        self.outbox.notices(self.fleet.on_session(connected, now, reason))
+        text = f"connected: {reason}" if connected else f"broker session lost: {reason}"
+        severity = Severity.INFO if connected else Severity.WARNING
+        self.outbox.event("controller", "session", self.config.name, text, severity)
+        if connected:
+            self.announce()
+        else:
+            self._settled = False
+
+    def settled(self, now: float) -> None:
+        """All retained messages are in: from now on, until the session is lost, the brain may lead and speak."""
+        if self._settled:
+            return
+        self._settled = True
+        led = self.leadership.leads
+        self._lead_or_wait(now)
+        if led and self.leadership.leads:
+            # The broker may have lost what it retained.
+            for node, told in self._assignments.told.items():
+                self._send_desired(node, told.payload)
+
+    def on_message(self, topic: str, payload: bytes, now: float) -> None:
+        where = topics.parse(topic)
+        if isinstance(where, topics.ControllerTopic):
+            self._on_controller(where, payload, now)
+        elif where is not None and where.fleet == self.config.fleet and (payload or where.leaf == "desired"):
+            if where.leaf == "report":
+                self._on_report(where.node, payload, now)
+            elif where.leaf == "event":
+                self._on_event(where.node, payload, now)
+            elif where.leaf == "observed":
+                self._on_observed(where.node, payload, now)
+            elif where.leaf == "presence":
+                self._on_presence(where.node, payload, now)
+            else:
+                self._on_desired(where.node, payload)
+
+    def _on_report(self, node: str, payload: bytes, now: float) -> None:
+        report = decode(payload, Report)
+        if isinstance(report, Rejected) or report.node != node:
+            self._reject(node, "report", report)
+            return
+        notices = self.fleet.on_report(report, now, payload)
+        if notices:
+            self.outbox.notices(notices)
+        if node in self.fleet.nodes:
+            self._load.on_report(node, report, now)
+
+    def _on_event(self, node: str, payload: bytes, now: float) -> None:
+        event = decode(payload, Event)
+        if isinstance(event, Rejected) or event.node != node:
+            self._reject(node, "event", event)
+            return
+        notices = self.fleet.on_event(event, now)
+        if event.kind is EventKind.LINK and event.peer:
+            self._decide(now, [_ordered(node, event.peer)])
+        self.outbox.notices(notices)
+        if node in self.fleet.nodes:
+            severity = _SEVERITY_OF.get(event.kind, Severity.INFO)
+            late = f" ({event.age_s:.0f} s ago)" if event.age_s >= 1 else ""
+            self.outbox.event(node, event.kind.value, _subject(node, event), event.text + late, severity)
+
+    def _on_observed(self, node: str, payload: bytes, now: float) -> None:
+        observed = decode(payload, Observed)
+        if isinstance(observed, Rejected) or observed.node != node:
+            self._reject(node, "observed", observed)
+            return
+        self.outbox.notices(self.fleet.on_observed(observed, now))
+        self.leadership.heard_epoch(observed.epoch)
+        for move, outcome in self._moves.observed(observed, now):
+            self._finish(move, outcome)
+        if observed.state is ObservedState.REFUSED:
+            text = f"{node} refused epoch {observed.refused_epoch}: {observed.reason}"
+            self.outbox.complain(node, text)
+            self._apply_leadership(self.leadership.was_refused(observed.refused_epoch, observed.epoch), now)
+        if observed.reflex:
+            self._decide(now, [_ordered(node, peer) for peer in observed.reflex])
+
+    def _on_presence(self, node: str, payload: bytes, now: float) -> None:
+        presence = decode(payload, Presence)
+        if isinstance(presence, Rejected) or presence.node != node:
+            self._reject(node, "presence", presence)
+            return
+        self.outbox.notices(self.fleet.on_presence(presence, now))
+        if presence.online and self._settled and self.leadership.leads:
+            self._publish_desired(node)
+
+    def _on_desired(self, node: str, payload: bytes) -> None:
+        """Our own, or another controller's: it tells which epochs there are. Mischief is undone by `tick`."""
+        told = self._assignments.told.get(node)
+        if told is not None and payload == told.payload:
+            self._overwritten.discard(node)
+            return
+        desired = open_sealed(payload, self._assignments.key(node), self.config.fleet, node)
+        if isinstance(desired, Rejected):
+            if payload:
+                self.outbox.complain(
+                    node, f"a desired for {node} that no controller of this fleet signed: {desired.reason}"
+                )
+            self._overwritten.add(node)
+            return
+        self.leadership.saw_epoch(desired.epoch)
+        if told is not None and (desired.epoch, desired.generation) <= told.term:
+            self._overwritten.add(node)
+
+    def _on_controller(self, where: topics.ControllerTopic, payload: bytes, now: float) -> None:
+        presence = decode(payload, ControllerPresence) if payload else None
+        if presence is None:
+            return
+        if isinstance(presence, Rejected) or presence.controller != where.controller:
+            self._reject(where.controller, "presence", presence)
+            return
+        if presence.controller == self.config.name and presence.session != self.session and not presence.online:
+            # The last will of our own earlier session, after our birth.
+            self.announce()
+        self._apply_leadership(self.leadership.saw_presence(presence), now)
+
+    def _reject(self, who: str, what: str, message: Rejected | object) -> None:
+        why = message.reason if isinstance(message, Rejected) else "it names another sender than its topic"
+        self.outbox.complain(who, f"{what} from {who} was not taken: {why}")
+
+    # --- leading -------------------------------------------------------------------------------------------------
+
+    def presence(self, *, online: bool) -> tuple[str, bytes]:
+        """Topic and payload of our own presence: retained, and with `online` false the last will."""
+        presence = ControllerPresence(
+            v=1,
+            controller=self.config.name,
+            session=self.session,
+            online=online,
+            leader=online and self.leadership.leads,
+            epoch=self.leadership.epoch,
+            version=self._version,
+            mode=self.config.failover.mode,
+        )
+        return topics.controller(self.config.fleet, self.config.name), encode(presence)
+
+    def announce(self, *, online: bool = True) -> None:
+        self.outbox.publish(*self.presence(online=online))
+
+    def _lead_or_wait(self, now: float) -> None:
+        if not self.leadership.leads:
+            self.failover.follow(self.fleet, now)
+        self._apply_leadership(self.leadership.tick(now, self._settled), now)
+
+    def _apply_leadership(self, change: leadership.Change | None, now: float) -> None:
+        if change is None:
+            return
+        text = f"leads under epoch {change.epoch}" if change.leads else "stands by"
+        severity = Severity.INFO if change.leads else Severity.WARNING
+        self.outbox.event("controller", "leadership", self.config.name, f"{text}: {change.reason}", severity)
+        self.outbox.save()
+        self.announce()
+        if change.leads:
+            self._assignments.begin_epoch()
+            self.carry_out(self.failover.take_found(), now, "vagus")
+            for node in self.fleet.nodes:
+                self._publish_desired(node)
+
+    # --- deciding ------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        over = self.pauses.expire(now)
+        for pause in over:
+            self.outbox.decision("vagus", "resume", pause.covers, "the pause is over")
+        if over:
+            self.outbox.save()
+        self._observer = self._liveness.controller(self.fleet, now)
+        self._liveness.evaluate(self.fleet, now)
+        self._links.evaluate(self.fleet, now)
+        self._quorum_verdict = self._quorum.evaluate(self.fleet, now)
+        if self._settled:
+            self._lead_or_wait(now)
+        if self._settled and self.leadership.leads:
+            for node in self._overwritten & self._assignments.told.keys():
+                self._send_desired(node, self._assignments.told[node].payload)
+            self._overwritten.clear()
+        observed = {name: state.observed for name, state in self.fleet.nodes.items() if state.observed is not None}
+        alone = [_ordered(name, peer) for name, each in observed.items() for peer in each.reflex]
+        self._decide(now, dict.fromkeys((*self._links.judged, *self.failover.restless(), *alone)))
+        for move, excuse in self._moves.tick(observed, now):
+            self.outbox.outcome(move.ledger, f"unfinished: {excuse}")
+            self.outbox.event(
+                "controller", "failover", "--".join(move.pair), f"not finished: {excuse}", Severity.WARNING
+            )
+        self.outbox.verdicts(
+            (self._observer, self._quorum_verdict, *self._liveness.news, *self._load.take_news(), *self._links.news)
+        )
+        self.outbox.changed()
+
+    def _decide(self, now: float, pairs: Iterable[Pair]) -> None:
+        if not (self._settled and self.leadership.leads):
+            return
+        known = [pair for pair in pairs if len(self.fleet.paths_of(pair)) > 1]
+        quorum = self._quorum_verdict
+        situation = Situation(
+            controller=self._observer,
+            quorum=quorum,
+            quorum_lost_since=quorum.since if quorum.state == "lost" else None,
+            members=self._quorum.members(self.fleet),
+            links=self._links.verdicts,
+            paused=lambda node: self.pauses.on(self.fleet, node),
+        )
+        decisions = self.failover.evaluate(self.fleet, situation, now, known)
+        for decision in decisions:
+            if decision.moves:
+                self.failover.record(decision, now)
+                self.failover.confirmed(decision.pair, now)
+        self.carry_out(decisions, now, "vagus")
+
+    def carry_out(self, decisions: list[Decision], now: float, who: str) -> list[LedgerEntry]:
+        """Publish first, write afterwards: the switch is what is urgent."""
+        moves = [decision for decision in decisions if decision.moves]
+        touched = {node for decision in moves for node in decision.pair}
+        force = {node for decision in moves if decision.kind == "revert" for node in decision.pair}
+        terms = {node: self._publish_desired(node, force=node in force) for node in sorted(touched)}
+        entries = []
+        for decision in decisions:
+            entry = self.outbox.decision(
+                who,
+                decision.kind,
+                "--".join(decision.pair),
+                decision.reason,
+                evidence=decision.evidence,
+                outcome="told both ends" if decision.moves else "",
+            )
+            entries.append(entry)
+            if decision.moves:
+                waits = {node: term for node in decision.pair if (term := terms[node]) is not None}
+                self._moves.start(Move(decision.pair, decision.path, entry, now, waits))
+        if moves:
+            self.outbox.save()
+            self.outbox.changed()
+        return entries
+
+    def _finish(self, move: Move, outcome: str) -> None:
+        self.outbox.outcome(move.ledger, outcome)
+        self.outbox.event(
+            "controller", "failover", "--".join(move.pair), f"now by {move.path}: {outcome}", Severity.INFO
+        )
+        self.outbox.changed()
+
+    def _publish_desired(self, node: str, *, force: bool = False) -> Term | None:
+        """Tell a node its assignments, unless it has been told the same; the (epoch, generation) it must apply."""
+        renewed = self._assignments.renew(node, self.fleet, self.failover, self.leadership.epoch, force=force)
+        if renewed is None:
+            return None
+        told, news = renewed
+        if news:
+            self._send_desired(node, told.payload)
+        return told.term
+
+    def _send_desired(self, node: str, payload: bytes) -> None:
+        self.outbox.publish(topics.node(self.config.fleet, node, "desired"), payload)
+
+    # --- showing -------------------------------------------------------------------------------------------------
+
+    def fleet_view(self, now: float, *, at: float = 0.0, broker: str = "") -> FleetView:
+        """The whole picture. `at`: wall-clock epoch seconds; `broker`: the one that we are connected to; both are only
+        shown."""
+        return picture.draw(self._sources(now, at, broker))
+
+    def summary(self, now: float) -> str:
+        """The fleet's health in one sentence."""
+        return picture.summary(self._sources(now, 0.0, ""))[0]
+
+    def _sources(self, now: float, at: float, broker: str) -> picture.Sources:
+        return picture.Sources(
+            config=self.config,
+            fleet=self.fleet,
+            failover=self.failover,
+            moves=self._moves,
+            observer=self._observer,
+            nodes=self._liveness.verdicts,
+            loads=self._load.verdicts,
+            links=self._links.verdicts,
+            dead=self._links.dead(),
+            quorum=self._quorum.view(self.fleet, self._quorum_verdict, now),
+            pauses=tuple(pause.view(now) for pause in self.pauses.standing),
+            epoch=self.leadership.epoch,
+            leads=self.leadership.leads,
+            standing=self.leadership.reason,
+            broker=broker,
+            version=self._version,
+            started=self._started,
+            now=now,
+            at=at,
+        )
+
+
+def _ordered(a: str, b: str) -> Pair:
+    return (a, b) if a < b else (b, a)
+
+
+def pair_named(name: str) -> Pair | None:
+    """The pair of a name "a--b", in either order; None when it is no such name."""
+    a, separator, b = name.partition("--")
+    return (min(a, b), max(a, b)) if separator and a and b and a != b else None
+
+
+def _subject(node: str, event: Event) -> str:
+    if not event.peer:
+        return node
+    pair = f"{min(node, event.peer)}--{max(node, event.peer)}"
+    return f"{pair}/{event.path}" if event.path else pair
