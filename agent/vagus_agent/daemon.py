@@ -1,7 +1,7 @@
-"""The running agent: probes, uplink, reflex and steering, wired together.
+"""The running agent: probes, uplink, conduct and steering, connected. What to do is decided in core/conduct.py.
 
-probes ─► report ─► uplink            links ─► reflex ─┐
-                    uplink ─► desired (fenced) ────────┴► steering ─► observed ─► uplink
+probes ─► report ─► uplink        links, verifications ─► ┐
+                    uplink ─► desired (signed) ─────────► conduct ─► steering, observed, events, state on disk
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from math import inf
 from time import monotonic
 from typing import Final
 
 from vagus_agent import threads
 from vagus_agent.config import METERED_REPORT_FACTOR, Config, Network
 from vagus_agent.config_file import Keys
-from vagus_agent.core import desired, reflex, report
+from vagus_agent.core import report
+from vagus_agent.core.complaints import Complaints
+from vagus_agent.core.conduct import Conduct, State
 from vagus_agent.core.link import Change, Link
-from vagus_agent.core.prober import Prober, starved
+from vagus_agent.core.prober import Prober, Proof, starved
 from vagus_agent.net.netlink import Netlink, SteeringError
 from vagus_agent.net.steering import Interfaces, Outcome, Steering
 from vagus_agent.net.udp import ProbeSockets
@@ -31,7 +34,7 @@ from vagus_agent.probes.etcd import EtcdProbe
 from vagus_agent.probes.services import ServiceChecks
 from vagus_agent.probes.system import SystemProbe, boot_id
 from vagus_agent.probes.tailscale import TailscaleProbe
-from vagus_agent.state import State, StateFile
+from vagus_agent.state import StateFile
 from vagus_agent.uplink import Session, Uplink
 from vagus_protocol import __version__, messages, topics
 from vagus_protocol.codec import Rejected, decode, encode
@@ -41,8 +44,6 @@ from vagus_protocol.messages import (
     Event,
     EventKind,
     LinkState,
-    Observed,
-    ObservedState,
     Relay,
     Report,
     Service,
@@ -54,9 +55,7 @@ from vagus_runtime.sdnotify import Notifier
 
 log = logging.getLogger("vagus")
 
-# The same complaint is logged and sent at most this often, and so many different ones about one thing.
-_COMPLAIN_S: Final = 60.0
-_MOST_COMPLAINTS: Final = 10
+_LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
 def run(config: Config, keys: Keys) -> int:
@@ -77,22 +76,15 @@ class Agent:
         self.boot_id = boot_id()
         self._notifier = Notifier(os.environ)
         self._state_file = StateFile(config.state_dir)
-        self._accepted = desired.Accepted()
-        # peer → path that we put it on by ourselves
-        self._held: dict[str, str] = {}
-        self._outcome = Outcome()
-        self._refusal: tuple[int, int, str] | None = None
-        self._reasons: dict[str, str] = {}
         self._relays: dict[tuple[str, str], Relay] = {}
         self._tailscale: Tailscale | None = None
         self._announcer = report.Announcer()
         self._session: Session | None = None
-        self._leaders: dict[str, bool] = {}
-        self._alone_since: float | None = monotonic()
         self._event_seq = 0
         self._rejected = 0
-        # what about → complaint → when
-        self._complained: dict[str, dict[str, float]] = {}
+        self._complaints = Complaints()
+        self._unsaved_state: State | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._steer = asyncio.Event()
         self._unsaved = asyncio.Event()
         self._stop = asyncio.Event()
@@ -103,11 +95,13 @@ class Agent:
             loop.add_signal_handler(number, self._stop.set)
         now = monotonic()
         self._prober = Prober(self.config, self.keys.probe, secrets.randbits(64), now, random.random())
-        self._sockets = ProbeSockets(self.config, self._prober, self._on_changes, monotonic)
+        self._sockets = ProbeSockets(self.config, self._prober, self._on_changes, self._on_proof, monotonic)
         self._system = SystemProbe(self.config.report)
         self._links: dict[str, list[Link]] = {
             peer.name: [link for link in self._prober.links if link.peer == peer.name] for peer in self.config.peers
         }
+        self._conduct = Conduct(self.config, self._links, self.session, now)
+        self._checks = ServiceChecks(self.config.checks, self.config.addresses, self._service_changed)
         self._uplink = Uplink(
             self.config.mqtt,
             fleet=self.config.fleet,
@@ -138,37 +132,25 @@ class Agent:
         state, trouble = self._state_file.load()
         if trouble:
             self._tell(EventKind.AGENT, trouble, logging.ERROR)
-        self._accepted = desired.Accepted(state.epoch, state.generation, state.assignments)
-        held = {peer: path for peer, path in state.reflex.items() if self._offers(peer, path)}
-        standing = await self._steering.standing_overrides()
-        if standing is not None:
-            # Without an override in the kernel a peer is on its first path: by our reflex, or by nobody's decision.
-            uses = {peer: standing.get(peer, self._first_path(peer)) for peer in self._links}
-            held = {
-                peer: path
-                for peer, path in uses.items()
-                if path != self._accepted.assignments.get(peer, self._first_path(peer))
-                and (peer in standing or state.reflex.get(peer) == path)
-            }
-        self._held = held
-        self._outcome = await self._steering.reconcile(self._overrides(), "start")
+        self._conduct.restore(state, await self._steering.standing_overrides(), monotonic())
+        outcome = await self._steering.reconcile(self._conduct.overrides, "start")
+        self._conduct.on_kernel(self._steering.overrides, outcome.paths, outcome.failed, outcome.drift)
 
     async def _serve(self) -> int:
         birth = report.birth(self.config, self.session, self.boot_id, __version__)
         self._uplink.publish_retained("presence", encode(birth))
-        self._publish_observed()
+        self._follow()
         self._uplink.start()
         etcd = EtcdProbe(self.config.etcd, self._etcd_changed) if self.config.etcd is not None else None
         if etcd is not None:
             etcd.start()
-        checks = ServiceChecks(self.config.checks, self.config.addresses, self._service_changed)
         loops = [
-            self._report_loop(etcd, checks),
+            self._report_loop(etcd),
             self._steer_loop(),
             self._save_loop(),
             self._steering.watch(self._on_outcome, self._on_interfaces),
             self._watchdog_loop(),
-            checks.run(),
+            self._checks.run(),
         ]
         if self.config.tailscale is not None:
             loops.append(self._tailscale_loop(TailscaleProbe(self.config.tailscale, self._other_networks())))
@@ -186,6 +168,8 @@ class Agent:
             return 1 if failed is not None else 0
         finally:
             self._notifier.stopping()
+            if self._timer is not None:
+                self._timer.cancel()
             for task in (stopping, *tasks):
                 task.cancel()
             await asyncio.gather(stopping, *tasks, return_exceptions=True)
@@ -194,7 +178,7 @@ class Agent:
             await self._leave()
 
     async def _leave(self) -> None:
-        overrides = {peer: path for peer, path in self._overrides().items() if path != self._first_path(peer)}
+        overrides = self._conduct.moved
         if overrides and self.config.on_stop == "clear":
             with suppress(SteeringError):
                 for line in await self._steering.clear(overrides_only=True):
@@ -202,7 +186,7 @@ class Agent:
         elif overrides:
             names = ", ".join(f"{peer} by {path}" for peer, path in overrides.items())
             log.warning('overrides stay (on_stop = "keep"): %s; vagus-agent routes clear removes them', names)
-        self._state_file.save(self._state())
+        self._state_file.save(self._conduct.state)
         await self._uplink.stop(encode(report.goodbye(self.config, self.session)))
 
     # --- what comes in -------------------------------------------------------------------------------------------
@@ -218,31 +202,22 @@ class Agent:
                 links = [self._describe(other, now) for other in self._links[link.peer]]
                 self._uplink.publish_event(report.link_event(self.config, self.session, self._event_seq, link, links))
                 log.info("%s to %s: %s (%s)", link.path, link.peer, link.state, link.reason)
-        self._react()
+        self._conduct.on_links(now)
+        self._follow()
+
+    def _on_proof(self, proof: Proof) -> None:
+        self._conduct.on_proof(proof)
+        self._follow()
 
     def _on_desired(self, payload: bytes) -> None:
         if not payload:
             return
         message = open_sealed(payload, self.keys.node, self.config.fleet, self.config.node)
         if isinstance(message, Rejected):
-            self._refuse(0, 0, message.reason)
-            return
-        verdict = desired.judge(message, self._accepted, self.config)
-        if isinstance(verdict, desired.Refusal):
-            self._refuse(message.epoch, message.generation, verdict.reason)
-            return
-        self._refusal = None
-        if verdict is not self._accepted:
-            self._accepted = verdict
-            self._reasons = {peer: word.reason for peer, word in message.assignments.items()}
-            self._held = reflex.heed(verdict.assignments, self._held, self._links)
-            self._unsaved.set()
-        self._steer.set()
-
-    def _refuse(self, epoch: int, generation: int, reason: str) -> None:
-        if self._complain("desired", EventKind.REFUSED, f"desired refused: {reason}"):
-            self._refusal = (epoch, generation, reason)
-            self._publish_observed()
+            self._conduct.on_rejected(message.reason, monotonic())
+        else:
+            self._conduct.on_desired(message, monotonic())
+        self._follow()
 
     def _on_controllers(self, topic: str, payload: bytes) -> None:
         where = topics.parse(topic)
@@ -252,57 +227,24 @@ class Agent:
         if isinstance(presence, Rejected):
             self._complain("controllers", EventKind.REFUSED, f"{topic}: {presence.reason}")
             return
-        self._leaders[where.controller] = presence is not None and presence.online and presence.leader
-        self._company_changed()
+        self._conduct.on_controller(where.controller, presence, monotonic())
+        self._follow()
 
     def _on_session(self, session: Session | None, reason: str) -> None:
         if session is None:
-            self._leaders.clear()
             log.warning("no broker: %s", reason)
         elif self._session is None or session.broker != self._session.broker:
             self._tell(EventKind.UPLINK, f"connected to broker {session.name}")
         self._session = session
-        self._company_changed()
-
-    def _company_changed(self) -> None:
-        """Note since when nobody leads us."""
-        led = self._session is not None and any(self._leaders.values())
-        if led:
-            self._alone_since = None
-        elif self._alone_since is None:
-            self._alone_since = monotonic()
-        self._react()
-
-    @property
-    def orphaned(self) -> bool:
-        return self._alone_since is not None and monotonic() - self._alone_since >= self.config.orphaned_after_s
-
-    def _react(self) -> None:
-        """Let the reflex look at every peer."""
-        for peer, links in self._links.items():
-            assigned = self._accepted.assignments.get(peer, self._first_path(peer))
-            step = reflex.decide(self.config.reflex, self.orphaned, peer, links, assigned, self._held.get(peer))
-            if step is None:
-                continue
-            if step.path is None:
-                self._held.pop(peer, None)
-            else:
-                self._held[peer] = step.path
-            self._reasons[peer] = f"reflex: {step.reason}"
-            self._tell(EventKind.REFLEX, f"{peer} → {step.path or assigned}: {step.reason}", logging.WARNING, peer)
-            self._unsaved.set()
-            self._steer.set()
+        self._conduct.on_session(session is not None, monotonic())
+        self._follow()
 
     def _on_interfaces(self, interfaces: Interfaces) -> None:
         self._sockets.interfaces_changed()
 
     def _on_outcome(self, outcome: Outcome) -> None:
-        for line in outcome.drift:
-            self._tell(EventKind.DRIFT, f"drift: {line}", logging.WARNING)
-        if outcome.failed and outcome.failed != self._outcome.failed:
-            self._tell(EventKind.STEERING, outcome.failed, logging.ERROR)
-        self._outcome = outcome
-        self._publish_observed()
+        self._conduct.on_kernel(self._steering.overrides, outcome.paths, outcome.failed, outcome.drift)
+        self._follow()
 
     def _etcd_changed(self, etcd: Etcd) -> None:
         """In the etcd probe's thread."""
@@ -317,32 +259,60 @@ class Agent:
         text = f"{name} answers again" if service.ok else f"{name}: {service.reason}"
         self._tell(EventKind.SERVICE, text, logging.INFO if service.ok else logging.WARNING, service.peer)
 
+    # --- what follows --------------------------------------------------------------------------------------------
+
+    def _follow(self) -> None:
+        """Do what the conduct asks for, after every word to it."""
+        if self._conduct.overrides != self._steering.overrides:
+            self._steer.set()
+        for peer, path in self._conduct.take_verify():
+            self._sockets.verify(peer, path)
+            self._checks.verify(peer, partial(self._on_checks, peer, path))
+        for note in self._conduct.take_notes():
+            self._tell(note.kind, note.text, _LEVELS[note.level], note.peer)
+        if (observed := self._conduct.take_observed()) is not None:
+            self._uplink.publish_retained("observed", encode(observed))
+        if (state := self._conduct.take_state()) is not None:
+            self._unsaved_state = state
+            self._unsaved.set()
+        if self._timer is not None:
+            self._timer.cancel()
+        due = self._conduct.deadline
+        self._timer = self._loop.call_at(due, self._tick) if due < inf else None
+
+    def _on_checks(self, peer: str, path: str, failed: tuple[str, ...]) -> None:
+        self._conduct.on_checks(peer, path, failed)
+        self._follow()
+
+    def _tick(self) -> None:
+        self._conduct.tick(monotonic())
+        self._follow()
+
     # --- loops ---------------------------------------------------------------------------------------------------
 
     async def _steer_loop(self) -> None:
         while True:
             await self._steer.wait()
             self._steer.clear()
-            wanted = self._overrides()
-            standing = self._steering.overrides
-            for peer, path in wanted.items():
-                if standing.get(peer, self._first_path(peer)) != path:
-                    self._outcome = await self._steering.override(peer, path, self._reasons.get(peer, ""))
-                    text = f"{peer} goes by {self._outcome.paths.get(peer) or 'none of our paths'}"
-                    self._tell(EventKind.STEERING, f"{text} ({self._reasons.get(peer, '')})", peer=peer)
-            self._publish_observed()
+            for peer in self._links:
+                # Asked for each anew: much may be decided while the kernel is at work.
+                path = self._conduct.overrides[peer]
+                if self._steering.overrides.get(peer) != path:
+                    self._on_outcome(await self._steering.override(peer, path, self._conduct.reason(peer)))
 
     async def _save_loop(self) -> None:
         while True:
             await self._unsaved.wait()
             self._unsaved.clear()
-            state = self._state()
+            state = self._unsaved_state
+            if state is None:
+                continue
             # Not in the loop: a worn SD card can take seconds to write.
             trouble = await threads.run("save", partial(self._state_file.save, state))
             if trouble:
                 self._complain("state", EventKind.AGENT, trouble)
 
-    async def _report_loop(self, etcd: EtcdProbe | None, checks: ServiceChecks) -> None:
+    async def _report_loop(self, etcd: EtcdProbe | None) -> None:
         seq = 0
         due = monotonic()
         while True:
@@ -363,15 +333,15 @@ class Agent:
                 links=tuple(self._describe(link, now) for link in self._prober.links),
                 etcd=etcd.latest(now) if etcd is not None else None,
                 tailscale=self._tailscale,
-                services=checks.latest(),
-                epoch=self._accepted.epoch,
-                generation=self._accepted.generation,
+                services=self._checks.latest(),
+                epoch=self._conduct.term[0],
+                generation=self._conduct.term[1],
                 dropped_events=self._uplink.dropped_events,
                 broker=self._session.name if self._session is not None else "",
             )
             self._uplink.publish_report(encode(message))
             self._status(now)
-            self._react()
+            self._tick()
             due = max(due + interval, now)
             await asyncio.sleep(due - monotonic())
 
@@ -405,7 +375,7 @@ class Agent:
 
     def _status(self, now: float) -> None:
         alive = sum(link.state in (LinkState.UP, LinkState.DEGRADED) for link in self._prober.links)
-        moved = [peer for peer, path in self._overrides().items() if path != self._first_path(peer)]
+        moved = self._conduct.moved
         self._notifier.status(
             f"{alive} of {len(self._prober.links)} links up; "
             f"broker {self._session.name if self._session is not None else 'none'}"
@@ -420,34 +390,7 @@ class Agent:
     # --- what goes out -------------------------------------------------------------------------------------------
 
     def _describe(self, link: Link, now: float) -> messages.Link:
-        return report.describe(link, now, self._outcome.paths.get(link.peer, ""), self._relays)
-
-    def _publish_observed(self) -> None:
-        refusal = self._refusal
-        state = ObservedState.APPLIED
-        if refusal is not None:
-            state = ObservedState.REFUSED
-        elif self._outcome.failed:
-            state = ObservedState.FAILED
-        self._uplink.publish_retained(
-            "observed",
-            encode(
-                Observed(
-                    v=1,
-                    node=self.config.node,
-                    session=self.session,
-                    epoch=self._accepted.epoch,
-                    generation=self._accepted.generation,
-                    state=state,
-                    paths=dict(self._outcome.paths),
-                    reflex=dict(self._held),
-                    reason=refusal[2] if refusal is not None else self._outcome.failed,
-                    drift=self._outcome.drift,
-                    refused_epoch=refusal[0] if refusal is not None else 0,
-                    refused_generation=refusal[1] if refusal is not None else 0,
-                )
-            ),
-        )
+        return report.describe(link, now, self._conduct.paths.get(link.peer, ""), self._relays)
 
     def _tell(self, kind: EventKind, text: str, level: int = logging.INFO, peer: str = "") -> None:
         log.log(level, "%s", text)
@@ -465,40 +408,13 @@ class Agent:
         )
 
     def _complain(self, about: str, kind: EventKind, text: str, prefix: str = "") -> bool:
-        """Tell at most once a minute per text, and a bounded number of texts about one thing; whether it was told."""
-        now = monotonic()
-        told = {known: at for known, at in self._complained.get(about, {}).items() if now - at < _COMPLAIN_S}
-        self._complained[about] = told
-        if text in told or len(told) >= _MOST_COMPLAINTS:
-            return False
-        told[text] = now
-        if len(told) == _MOST_COMPLAINTS:
-            prefix = f"(more of this is not told for a minute) {prefix}"
-        self._tell(kind, prefix + text, logging.WARNING)
-        return True
+        """Tell it, unless it was told lately; whether it was told."""
+        said = self._complaints.worth(about, text, monotonic())
+        if said is not None:
+            self._tell(kind, said + prefix + text, logging.WARNING)
+        return said is not None
 
     # --- small answers -------------------------------------------------------------------------------------------
-
-    def _overrides(self) -> dict[str, str]:
-        """peer → the path that it should go by now."""
-        return {
-            peer: self._held.get(peer) or self._accepted.assignments.get(peer) or self._first_path(peer)
-            for peer in self._links
-        }
-
-    def _first_path(self, peer: str) -> str:
-        return self._links[peer][0].path
-
-    def _offers(self, peer: str, path: str) -> bool:
-        return any(link.path == path for link in self._links.get(peer, ()))
-
-    def _state(self) -> State:
-        return State(
-            epoch=self._accepted.epoch,
-            generation=self._accepted.generation,
-            assignments=dict(self._accepted.assignments),
-            reflex=dict(self._held),
-        )
 
     def _other_networks(self) -> Mapping[str, Sequence[Network]]:
         assert self.config.tailscale is not None

@@ -1,4 +1,4 @@
-"""What survives a restart: the last accepted desired, and the overrides that the agent made alone."""
+"""Keeps on disk what survives a restart."""
 
 from __future__ import annotations
 
@@ -7,14 +7,9 @@ from pathlib import Path
 
 import msgspec
 
+from vagus_agent.core.conduct import State
 
-class State(msgspec.Struct, frozen=True):
-    """`assignments` and `reflex`: peer → path."""
-
-    epoch: int = 0
-    generation: int = 0
-    assignments: dict[str, str] = {}
-    reflex: dict[str, str] = {}
+__all__ = ["State", "StateFile"]
 
 
 class StateFile:

@@ -11,11 +11,13 @@ from vagus_protocol.messages import Desired
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The newest desired that was taken. `assignments`: peer → path."""
+    """The newest desired that was taken. `assignments`: peer → the last confirmed path; `trials`: peer → the path that
+    this desired puts it on trial on."""
 
     epoch: int = 0
     generation: int = 0
     assignments: Mapping[str, str] = field(default_factory=dict)
+    trials: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def term(self) -> tuple[int, int]:
@@ -30,13 +32,13 @@ class Refusal:
 def judge(desired: Desired, last: Accepted, config: Config) -> Accepted | Refusal:
     """What to keep as the newest desired: `last` itself when it is the same again, a new one, or why it is refused.
 
-    Taken only if (epoch, generation) is greater than the last one, every peer and path is in our configuration, and the
-    phase is one we can carry out.
+    Taken only if (epoch, generation) is greater than the last one, and every peer and path is in our configuration.
     """
     term = (desired.epoch, desired.generation)
-    assignments = {peer: assignment.path for peer, assignment in desired.assignments.items()}
+    confirmed = {peer: assignment.path for peer, assignment in desired.assignments.items() if not assignment.trial}
+    trials = {peer: assignment.path for peer, assignment in desired.assignments.items() if assignment.trial}
     if term == last.term:
-        if assignments == dict(last.assignments):
+        if (confirmed, trials) == (_without(last.assignments, last.trials), dict(last.trials)):
             return last
         return Refusal(
             f"epoch {term[0]} generation {term[1]} came twice with different content: two controllers share one epoch "
@@ -47,12 +49,16 @@ def judge(desired: Desired, last: Accepted, config: Config) -> Accepted | Refusa
             f"epoch {term[0]} generation {term[1]} of {desired.controller} is older than the accepted "
             f"{last.epoch}/{last.generation}: a replay, or a controller that lost its lead"
         )
-    if any(assignment.trial for assignment in desired.assignments.values()):
-        return Refusal("trials are not known to this version: upgrade the agent")
     offered = {peer.name: [path.name for path in config.paths_to(peer)] for peer in config.peers}
-    for peer, path in assignments.items():
+    for peer, path in (confirmed | trials).items():
         if peer not in offered:
             return Refusal(f"peer {peer!r} is not in this node's configuration")
         if path not in offered[peer]:
             return Refusal(f"path {path!r} to {peer} is not offered here; offered: {', '.join(offered[peer])}")
-    return Accepted(desired.epoch, desired.generation, assignments)
+    # What is on trial was confirmed elsewhere, and goes back there.
+    confirmed |= {peer: path for peer, path in last.assignments.items() if peer in trials}
+    return Accepted(desired.epoch, desired.generation, confirmed, trials)
+
+
+def _without(paths: Mapping[str, str], peers: Mapping[str, str]) -> dict[str, str]:
+    return {peer: path for peer, path in paths.items() if peer not in peers}

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
 from msgspec import Struct
 
 from vagus_agent.config import Config, Path, Peer
@@ -37,6 +38,10 @@ _STARVED_PER_CORE: Final = 6
 # Replies later than this are not waited for.
 _FORGET_S: Final = 3.0
 _LOSS_CHECK_S: Final = 2.0
+# A verification: so many probes, one after the other over the first half of its time, so that neither loss nor a tunnel
+# that stands still for a moment decides it.
+_VERIFY_PROBES: Final = 5
+_VERIFY_S: Final = 1.0
 
 
 def starved(system: System) -> bool:
@@ -55,11 +60,38 @@ class _Outstanding(Struct):
 
 
 class Send(Struct, frozen=True):
-    """A datagram for `peer` over `path`."""
+    """A datagram for `peer` over `path`; not `pinned`: the kernel's own route decides, as for traffic."""
 
     peer: str
     path: str
     data: bytes
+    pinned: bool = True
+
+
+class Proof(Struct, frozen=True):
+    """What became of a verification: whether packets that went by the kernel's own route came back on `path`, and in
+    words how, or what was missed."""
+
+    peer: str
+    path: str
+    ok: bool
+    reason: str
+
+
+class _Verification(Struct):
+    link: Link
+    next_send: float
+    interval: float
+    until: float
+    left: int = _VERIFY_PROBES
+    # seq → (sent, sent_us)
+    sent: dict[int, tuple[float, int]] = {}
+    # what went wrong, in words
+    trouble: str = ""
+
+    @property
+    def deadline(self) -> float:
+        return min(self.next_send, self.until) if self.left else self.until
 
 
 class _Peer(Struct):
@@ -73,11 +105,13 @@ class _Peer(Struct):
 
 
 class Prober:
-    """The engine: `poll` when `deadline` has come, `received` for every datagram; take `changes` after either."""
+    """The engine: `poll` when `deadline` has come, `received` for every datagram; take `changes` and `proofs` after
+    either."""
 
     def __init__(self, config: Config, key: bytes, boot: int, now: float, phase: float) -> None:
         """`boot`: 64 random bits of this process; `phase` in 0..1 spreads the nodes' idle probes."""
         self.changes: list[Change] = []
+        self.proofs: list[Proof] = []
         self.links: list[Link] = []
         # a peer changed its mind about a link since the owner last reset this
         self.peer_changed = False
@@ -89,6 +123,7 @@ class Prober:
         self._peers: dict[str, _Peer] = {}
         self._by_hash: dict[int, _Peer] = {}
         self._outstanding: dict[int, _Outstanding] = {}
+        self._verifications: dict[str, _Verification] = {}
         self._seq = 0
         self._lag = 0.0
         self._lag_at = now
@@ -115,7 +150,7 @@ class Prober:
     @property
     def awaits_echoes(self) -> bool:
         """Whether `poll` could take an echo that was not read yet for a lost one."""
-        return bool(self._outstanding)
+        return bool(self._outstanding or self._verifications)
 
     @property
     def deadline(self) -> float:
@@ -125,6 +160,8 @@ class Prober:
             first = min(first, link.deadline)
         for probe in self._outstanding.values():
             first = min(first, probe.deadline)
+        for verification in self._verifications.values():
+            first = min(first, verification.deadline)
         self._due = first
         return first
 
@@ -140,6 +177,8 @@ class Prober:
         for link in self.links:
             if link.deadline <= now + _TOGETHER_S and link.poll(now, _TOGETHER_S):
                 sends.append(self._probe(link, now))
+        for verification in tuple(self._verifications.values()):
+            sends += self._verify(verification, now)
         if now >= self._loss_check:
             self._loss_check = now + _LOSS_CHECK_S
             for link in self.links:
@@ -175,6 +214,8 @@ class Prober:
         for probe in self._outstanding.values():
             if not probe.missed:
                 probe.deadline = max(probe.deadline, now) + grace
+        for verification in self._verifications.values():
+            verification.until += grace
         for link in self.links:
             link.stretch(grace)
         self._be_patient()
@@ -199,6 +240,54 @@ class Prober:
         """The worst lateness of our own event loop since the last call, seconds."""
         worst, self._worst_lag = self._worst_lag, 0.0
         return worst
+
+    # --- verification ------------------------------------------------------------------------------------------
+
+    def verify(self, peer: str, path: str, now: float) -> None:
+        """Find out whether our packets to `peer` go by `path` when the kernel's own route decides, and come back.
+
+        The probes come with the next `poll`, the result as one of `proofs`, unless another verification of the same
+        peer begins before. They count neither for the link's loss nor for its state.
+        """
+        link = self._peers[peer].links[path]
+        whole = max(_VERIFY_S, 3 * link.timeout)
+        self._verifications[peer] = _Verification(link, now, whole / (2 * _VERIFY_PROBES), now + whole)
+
+    def _verify(self, verification: _Verification, now: float) -> list[Send]:
+        link = verification.link
+        if now >= verification.until:
+            count = len(verification.sent)
+            missed = f"none of {count} packets by the kernel's own route came back on {link.path}"
+            self._conclude(link, False, verification.trouble or missed)
+            return []
+        if not verification.left or now < verification.next_send:
+            return []
+        verification.left -= 1
+        verification.next_send = now + verification.interval
+        self._seq = (self._seq + 1) & 0xFFFFFFFF
+        sent_us = int(now * 1e6)
+        verification.sent[self._seq] = now, sent_us
+        # An interval of nothing: no peer aligns its phase to these.
+        data = self._packet(Kind.PROBE, link.peer, link.path, self._seq, sent_us, 0, 0.0)
+        return [msgspec.structs.replace(data, pinned=False)]
+
+    def _verified(self, verification: _Verification, path: str, packet: Packet, arrived: float) -> None:
+        """An echo of one of its probes, which came back on `path`: the peer sends it where it heard the probe."""
+        link = verification.link
+        if path != link.path:
+            verification.trouble = f"packets by the kernel's own route went by {path}, not by {link.path}"
+            return
+        rtt = max(arrived - verification.sent[packet.seq][0] - packet.hold_us / 1e6, 0.0)
+        self._conclude(link, True, f"packets by the kernel's own route came back on {path} in {rtt * 1000:.1f} ms")
+
+    def _conclude(self, link: Link, ok: bool, reason: str) -> None:
+        del self._verifications[link.peer]
+        self.proofs.append(Proof(link.peer, link.path, ok, reason))
+
+    def unroutable(self, peer: str, why: str) -> None:
+        """The kernel did not take a packet that was not pinned: `why` in words."""
+        if peer in self._verifications:
+            self._verifications[peer].trouble = why
 
     # --- datagrams ---------------------------------------------------------------------------------------------
 
@@ -238,6 +327,12 @@ class Prober:
         return self._tell(link, now) if len(self.changes) > count else []
 
     def _answered(self, peer: _Peer, path: str, packet: Packet, arrived: float, now: float) -> None:
+        verification = self._verifications.get(peer.name)
+        if verification is not None and packet.seq in verification.sent:
+            if verification.sent[packet.seq][1] == packet.sent_us:
+                self._verified(verification, path, packet, arrived)
+                self._learn(peer, packet, now)
+            return
         probe = self._outstanding.get(packet.seq)
         if probe is None or probe.link is not peer.links[path] or probe.sent_us != packet.sent_us:
             # Too late to mean anything, or it came back on another path.

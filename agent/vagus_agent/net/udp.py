@@ -1,5 +1,7 @@
 """The probe sockets: pinned to a path by interface index, answered out of the interface a probe came in on.
 
+Only a verification's probes are not pinned: they go as traffic goes.
+
 One socket an address family, bound to the node's own service address: probes meet the same addresses, routes,
 filters and AllowedIPs as traffic. Kernel receive timestamps (SO_TIMESTAMPNS) keep a late event loop from looking like a
 slow link.
@@ -18,7 +20,7 @@ from typing import Final
 
 from vagus_agent.config import Address, Config
 from vagus_agent.core.link import Change
-from vagus_agent.core.prober import Prober, Send
+from vagus_agent.core.prober import Prober, Proof, Send
 from vagus_protocol.probe import MAX_PACKET
 
 # Linux values; Python's socket module lacks the first two.
@@ -51,11 +53,17 @@ class ProbeSockets:
     """Drives a `Prober` with real datagrams and the loop's clock, of which `now` is a reading."""
 
     def __init__(
-        self, config: Config, prober: Prober, on_changes: Callable[[Sequence[Change]], None], now: Callable[[], float]
+        self,
+        config: Config,
+        prober: Prober,
+        on_changes: Callable[[Sequence[Change]], None],
+        on_proof: Callable[[Proof], None],
+        now: Callable[[], float],
     ) -> None:
         self._config = config
         self._prober = prober
         self._on_changes = on_changes
+        self._on_proof = on_proof
         self._now = now
         self._sockets: dict[int, socket.socket] = {}
         self._targets: dict[str, tuple[socket.socket, tuple[str, int], bytes]] = {}
@@ -109,6 +117,11 @@ class ProbeSockets:
                 continue
         self._path_of = {index: path for path, index in self._index_of.items()}
 
+    def verify(self, peer: str, path: str) -> None:
+        """As `Prober.verify`, at once; the result goes to `on_proof`."""
+        self._prober.verify(peer, path, self._now())
+        self._poll()
+
     def _readable(self, version: int, sock: socket.socket) -> None:
         if self._now() < self._due:
             self._drain(version, sock)
@@ -133,6 +146,9 @@ class ProbeSockets:
             changes, self._prober.changes[:] = tuple(self._prober.changes), []
             self._prober.peer_changed = False
             self._on_changes(changes)
+        proofs, self._prober.proofs[:] = tuple(self._prober.proofs), []
+        for proof in proofs:
+            self._on_proof(proof)
         due = self._prober.deadline
         if self._timer is not None:
             if due == self._due:
@@ -163,8 +179,9 @@ class ProbeSockets:
 
     def _send(self, sends: Sequence[Send]) -> None:
         for send in sends:
-            refused = self._transmit(send)
-            if refused is not None:
+            if not send.pinned:
+                self._transmit_unpinned(send)
+            elif (refused := self._transmit(send)) is not None:
                 now = self._now()
                 for news in self._prober.refused(send.peer, send.path, refused, now):
                     self._transmit(news)
@@ -188,6 +205,20 @@ class ProbeSockets:
             text = os.strerror(error.errno or 0)
             return words.format(interface=interface, peer=send.peer) if words else f"{interface}: {text}"
         return None
+
+    def _transmit_unpinned(self, send: Send) -> None:
+        """Send one datagram as traffic goes: from our service address, by the kernel's own route."""
+        target = self._targets.get(send.peer)
+        if target is None:
+            self._prober.unroutable(send.peer, f"{send.peer} has no service address in a family of ours")
+            return
+        sock, where, _source = target
+        try:
+            sock.sendto(send.data, where)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.ENOBUFS, errno.ECONNREFUSED):
+                text = os.strerror(error.errno or 0)
+                self._prober.unroutable(send.peer, f"the kernel sends nothing to {send.peer}: {text}")
 
     def _way(self, peer: str, path: str) -> tuple[socket.socket, tuple[str, int], tuple[int, int, bytes]] | str:
         """How to send to `peer` over `path`, or why that cannot be, in words."""

@@ -16,12 +16,16 @@ from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
+from msgspec.structs import replace
+
 from vagus_agent import config, threads
 from vagus_agent.config import Address
 from vagus_agent.probes import http
 from vagus_protocol.messages import Service
 
 _REASON_LENGTH: Final = 300
+# A verification has the controller's patience, 5 s: a check that takes longer than this has failed it.
+_VERIFY_S: Final = 3.0
 
 
 class ServiceChecks:
@@ -37,10 +41,29 @@ class ServiceChecks:
         self._addresses = addresses
         self._on_change = on_change
         self._latest: dict[str, Service] = {}
+        # peer → its checks that run at once
+        self._verifying: dict[str, asyncio.Task[None]] = {}
 
     def latest(self) -> tuple[Service, ...]:
         """The newest result of each check that has one, in the order of the configuration."""
         return tuple(self._latest[check.name] for check in self._checks if check.name in self._latest)
+
+    def verify(self, peer: str, on_done: Callable[[tuple[str, ...]], None]) -> None:
+        """Run every check of `peer` at once. `on_done(names)`: those that fail now and were well the last time; it is
+        not called when there is none, or when another call for the same peer comes before the end."""
+        if (running := self._verifying.pop(peer, None)) is not None:
+            running.cancel()
+        checks = [check for check in self._checks if check.peer == peer]
+        if checks:
+            self._verifying[peer] = asyncio.get_running_loop().create_task(self._verify(checks, on_done))
+
+    async def _verify(self, checks: Sequence[config.Check], on_done: Callable[[tuple[str, ...]], None]) -> None:
+        before = {service.name for service in self.latest() if service.ok}
+        hasty = [replace(check, timeout_s=min(check.timeout_s, _VERIFY_S)) for check in checks]
+        services = await asyncio.gather(*(run_check(check, self._addresses) for check in hasty))
+        for service in services:
+            self._note(service)
+        on_done(tuple(service.name for service in services if not service.ok and service.name in before))
 
     async def run(self) -> None:
         """Until cancelled, also when there is nothing to check."""
@@ -55,12 +78,14 @@ class ServiceChecks:
         await asyncio.sleep(delay_s)
         while True:
             started = clock()
-            service = await run_check(check, self._addresses)
-            before = self._latest.get(check.name)
-            self._latest[check.name] = service
-            if service.ok != (before is None or before.ok):
-                self._on_change(check.name, service)
+            self._note(await run_check(check, self._addresses))
             await asyncio.sleep(max(0.0, check.interval_s - (clock() - started)))
+
+    def _note(self, service: Service) -> None:
+        before = self._latest.get(service.name)
+        self._latest[service.name] = service
+        if service.ok != (before is None or before.ok):
+            self._on_change(service.name, service)
 
 
 class _Failed(Exception):
