@@ -148,6 +148,8 @@ class Config(Section, frozen=True, kw_only=True):
     reflex: Literal["orphaned", "always", "off"] = "orphaned"
     # Seconds without any broker or leading controller before the agent counts as orphaned.
     orphaned_after_s: float = 5.0
+    # Whether the controller may move this node's pairs by itself; what a person asks for is done in any case.
+    automatic: bool = True
     # What becomes of overrides on a clean stop.
     on_stop: Literal["keep", "clear"] = "keep"
     probe: Probe = Probe()

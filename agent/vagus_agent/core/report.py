@@ -34,6 +34,7 @@ def birth(config: Config, session: str, boot_id: str, version: str) -> Presence:
             for peer in config.peers
         ),
         reflex=config.reflex,
+        automatic=config.automatic,
         etcd_member=config.etcd is not None,
     )
 
