@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from vagus_agent.config import Config, Mqtt, Path, Peer, Probe
 from vagus_agent.core.link import TRANSITIONS, Change
-from vagus_agent.core.prober import Prober, Send, starved
+from vagus_agent.core.prober import Prober, Proof, Send, starved
 from vagus_protocol.messages import LinkState, Pressure, System
-from vagus_protocol.probe import MAX_PACKET, Kind, unpack
+from vagus_protocol.probe import MAX_PACKET, Kind, Packet, unpack
 
 KEY = b"k" * 32
 UP, DOWN, SUSPECT, DEGRADED, UNKNOWN = (
@@ -348,3 +348,135 @@ def test_an_outage_that_is_over_is_not_loss() -> None:
     network.changes.clear()
     network.run(120)
     assert [change.new for _, change in network.changes if change.link.path == "overlay"] == [UP, UP]
+
+
+# --- verification: packets that go by the kernel's own route --------------------------------------------------------
+
+
+def verifying(
+    network: Network, route: str, seconds: float = 5.0, lost: Callable[[str], bool] = lambda path: False
+) -> tuple[list[Proof], int]:
+    """What "a" finds out of "b" over the backup, and how many unpinned packets it took; `route`: where its kernel sends
+    what is not pinned."""
+    prober = network.probers["a"]
+    unpinned = 0
+
+    def transmit(sender: str, sends: list[Send]) -> None:
+        nonlocal unpinned
+        for send in sends:
+            if not send.pinned:
+                unpinned += 1
+                if lost(route):
+                    continue
+                send = msgspec.structs.replace(send, path=route)
+            Network.transmit(network, sender, [send])
+
+    network.transmit = transmit  # type: ignore[method-assign]
+    prober.verify("b", "backup", network.now)
+    network.run(seconds)
+    return prober.proofs, unpinned
+
+
+def test_one_packet_that_comes_back_on_the_path_proves_it() -> None:
+    network = healthy()
+    [proof], packets = verifying(network, "backup", 0.1)
+    assert (proof.peer, proof.path, proof.ok) == ("b", "backup", True)
+    assert "by the kernel's own route came back on backup in 2.0 ms" in proof.reason
+    assert packets == 1
+
+
+def test_a_path_that_the_kernel_does_not_use_is_not_proven_however_well_it_is() -> None:
+    network = healthy()
+    [proof], packets = verifying(network, "overlay", 1.01)
+    assert not proof.ok
+    assert proof.reason == "packets by the kernel's own route went by overlay, not by backup"
+    assert packets == 5
+
+
+@pytest.mark.parametrize("missing", [1, 4])
+def test_it_takes_loss(missing: int) -> None:
+    network = healthy()
+    gone = iter([True] * missing)
+    [proof], packets = verifying(network, "backup", lost=lambda _: next(gone, False))
+    assert proof.ok
+    assert packets == missing + 1
+
+
+def test_none_that_comes_back_in_time_says_what_was_missed() -> None:
+    network = healthy()
+    [proof], packets = verifying(network, "backup", lost=lambda _: True)
+    assert not proof.ok
+    assert proof.reason == "none of 5 packets by the kernel's own route came back on backup"
+    assert packets == 5
+
+
+def test_what_the_kernel_refuses_is_the_reason() -> None:
+    network = healthy()
+    prober = network.probers["a"]
+
+    def refuse(route: str) -> bool:
+        prober.unroutable("b", f"no route to b by {route}")
+        return True
+
+    [proof], _ = verifying(network, "backup", lost=refuse)
+    assert (proof.ok, proof.reason) == (False, "no route to b by backup")
+
+
+def test_a_long_path_has_three_times_its_timeout() -> None:
+    network = Network(("a", "b"), delay=lambda sender, to, path: 0.45)
+    network.run(30)
+    prober = network.probers["a"]
+    backup = next(link for link in prober.links if link.path == "backup")
+    started = network.now
+    assert 3 * backup.timeout > 2
+    network.delay = lambda sender, to, path: 0.95
+    proofs, _ = verifying(network, "backup", 2.0)
+    assert [proof.ok for proof in proofs] == [True]
+    assert network.now - started < 2.1
+
+
+def test_a_new_verification_takes_the_place_of_the_former() -> None:
+    network = healthy()
+    prober = network.probers["a"]
+    prober.verify("b", "overlay", network.now)
+    proofs, _ = verifying(network, "backup")
+    assert [(proof.path, proof.ok) for proof in proofs] == [("backup", True)]
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_it_counts_neither_for_loss_nor_for_the_state_of_the_link(comes_back: bool) -> None:
+    network = healthy()
+    for _ in range(20):
+        verifying(network, "backup", 2.0, lost=lambda _: not comes_back)
+    for prober in network.probers.values():
+        for link in prober.links:
+            assert (link.state, link.loss(network.now, 60)) == (UP, 0.0)
+    assert network.changes == []
+
+
+def test_it_does_not_revive_a_dead_link() -> None:
+    """Five replies in a row would: but only packets that were pinned to it speak for it."""
+    network = healthy()
+    network.lost = lambda sender, to, path: path == "backup"
+    network.run(2)
+    network.changes.clear()
+    prober = network.probers["a"]
+    seqs: set[int] = set()
+
+    def transmit(sender: str, sends: list[Send]) -> None:
+        """Over the dead path pass only the verification's packets and their echoes."""
+        for send in sends:
+            packet = unpack(send.data, KEY)
+            assert isinstance(packet, Packet)
+            if not send.pinned:
+                seqs.add(packet.seq)
+            passes = not send.pinned or (sender == "b" and packet.kind is Kind.ECHO and packet.seq in seqs)
+            network.lost = lambda sender, to, path: path == "backup" and not passes  # noqa: B023
+            Network.transmit(network, sender, [send])
+
+    network.transmit = transmit  # type: ignore[method-assign]
+    for _ in range(10):
+        prober.verify("b", "backup", network.now)
+        network.run(1.5)
+    assert [proof.ok for proof in prober.proofs] == [True] * 10
+    assert network.state("a", "b", "backup") is DOWN
