@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
-import psutil
-
-from vagus_agent import config_file
+from vagus_agent import config_file, threads
 from vagus_agent.config import Config
-from vagus_agent.core import ladder
+from vagus_agent.core import ladder, obstacles
+from vagus_agent.core.obstacles import Facts, Obstacle
+from vagus_agent.net import facts as read_facts
 from vagus_agent.net.netlink import Kernel, Netlink, SteeringError
-from vagus_agent.net.steering import shadowing
 from vagus_agent.routes_command import wanted_now
 
-# Tailscale's ts-input chain drops this source on every interface but its own, replies included.
-_CGNAT: Final = ipaddress.ip_network("100.64.0.0/10")
 _CAP_NET_ADMIN: Final = 12
-# Helpers (wg, nft, iptables) answer at once or not at all.
-_HELPER_TIMEOUT_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +45,31 @@ def run(config: Config) -> int:
 
 async def examine(config: Config) -> list[Finding]:
     """All findings, without printing them."""
-    findings = [*_keys(config), *_addresses(config), *_privilege(), *_pressure(), *_networkd()]
+    places = await threads.run("facts", partial(read_facts.places, config))
+    findings = [*_keys(config), *_addresses(config, places), *_privilege(), *_pressure(), *_networkd()]
     kernel = Netlink(config.steering)
     try:
         await kernel.open()
-        findings += [finding async for finding in _interfaces(config, kernel)]
+        facts = await read_facts.read(
+            config, kernel, [(peer, path) for peer in config.peers for path in config.paths_to(peer)]
+        )
+        findings += _interfaces(config, kernel, facts)
         if config.steering.enabled:
-            findings += [finding async for finding in _routes(config, kernel)]
-            findings += [finding async for finding in _reverse_paths(config, kernel)]
+            findings += [finding async for finding in _routes(config, kernel, facts)]
+            findings += _reverse_paths(config, facts)
         else:
             findings.append(Finding("note", "steering", "is switched off in the configuration: this node only watches"))
-        findings += [finding async for finding in _endpoints(config, kernel)]
     except SteeringError as error:
         findings.append(Finding("problem", "kernel", str(error), "does the kernel have policy routing?"))
+        return findings
     finally:
         await kernel.close()
-    return [*findings, *_cgnat(config)]
+    return [*findings, *_tunnels(config, facts), *_cgnat(config, facts)]
+
+
+def _problems(found: Iterable[Obstacle]) -> list[Finding]:
+    """Each once."""
+    return [Finding("problem", each.subject, each.text, each.remedy) for each in dict.fromkeys(found)]
 
 
 def _keys(config: Config) -> Iterator[Finding]:
@@ -78,21 +81,13 @@ def _keys(config: Config) -> Iterator[Finding]:
         yield Finding("ok", "keys", f"{config.keys_file} holds both keys, and only its owner can read it")
 
 
-def _addresses(config: Config) -> Iterator[Finding]:
-    where: dict[str, set[str]] = {}
-    for device, addresses in psutil.net_if_addrs().items():
-        for address in addresses:
-            where.setdefault(address.address.partition("%")[0], set()).add(device)
+def _addresses(config: Config, places: Mapping[str, frozenset[str]]) -> Iterator[Finding]:
     for own in config.addresses:
-        devices = where.get(str(own), set())
-        remedy = f"ip addr add {own}/{own.max_prefixlen} dev lo (and in the network configuration, for the next boot)"
-        if "lo" in devices:
+        found = obstacles.misplaced(own, places[str(own)])
+        if found is None:
             yield Finding("ok", "service address", f"{own} is on lo")
-        elif devices:
-            text = f"{own} is on {', '.join(sorted(devices))} only: its connections die with that interface"
-            yield Finding("problem", "service address", text, remedy)
         else:
-            yield Finding("problem", "service address", f"{own} is on no interface", remedy)
+            yield from _problems([found])
 
 
 def _privilege() -> Iterator[Finding]:
@@ -134,21 +129,17 @@ def _networkd() -> Iterator[Finding]:
             )
 
 
-async def _interfaces(config: Config, kernel: Kernel) -> AsyncIterator[Finding]:
+def _interfaces(config: Config, kernel: Kernel, facts: Facts) -> Iterator[Finding]:
     for path in config.paths:
-        found = await kernel.interface(path.interface)
-        if found is None:
-            yield Finding("problem", f"path {path.name}", f"interface {path.interface} is missing", "start its tunnel")
-        elif not found.up:
-            remedy = f"ip link set {path.interface} up"
-            yield Finding("problem", f"path {path.name}", f"interface {path.interface} is down", remedy)
-        else:
+        found = [*obstacles.interface(path, facts), *obstacles.small(config, path, facts)]
+        yield from _problems(found)
+        if not found:
             yield Finding("ok", f"path {path.name}", f"interface {path.interface} is up")
     if 6 not in kernel.families and ladder.own_address(config, 6):
         yield Finding("problem", "IPv6", "this host has none: only IPv4 is steered", "remove ipv6.disable=1")
 
 
-async def _routes(config: Config, kernel: Kernel) -> AsyncIterator[Finding]:
+async def _routes(config: Config, kernel: Kernel, facts: Facts) -> AsyncIterator[Finding]:
     rules = await kernel.rules()
     table = await kernel.routes()
     wanted = await wanted_now(config, kernel)
@@ -173,99 +164,58 @@ async def _routes(config: Config, kernel: Kernel) -> AsyncIterator[Finding]:
     if add or any(rule not in rules for rule in ladder.wanted_rules(config, kernel.families)):
         return  # what the lookups below would say follows from that
     for peer in config.peers:
+        for finding in _problems(obstacles.shadowed(config, peer, facts)):
+            yield finding
         for address in peer.addresses:
-            source = ladder.own_address(config, address.version)
-            if source is None or address.version not in kernel.families:
+            way = facts.ways.get(str(address))
+            if way is None or way.table not in (0, config.steering.table):
                 continue
-            found = await kernel.lookup(str(address), str(source))
-            path = ladder.path_of(config, peer, address.version, found.device, found.gateway)
-            if found.table == config.steering.table and path:
-                yield Finding("ok", f"peer {peer.name}", f"{address} goes by {path}")
-            elif found.table not in (0, config.steering.table):
-                culprits = "; ".join(str(rule) for rule in shadowing(config, rules, address.version))
-                text = f"{address} is caught before our rule and goes by dev {found.device}, table {found.table}"
-                yield Finding(
-                    "problem", f"peer {peer.name}", text, f"remove, or choose a lower priority than: {culprits}"
-                )
+            if way.table and way.path:
+                yield Finding("ok", f"peer {peer.name}", f"{address} goes by {way.path}")
             else:
-                yield Finding("problem", f"peer {peer.name}", f"{address}: {found.error or 'no path of ours'}", start)
+                yield Finding("problem", f"peer {peer.name}", f"{address}: {way.error or 'no path of ours'}", start)
 
 
-async def _reverse_paths(config: Config, kernel: Kernel) -> AsyncIterator[Finding]:
-    own = ladder.own_address(config, 4)
-    dropped: dict[str, str] = {}
-    asked = False
+def _reverse_paths(config: Config, facts: Facts) -> Iterator[Finding]:
+    dropped: dict[str, Obstacle] = {}
     for peer in config.peers:
-        for address in peer.addresses:
-            if own is None or address.version != 4:
-                continue
-            for path in config.paths_to(peer):
-                if await kernel.interface(path.interface) is not None:
-                    asked = True
-                    reason = await kernel.drops_from(str(address), str(own), path.interface)
-                    if reason:
-                        dropped.setdefault(path.interface, reason)
-    for device, reason in dropped.items():
-        remedy = f"sysctl -w net.ipv4.conf.{device}.rp_filter=2 (and in /etc/sysctl.d)"
-        yield Finding("problem", "rp_filter", reason, remedy)
-    if asked and not dropped:
+        for path in config.paths_to(peer):
+            for found in obstacles.reverse_path(peer, path, facts):
+                dropped.setdefault(path.interface, found)
+    yield from _problems(dropped.values())
+    if facts.drops and not dropped:
         yield Finding("ok", "rp_filter", "lets peers in on every path")
 
 
-async def _endpoints(config: Config, kernel: Kernel) -> AsyncIterator[Finding]:
-    """An exit node or accepted subnet that covers the backup's endpoint carries the backup inside the overlay."""
+def _tunnels(config: Config, facts: Facts) -> Iterator[Finding]:
     first = config.paths[0]
-    for path in config.paths[1:]:
-        output = _helper("wg", "show", path.interface, "endpoints")
-        if output is None:
+    for path in config.paths:
+        peers = [peer for peer in config.peers if path in config.paths_to(peer)]
+        if path.interface in facts.tunnels:
+            missing = _problems(each for peer in peers for each in obstacles.allowed(peer, path, facts))
+            yield from missing
+            if peers and not missing:
+                yield Finding("ok", f"path {path.name}", "WireGuard's AllowedIPs have every peer's addresses")
+        if path is first:
+            continue
+        if path.interface not in facts.tunnels:
             text = f"cannot tell whether {first.name} captures the packets of {path.interface}: wg does not know it"
             yield Finding("note", f"path {path.name}", text)
             continue
-        mark = (_helper("wg", "show", path.interface, "fwmark") or "").strip()
-        captured = []
-        for line in output.splitlines():
-            host = line.split("\t")[-1].rpartition(":")[0].strip("[]").partition("%")[0]
-            if not host or mark not in ("off", "", "0x0") or ipaddress.ip_address(host).version not in kernel.families:
-                continue
-            if (await kernel.lookup(host)).device == first.interface:
-                captured.append(host)
-        for host in captured:
-            text = f"the way to its endpoint {host} leads into {first.interface}"
-            yield Finding(
-                "problem", f"path {path.name}", text, f"wg set {path.interface} fwmark {config.steering.mark:#x}"
-            )
+        captured = _problems(obstacles.captured(config, path, facts))
+        yield from captured
         if not captured:
             yield Finding("ok", f"path {path.name}", f"its endpoints are reached outside {first.interface}")
 
 
-def _cgnat(config: Config) -> Iterator[Finding]:
-    addresses = [*config.addresses, *(address for peer in config.peers for address in peer.addresses)]
-    inside = [str(address) for address in addresses if address.version == 4 and address in _CGNAT]
-    if not inside:
+def _cgnat(config: Config, facts: Facts) -> Iterator[Finding]:
+    if not obstacles.inside_cgnat(config.peers):
         return
-    rules = [_helper("iptables-save", "-t", "filter"), _helper("nft", "-s", "list", "ruleset")]
-    if rules == [None, None]:
-        text = f"cannot read the firewall: does Tailscale drop {inside[0]} on other interfaces?"
+    if facts.firewall is None:
+        text = f"cannot read the firewall: does Tailscale drop {obstacles.CGNAT} on other interfaces?"
         yield Finding("problem", "cgnat", text, "install nftables, run as root")
         return
-    drops = any(
-        str(_CGNAT) in line and "drop" in line.lower() for output in rules if output for line in output.splitlines()
-    )
-    if drops:
-        yield Finding(
-            "problem",
-            "cgnat",
-            f"Tailscale's firewall drops {inside[0]} (and all of {_CGNAT}) on every interface but its own",
-            "set node attribute disable-linux-cgnat-drop-rule (Tailscale 1.98), or --netfilter-mode=nodivert",
-        )
-    else:
-        yield Finding("ok", "cgnat", f"no firewall rule drops {_CGNAT} on other interfaces")
-
-
-def _helper(*command: str) -> str | None:
-    """The output of a system tool; None when it is not there or fails."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_HELPER_TIMEOUT_S, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout
+    found = [each for path in config.paths for peer in config.peers for each in obstacles.cgnat(peer, path, facts)]
+    yield from _problems(found[:1])
+    if not found:
+        yield Finding("ok", "cgnat", f"no firewall rule drops {obstacles.CGNAT} on other interfaces")

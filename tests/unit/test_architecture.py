@@ -113,7 +113,7 @@ BANS: list[tuple[str, tuple[str, ...], str, tuple[str, ...]]] = [
         "vagus_agent",
         ("psutil",),
         "one place knows how the machine is asked",
-        ("vagus_agent.probes.system", "vagus_agent.doctor"),
+        ("vagus_agent.probes.system", "vagus_agent.net.facts"),
     ),
     (
         "vagus_agent",
@@ -124,8 +124,8 @@ BANS: list[tuple[str, tuple[str, ...], str, tuple[str, ...]]] = [
     (
         "vagus_agent",
         ("subprocess",),
-        "a node at load 25 must not fork to save itself; netlink and /proc tell all",
-        ("vagus_agent.doctor",),
+        "a node at load 25 must not fork to save itself; netlink and /proc tell all (facts only explain, rarely)",
+        ("vagus_agent.net.facts",),
     ),
     ("vagus_controller", ("etcd3", "grpc", "pyroute2"), "only agents touch etcd and the kernel", ()),
     ("vagus_controller", ("paho",), "one place knows the MQTT library", ("vagus_controller.broker",)),

@@ -1,0 +1,56 @@
+"""Asks, while the agent runs, what keeps its links from carrying traffic: beside the probes, never in their way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from time import monotonic
+from typing import Final
+
+from vagus_agent.config import Config
+from vagus_agent.core import obstacles
+from vagus_agent.core.link import Link
+from vagus_agent.net import facts
+from vagus_agent.net.netlink import Netlink, SteeringError
+
+log = logging.getLogger("vagus")
+
+_LOOK_EVERY_S: Final = 2.0
+
+
+class ObstacleWatch:
+    def __init__(self, config: Config, links: Sequence[Link]) -> None:
+        self._config = config
+        self._links = links
+        self._rounds = obstacles.Rounds()
+        self._ends = {(peer.name, path.name): (peer, path) for peer in config.peers for path in config.paths_to(peer)}
+        self._found: dict[tuple[str, str], str] = {}
+
+    def of(self, peer: str, path: str) -> str:
+        """What is known to keep `path` from carrying `peer`, with the remedy; "" when nothing is."""
+        return self._found.get((peer, path), "")
+
+    async def run(self) -> None:
+        while True:
+            due = self._rounds.due(self._links, monotonic())
+            if due:
+                try:
+                    await self._examine([key for key in due if key in self._ends])
+                except SteeringError as error:
+                    log.warning("cannot look for what is in the way of traffic: %s", error)
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _examine(self, keys: Sequence[tuple[str, str]]) -> None:
+        # Opened for the moment: it is needed every few minutes, and the steering's own has traffic to move.
+        kernel = Netlink(self._config.steering)
+        try:
+            await kernel.open()
+            found = await facts.read(self._config, kernel, [self._ends[key] for key in keys])
+        finally:
+            await kernel.close()
+        for key in keys:
+            text = obstacles.told(obstacles.of_link(self._config, *self._ends[key], found))
+            if text and text != self._found.get(key):
+                log.warning("%s to %s has an obstacle: %s", key[1], key[0], text)
+            self._found[key] = text
