@@ -29,8 +29,11 @@ from contract.netns import Netns
 from vagus_agent import config as settings
 from vagus_agent import doctor, routes_command
 from vagus_agent.config import Config, Mqtt, Peer
+from vagus_agent.core.prober import Prober, Proof
 from vagus_agent.net.netlink import Netlink
 from vagus_agent.net.steering import Outcome, Steering
+from vagus_agent.net.udp import ProbeSockets
+from vagus_protocol.messages import LinkState
 
 LOG = logging.getLogger("lab")
 TIMEOUT_S = 10.0
@@ -351,6 +354,85 @@ def test_a_killed_agent_leaves_its_routes_and_the_next_one_adopts_them(hosts: tu
 
     steer((one,), work)
     conversation.close()
+
+
+# --- verification: packets that go as traffic goes --------------------------------------------------------------------
+
+
+class Prover:
+    """The agent's probes of one host, over real sockets."""
+
+    def __init__(self, host: Host, boot: int) -> None:
+        now = time.monotonic()
+        self._host = host
+        self._proofs: asyncio.Queue[Proof] = asyncio.Queue()
+        self.prober = Prober(host.config, b"k" * 32, boot, now, 0.0)
+        self._sockets = ProbeSockets(host.config, self.prober, lambda _: None, self._proofs.put_nowait, time.monotonic)
+
+    def open(self) -> None:
+        with self._host.netns.inside():
+            self._sockets.open()
+
+    def close(self) -> None:
+        self._sockets.close()
+
+    async def verify(self, path: str) -> Proof:
+        self._sockets.verify(self._host.peer, path)
+        async with asyncio.timeout(TIMEOUT_S):
+            return await self._proofs.get()
+
+    async def up(self) -> None:
+        deadline = time.monotonic() + TIMEOUT_S
+        while not all(link.state is LinkState.UP for link in self.prober.links):
+            await asyncio.sleep(0.02)
+            assert time.monotonic() < deadline, [(link.path, link.reason) for link in self.prober.links]
+
+
+@FAMILIES
+def test_a_path_is_proven_only_by_packets_that_the_kernel_itself_sends_there(
+    hosts: tuple[Host, Host], family: int
+) -> None:
+    for host in hosts:
+        addresses = tuple(ip_address(Host(number, host.netns, host.config).service(family)) for number in (1, 2))
+        mine, other = addresses if host.number == 1 else addresses[::-1]
+        peer = msgspec.structs.replace(host.config.peers[0], addresses=(other,))
+        host.config = msgspec.structs.replace(host.config, addresses=(mine,), peers=(peer,))
+
+    async def work(first: Steering, second: Steering) -> None:
+        await first.reconcile({}, "start")
+        await second.reconcile({}, "start")
+        provers = [Prover(host, host.number) for host in hosts]
+        one, two = provers
+        try:
+            for prover in provers:
+                prover.open()
+            for prover in provers:
+                await prover.up()
+            assert (await one.verify("overlay")).ok
+            # Both paths are proven by pinned probes; traffic goes by one of them.
+            elsewhere = await one.verify("backup")
+            assert not elsewhere.ok
+            assert elsewhere.reason == "packets by the kernel's own route went by overlay, not by backup"
+            await first.override("n2", "backup")
+            proof = await one.verify("backup")
+            assert proof.ok, "our own end has moved: this is what it proves"
+            assert not (await two.verify("backup")).ok, "the other end has not"
+            await second.override("n1", "backup")
+            assert (await two.verify("backup")).ok
+            hosts[0].netns.ip(f"{'-6 ' if family == 6 else ''}route add blackhole {other_end(family)} table 1")
+            hosts[0].netns.ip(f"{'-6 ' if family == 6 else ''}rule add pref 1 lookup 1")
+            lost = await one.verify("backup")
+            assert not lost.ok
+            assert "the kernel sends nothing to n2" in lost.reason
+            assert all(link.state is LinkState.UP for link in one.prober.links), "that is not the links' doing"
+        finally:
+            for prover in provers:
+                prover.close()
+
+    def other_end(family: int) -> str:
+        return hosts[1].service(family)
+
+    steer(hosts, work)
 
 
 # --- the commands ----------------------------------------------------------------------------------------------------

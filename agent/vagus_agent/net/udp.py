@@ -66,6 +66,8 @@ class ProbeSockets:
         self._on_proof = on_proof
         self._now = now
         self._sockets: dict[int, socket.socket] = {}
+        # path → an IPv6 socket that only sends, tied to the path's interface
+        self._tied: dict[str, socket.socket] = {}
         self._targets: dict[str, tuple[socket.socket, tuple[str, int], bytes]] = {}
         # (peer, path) → socket, destination and what pins the path
         self._ways: dict[tuple[str, str], tuple[socket.socket, tuple[str, int], tuple[int, int, bytes]]] = {}
@@ -105,11 +107,18 @@ class ProbeSockets:
             self._loop.remove_reader(sock)
             sock.close()
         self._sockets.clear()
+        self._untie()
+
+    def _untie(self) -> None:
+        for sock in self._tied.values():
+            sock.close()
+        self._tied.clear()
 
     def interfaces_changed(self, _: Mapping[str, int] | None = None) -> None:
         """Look up the interfaces' indexes again: a tunnel that was made anew has another one."""
         self._index_of.clear()
         self._ways.clear()
+        self._untie()
         for path, interface in self._interface_of.items():
             try:
                 self._index_of[path] = socket.if_nametoindex(interface)
@@ -200,10 +209,7 @@ class ProbeSockets:
                 return None
             self._index_of.pop(send.path, None)
             self._ways.clear()
-            interface = self._interface_of[send.path]
-            words = _REFUSALS.get(error.errno or 0)
-            text = os.strerror(error.errno or 0)
-            return words.format(interface=interface, peer=send.peer) if words else f"{interface}: {text}"
+            return _refusal(error, self._interface_of[send.path], send.peer)
         return None
 
     def _transmit_unpinned(self, send: Send) -> None:
@@ -234,9 +240,19 @@ class ProbeSockets:
         if sock.family == socket.AF_INET:
             control = (socket.IPPROTO_IP, _IP_PKTINFO, _PKTINFO4.pack(index, source, b"\0\0\0\0"))
         else:
+            try:
+                sock = self._tied.get(path) or _tied(source, self._interface_of[path])
+            except OSError as error:
+                return _refusal(error, self._interface_of[path], peer)
+            self._tied[path] = sock
             control = (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, _PKTINFO6.pack(source, index))
         way = self._ways[peer, path] = sock, where, control
         return way
+
+
+def _refusal(error: OSError, interface: str, peer: str) -> str:
+    words = _REFUSALS.get(error.errno or 0)
+    return words.format(interface=interface, peer=peer) if words else f"{interface}: {os.strerror(error.errno or 0)}"
 
 
 def _socket(address: Address, port: int) -> socket.socket:
@@ -257,6 +273,23 @@ def _socket(address: Address, port: int) -> socket.socket:
             errno.EADDRINUSE: "another vagus-agent runs here, or another program holds the port: see ss -ulpn",
         }.get(error.errno or 0, os.strerror(error.errno or 0))
         raise OSError(error.errno, f"cannot probe from service address {address} port {port}: {remedy}") from None
+    return sock
+
+
+def _tied(source: bytes, interface: str) -> socket.socket:
+    """An IPv6 socket that sends by `interface` alone. Raises OSError.
+
+    For IPv6 the interface in IPV6_PKTINFO is only a wish once the source is chosen: a route of lower metric by another
+    interface wins (ip6_route_output). Only a socket that is bound to the interface is strict. Answers come to the probe
+    port, so this one's own port does not matter.
+    """
+    sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+        sock.bind((socket.inet_ntop(socket.AF_INET6, source), 0))
+    except OSError:
+        sock.close()
+        raise
     return sock
 
 
