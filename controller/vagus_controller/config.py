@@ -59,9 +59,61 @@ class Load(Section, frozen=True, kw_only=True):
     exit_for_s: float = 20.0
 
 
+class Damping(Section, frozen=True, kw_only=True):
+    # A move of a pair costs a penalty of 1000, a death of its first path while it waits to go home 500; above
+    # `suppress` it stays where it is (though never on a dead path) until the penalty is below `reuse`. These two are
+    # what routers take (RFC 7196, table 1). The half-life is not their 15 minutes: what is damped here is two nodes,
+    # not the Internet, and the doubled hold remembers longer. Raising it keeps a flapping pair away from home for
+    # longer after the last flap.
+    suppress: float = 2000.0
+    reuse: float = 750.0
+    half_life_s: float = 300.0
+    # A pair is damped for this at most after its last flap.
+    longest_s: float = 3600.0
+    # The hold before failback doubles up to this, each time that a failback did not last as long as this.
+    longest_hold_s: float = 3600.0
+
+
+class Quality(Section, frozen=True, kw_only=True):
+    # Leaving a path that carries traffic, but badly. A person decides by default: the figures are noisier than a dead
+    # path is, the backup is often metered, and waiting costs some speed, not the connection. Between two etcd members
+    # waiting costs the cluster's leader, and its timers say what is too much: there it is done.
+    mode: Literal["off", "recommend", "auto"] = "recommend"
+    members: Literal["off", "recommend", "auto"] = "auto"
+    # Seconds of trouble, and of a better path, before it counts; between members ten election timeouts if that is less.
+    for_s: float = 30.0
+    # The share by which another path must be faster: the time within which 99 of 100 small messages are answered.
+    margin: float = 0.3
+    # Trouble is: loss over 60 s (between members half of it) …
+    loss_enter: float = 0.05
+    loss_exit: float = 0.02
+    # … a round trip of so many times the path's usual one, and 30 ms above it …
+    rtt_enter: float = 2.0
+    rtt_exit: float = 1.5
+    # … jitter …
+    jitter_enter_s: float = 0.05
+    jitter_exit_s: float = 0.03
+    # … a relay in the way.
+    relayed: bool = True
+    # When more than this share of all pairs would move for it within the window of moves, none does.
+    most_share: float = 0.25
+    # As in etcd's --heartbeat-interval and --election-timeout: what the members' round trips must keep below.
+    etcd_heartbeat_s: float = 0.1
+    etcd_election_s: float = 1.0
+
+
+class Window(Section, frozen=True, kw_only=True):
+    # Nothing moves by itself at these times, UTC: "sun 02:00-04:00", "mon-fri 22:00-06:00", "* 03:00-03:30".
+    at: str
+    reason: str
+    scope: Literal["fleet", "site", "node"] = "fleet"
+    # The site's or node's name.
+    target: str = ""
+
+
 class Failover(Section, frozen=True, kw_only=True):
     mode: Literal["auto", "recommend"] = "auto"
-    # Seconds of proven overlay before traffic goes home by itself.
+    # Seconds of proven overlay before traffic goes home by itself; longer for one that did not last at home.
     failback_hold_s: float = 60.0
     # A standby is proven when its newest reply at both ends is younger.
     proven_within_s: float = 5.0
@@ -74,6 +126,10 @@ class Failover(Section, frozen=True, kw_only=True):
     quorum_lost_for_s: float = 3.0
     # Overrides that agents made alone: taken over, or sent home when their reason is gone.
     adopt_reflex: bool = True
+    damping: Damping = Damping()
+    quality: Quality = Quality()
+    # Maintenance.
+    windows: tuple[Window, ...] = ()
 
 
 class Config(Section, frozen=True, kw_only=True):

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vagus_controller.config import Broker, Config, Failover, Http, Liveness, Load, Mqtt, Store
+from vagus_controller.config import (
+    Broker,
+    Config,
+    Damping,
+    Failover,
+    Http,
+    Liveness,
+    Load,
+    Mqtt,
+    Quality,
+    Store,
+    Window,
+)
+from vagus_controller.core.damping import ceiling as damping_ceiling
+from vagus_controller.core.windows import parse as parse_window
 from vagus_protocol.codec import Rejected
 from vagus_protocol.signing import parse_key
 from vagus_runtime import checks, settings
@@ -15,6 +29,8 @@ __all__ = ["ConfigError", "load", "load_fleet_key"]
 
 # Table and column types, and the way to bound a table by rows, are proven on these.
 _STORES = ("sqlite", "postgresql")
+# etcd itself refuses to start with an election timeout of fewer.
+_LEAST_HEARTBEATS = 5
 
 
 def load(path: Path, *, files: bool = False) -> Config:
@@ -106,6 +122,55 @@ def _check_failover(failover: Failover, say: Say) -> None:
     )(failover, say)
 
 
+def _check_damping(damping: Damping, say: Say) -> None:
+    within({"suppress": (1, 1e6), "reuse": (1, 1e6), "half_life_s": (1, 86_400)})(damping, say)
+    within({"longest_s": (1, 604_800), "longest_hold_s": (0, 604_800)})(damping, say)
+    if damping.reuse >= damping.suppress:
+        say("reuse", f"must be below suppress, {damping.suppress:g}, or what is damped is free at once")
+    elif damping.half_life_s > 0 and damping.reuse > 0 and damping_ceiling(damping) <= damping.suppress:
+        say(
+            "longest_s",
+            f"is too short for a half-life of {damping.half_life_s:g} s: the penalty could never exceed "
+            f"{damping_ceiling(damping):.0f}, and suppress is {damping.suppress:g}",
+        )
+
+
+def _check_quality(quality: Quality, say: Say) -> None:
+    # Sooner than 5 s a burst would count; a margin of 0 would move pairs back and forth between equals.
+    within(
+        {
+            "for_s": (5, 3600),
+            "margin": (0.05, 0.9),
+            "loss_enter": (0.001, 1),
+            "loss_exit": (0, 1),
+            "rtt_enter": (1.1, 100),
+            "rtt_exit": (1, 100),
+            "jitter_enter_s": (0.001, 60),
+            "jitter_exit_s": (0, 60),
+            "most_share": (0, 1),
+            "etcd_heartbeat_s": (0.005, 60),
+            "etcd_election_s": (0.05, 300),
+        }
+    )(quality, say)
+    for leave, enter in (("loss_exit", "loss_enter"), ("rtt_exit", "rtt_enter"), ("jitter_exit_s", "jitter_enter_s")):
+        if getattr(quality, leave) >= getattr(quality, enter):
+            say(leave, f"must be below {enter}, {getattr(quality, enter):g}, or the trouble flaps")
+    if quality.etcd_election_s < _LEAST_HEARTBEATS * quality.etcd_heartbeat_s:
+        say("etcd_election_s", f"must be at least {_LEAST_HEARTBEATS} times etcd_heartbeat_s: etcd refuses less")
+
+
+def _check_window(window: Window, say: Say) -> None:
+    spans = parse_window(window.at)
+    if isinstance(spans, str):
+        say("at", f"{show(window.at)}: {spans}")
+    if not window.reason.strip():
+        say("reason", "must not be empty: it is what people read while nothing moves")
+    if window.scope == "fleet" and window.target:
+        say("target", f"{show(window.target)} with scope fleet: a window of the fleet has no target")
+    elif window.scope != "fleet" and not window.target:
+        say("target", f"is missing: the {window.scope} that the window covers")
+
+
 _CHECKS: dict[type, settings.Check] = {
     Config: _check_config,
     Broker: checks.check_broker,
@@ -115,4 +180,7 @@ _CHECKS: dict[type, settings.Check] = {
     Liveness: _check_liveness,
     Load: _check_load,
     Failover: _check_failover,
+    Damping: _check_damping,
+    Quality: _check_quality,
+    Window: _check_window,
 }

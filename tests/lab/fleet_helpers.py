@@ -36,7 +36,13 @@ AGENT: Settings = {
     "orphaned_after_s": ORPHANED_AFTER_S,
     "tailscale": {"interval_s": 0.5},
 }
-CONTROLLER: Settings = {"failover": {"failback_hold_s": FAILBACK_HOLD_S}}
+# Tests share a lab: what one of them did to a pair must not hold it in the next.
+CONTROLLER: Settings = {
+    "failover": {
+        "failback_hold_s": FAILBACK_HOLD_S,
+        "damping": {"half_life_s": 1.0, "longest_hold_s": FAILBACK_HOLD_S},
+    }
+}
 # How long anything may take on a machine that is busy with something else.
 PATIENCE_S = 40.0
 

@@ -330,7 +330,7 @@ class Brain:
             self._overwritten.clear()
         observed = {name: state.observed for name, state in self.fleet.nodes.items() if state.observed is not None}
         alone = [_ordered(name, peer) for name, each in observed.items() for peer in each.reflex]
-        self._decide(now, dict.fromkeys((*self._links.judged, *self.failover.restless(), *alone)))
+        self._decide(now, dict.fromkeys((*self._links.judged, *self.failover.restless(self.fleet), *alone)))
         for move, excuse in self._moves.tick(observed, now):
             self.outbox.outcome(move.ledger, f"unfinished: {excuse}")
             self.outbox.event(

@@ -4,100 +4,51 @@ Model. The stores of truth are what each end's agent says of its own links (`Fle
 the path that both ends are told to use. A decision becomes an intent when its trial begins (`record`), and the trial
 ends in `confirmed` or `rolled_back`; a pair on trial is left alone. Invariants, kept by construction:
 
-- a pair moves only to a path that both ends have proven within `proven_within_s`;
-- it moves off a path by itself only when one end calls that path down and the other end agrees, or quorum is lost and
-  the path between two members is impaired;
-- nothing moves by itself while the controller is in doubt about itself, while a pause covers either node, or beyond the
-  limit of moves per window.
+- a pair moves only to a path that both ends have proven within `proven_within_s`, and that has not just failed a trial;
+- it moves off a path by itself only when one end calls that path down and the other end agrees; or quorum is lost, the
+  path between two members is impaired, and the other is not as bad; or the path has been in trouble, and another better
+  by a margin, for as long as the settings say;
+- it goes home by itself only after a hold of a good way home;
+- nothing moves by itself while a guard blocks it (`guards.py`); only what leaves a dead path passes those for calm.
+
+`_observe` takes in what time and reports changed; what follows it (`_wish`, the guards, `explain`) only looks.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from typing import Final, Literal
+from collections.abc import Iterable
+from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from vagus_controller import config
-from vagus_controller.core.detect.link import proven
-from vagus_controller.core.fleet import Fleet
-from vagus_controller.core.verdict import Verdict
-from vagus_protocol.messages import LinkState, Origin
+from vagus_controller.core import evidence
+from vagus_controller.core.damping import Damped, Damping
+from vagus_controller.core.decision import Decision, Intent, Kind, Situation
+from vagus_controller.core.fleet import Fleet, Pair
+from vagus_controller.core.guards import Context, Guard, busy, guards, recommended
+from vagus_controller.core.quality import Quality
+from vagus_controller.core.trials import Trials
+from vagus_controller.core.windows import Windows
+from vagus_protocol.messages import Origin
 
-Pair = tuple[str, str]
-Kind = Literal["failover", "failback", "switchover", "adopt", "revert", "recommend", "hold"]
+__all__ = ["Decision", "Failover", "Intent", "Kind", "Memory", "Pair", "Situation"]
 
-_ALIVE: Final = (LinkState.UP, LinkState.DEGRADED)
-# Pairs that `restless` names at once, some 20 µs of evaluation each.
+# Pairs that `restless` names at once, some 20 µs of evaluation each; and of those that are well, which are looked at in
+# turn to learn what is usual.
 _MOST_AGAIN: Final = 1000
-_IMPAIRED: Final = ("degraded", "relayed", "one-way", "down")
-# A path that failed its trial is not tried again for so long, doubled by every further failure.
-_RETRY_S: Final = 10.0
-_MOST_RETRY_S: Final = 600.0
+_MOST_SAMPLED: Final = 100
+# From bad to worse.
+_IMPAIRED: Final = ("relayed", "degraded", "one-way", "down")
 
 
-class Intent(Struct, frozen=True, kw_only=True):
-    """The path that both ends of a pair are told to use. `since`: monotonic. `trial_from`: the path that is left, while
-    the move is on trial, and the origin of that."""
+class Memory(Struct, frozen=True, kw_only=True):
+    """What a restart must not forget beside the intents, as durations: (a, b, damping), the ages of automatic moves."""
 
-    path: str
-    origin: Origin = "default"
-    reason: str = ""
-    since: float = 0.0
-    trial_from: str = ""
-    trial_from_origin: Origin = "default"
-
-
-class Decision(Struct, frozen=True, kw_only=True):
-    """`hold` and `recommend` change nothing; the others make `path` the pair's intent. `was`: the path that is left."""
-
-    kind: Kind
-    pair: Pair
-    path: str
-    origin: Origin
-    reason: str
-    evidence: tuple[str, ...] = ()
-    was: str = ""
-    # decided here, not by a person
-    automatic: bool = False
-    # why it waits, in a few words; "" for what moves
-    brief: str = ""
-    # no canary goes first: the path that it leaves is dead, or an agent has moved already
-    urgent: bool = False
-
-    @property
-    def moves(self) -> bool:
-        return self.kind not in ("hold", "recommend")
-
-
-class Situation(Struct, frozen=True, kw_only=True):
-    """What the other detectors say, and the pauses: `paused(node)` is the pause's reason or "".
-
-    `busy`: the plan under way that is not urgent, in words, or ""; `planned`: the pairs that wait in its later stages.
-    """
-
-    controller: Verdict
-    quorum: Verdict
-    quorum_lost_since: float | None
-    members: frozenset[str]
-    links: Mapping[tuple[Pair, str], Verdict]
-    paused: Callable[[str], str]
-    busy: str = ""
-    planned: frozenset[Pair] = frozenset()
-
-
-class FailedTrial(Struct, frozen=True, kw_only=True):
-    """A path that failed its trial `count` times in a row, last at `at`; monotonic seconds."""
-
-    count: int
-    at: float
-    reason: str
-
-    @property
-    def until(self) -> float:
-        return self.at + min(_RETRY_S * 2.0 ** min(self.count - 1, 10), _MOST_RETRY_S)
+    damped: list[tuple[str, str, Damped]] = []
+    moves_s: list[float] = []
 
 
 class Failover:
@@ -107,13 +58,20 @@ class Failover:
         # pair → since when the way home has been good without a break
         self._home_since: dict[Pair, float] = {}
         self._moves: deque[float] = deque()
-        self._failed: dict[tuple[Pair, str], FailedTrial] = {}
+        self.trials = Trials()
+        self.damping = Damping(settings.damping, settings.failback_hold_s)
+        self.quality = Quality(settings.quality)
+        self.windows = Windows(settings.windows)
+        # pair → when it last moved, or wanted to, on degraded evidence alone
+        self._degraded: dict[Pair, float] = {}
         # pair → the hold or recommendation last told, so that the ledger gets it once
         self._told: dict[Pair, Decision] = {}
         # what `follow` found off its first path
         self._found: dict[Pair, Decision] = {}
-        # what `restless` has yet to name in this turn
+        # what `restless` has yet to name in this turn, and of those that are well
         self._turn: list[Pair] = []
+        self._sample: list[Pair] = []
+        self._topology = 0
 
     def intent(self, fleet: Fleet, pair: Pair) -> Intent:
         """The pair's intent; its first path when nothing was ever decided."""
@@ -128,35 +86,62 @@ class Failover:
         return self._told.get(pair)
 
     def stuck(self) -> list[Pair]:
-        """Every pair that wants to move and does not; sorted."""
-        return sorted(self._told)
+        """Every pair that must move and cannot; sorted."""
+        return sorted(pair for pair, told in self._told.items() if told.urgent)
 
-    def restless(self) -> list[Pair]:
-        """Pairs that may want to move by time alone: off their first path, or waiting; in turn where they are many."""
-        turn = self._turn or list(dict.fromkeys((*self.intents, *self._told)))
+    def restless(self, fleet: Fleet) -> list[Pair]:
+        """Pairs that may want to move by time alone: off their first path, waiting, or with a path that is not as
+        usual; and some of the others. In turn where they are many."""
+        turn = self._turn or list(dict.fromkeys((*self.intents, *self._told, *sorted(self.quality.uneasy))))
         self._turn = turn[_MOST_AGAIN:]
-        return turn[:_MOST_AGAIN]
+        quality = self.settings.quality
+        if quality.mode == quality.members == "off":
+            return turn[:_MOST_AGAIN]
+        sample = self._sample or fleet.pairs()
+        self._sample = sample[_MOST_SAMPLED:]
+        return list(dict.fromkeys((*turn[:_MOST_AGAIN], *sample[:_MOST_SAMPLED])))
+
+    # --- what survives -------------------------------------------------------------------------------------------
+
+    def snapshot(self, now: float) -> Memory:
+        self._forget_old(now)
+        damped = self.damping.snapshot(now)
+        return Memory(
+            damped=[(a, b, each) for (a, b), each in damped.items()],
+            moves_s=[now - at for at in self._moves],
+        )
+
+    def restore(self, memory: Memory, now: float) -> None:
+        self.damping.restore({(a, b): each for a, b, each in memory.damped}, now)
+        self._moves = deque(sorted(now - max(age, 0.0) for age in memory.moves_s))
 
     # --- by itself -----------------------------------------------------------------------------------------------
 
     def evaluate(self, fleet: Fleet, situation: Situation, now: float, pairs: Iterable[Pair]) -> list[Decision]:
         """Decisions for `pairs`; a hold or recommendation comes once. A move is recorded by whoever begins it."""
-        self._forget_old_moves(now)
-        decisions = []
-        granted = len(situation.planned)
+        self._forget_old(now)
+        if self._topology != fleet.topology:
+            self._topology = fleet.topology
+            self.quality.keep(fleet)
+        wishes = []
         for pair in pairs:
-            known = self.intents.get(pair)
-            wish = None if known is not None and known.trial_from else self._wish(fleet, situation, pair, now)
+            wish = None if self._on_trial(pair) else self._look(fleet, situation, pair, now)
             if wish is None or (pair in situation.planned and not wish.urgent):
                 self._told.pop(pair, None)
                 continue
-            decision = self._guarded(wish, situation, granted)
+            if wish.degraded:
+                self._degraded[pair] = now
+            wishes.append(wish)
+        decisions = []
+        granted = len(situation.planned)
+        for wish in wishes:
+            decision = self._guarded(wish, self._context(fleet, situation, granted, now))
             if decision.moves:
-                granted += pair not in situation.planned
+                granted += wish.pair not in situation.planned
                 decisions.append(decision)
                 continue
-            before = self._told.get(pair)
-            self._told[pair] = decision
+            before = self._told.get(wish.pair)
+            self._told[wish.pair] = decision
             if before is None or (before.kind, _cause(before.reason)) != (decision.kind, _cause(decision.reason)):
                 decisions.append(decision)
         return decisions
@@ -172,22 +157,21 @@ class Failover:
         )
         if decision.automatic:
             self._moves.append(now)
+            self.damping.moved(decision.pair, now, home=decision.kind == "failback")
 
     def confirmed(self, pair: Pair, now: float) -> None:
         """The trial of the pair's path is over and well."""
         intent = self.intents.get(pair)
         if intent is not None and intent.trial_from:
             self.intents[pair] = replace(intent, trial_from="", trial_from_origin="default")
-            self._failed.pop((pair, intent.path), None)
+            self.trials.succeeded(pair, intent.path)
 
     def rolled_back(self, pair: Pair, reason: str, now: float) -> None:
         """The trial of the pair's path failed: the path that was left is the intent again, as it was."""
         intent = self.intents.get(pair)
         if intent is None or not intent.trial_from:
             return
-        failed = self._failed.get((pair, intent.path))
-        count = failed.count + 1 if failed is not None else 1
-        self._failed[pair, intent.path] = FailedTrial(count=count, at=now, reason=reason)
+        self.trials.failed(pair, intent.path, reason, now)
         self.intents[pair] = Intent(
             path=intent.trial_from,
             origin=intent.trial_from_origin,
@@ -209,9 +193,12 @@ class Failover:
             trial_from_origin=trial_from_origin,
         )
 
-    def _forget_old_moves(self, now: float) -> None:
-        while self._moves and now - self._moves[0] > self.settings.moves_window_s:
+    def _forget_old(self, now: float) -> None:
+        oldest = now - self.settings.moves_window_s
+        while self._moves and self._moves[0] < oldest:
             self._moves.popleft()
+        if self._degraded:
+            self._degraded = {pair: at for pair, at in self._degraded.items() if at >= oldest}
 
     # --- while another leads, and before we do -------------------------------------------------------------------
 
@@ -248,6 +235,28 @@ class Failover:
 
     # --- inside --------------------------------------------------------------------------------------------------
 
+    def _on_trial(self, pair: Pair) -> bool:
+        known = self.intents.get(pair)
+        return known is not None and known.trial_from != ""
+
+    def _look(self, fleet: Fleet, situation: Situation, pair: Pair, now: float) -> Decision | None:
+        self._observe(fleet, situation, pair, now)
+        return self._wish(fleet, situation, pair, now)
+
+    def _observe(self, fleet: Fleet, situation: Situation, pair: Pair, now: float) -> None:
+        """Take in how the pair's paths do, and since when the way home has been good."""
+        paths = fleet.paths_of(pair)
+        if len(paths) < 2:
+            return
+        intent = self.intent(fleet, pair)
+        self.quality.observe(fleet, pair, paths, intent.path, situation.members.issuperset(pair), now)
+        if intent.path == paths[0] or intent.origin == "operator":
+            self._home_since.pop(pair, None)
+        elif not self._homesick(fleet, pair, paths[0], intent.path, now):
+            self._home_since.setdefault(pair, now)
+        elif self._home_since.pop(pair, None) is not None and self._down(fleet, pair, paths[0], now):
+            self.damping.died(pair, now)
+
     def _wish(self, fleet: Fleet, situation: Situation, pair: Pair, now: float) -> Decision | None:
         """What should happen to the pair if nothing stood in the way; a hold where no path is fit to go to."""
         paths = fleet.paths_of(pair)
@@ -255,53 +264,76 @@ class Failover:
             return None
         intent = self.intent(fleet, pair)
         down = self._down(fleet, pair, intent.path, now)
-        trouble = down or self._trouble(situation, pair, intent.path, now)
-        if trouble:
-            wish: Decision | None = self._escape(fleet, pair, paths, intent, trouble, now)
+        wish: Decision | None
+        if down:
+            wish = self._escape(fleet, pair, paths, intent, down, now, dead=True)
+        elif impaired := self._impaired(situation, pair, intent.path, now):
+            better = [path for path in paths if _rank(situation, pair, path) < _rank(situation, pair, intent.path)]
+            wish = self._escape(fleet, pair, better, intent, impaired, now, dead=False)
         else:
-            wish = self._reflex(fleet, pair, paths, intent, now) or self._homeward(fleet, pair, paths[0], intent, now)
+            wish = (
+                self._reflex(fleet, pair, paths, intent, now)
+                or self._relief(fleet, pair, paths, intent, now)
+                or self._homeward(fleet, pair, paths[0], intent, now)
+            )
         if wish is None:
             return None
-        urgent = bool(down) or wish.kind in ("adopt", "revert")
+        urgent = bool(down) or wish.kind in ("adopt", "revert", "hold")
         return replace(wish, was=intent.path, automatic=True, urgent=urgent)
 
     def _escape(
-        self, fleet: Fleet, pair: Pair, paths: list[str], intent: Intent, trouble: tuple[str, ...], now: float
+        self,
+        fleet: Fleet,
+        pair: Pair,
+        paths: list[str],
+        intent: Intent,
+        trouble: tuple[str, ...],
+        now: float,
+        *,
+        dead: bool,
     ) -> Decision:
-        unfit = []
+        """To the first of `paths` that is fit; a hold when none is."""
+        why_not = []
         for path in paths:
             if path == intent.path:
                 continue
-            fit, why_not = self._fit(fleet, pair, path, now)
-            if fit:
-                home = path == paths[0]
+            unfit = self.unfit(fleet, pair, path, now)
+            if not unfit:
                 reason = f"{intent.path} {trouble[0]}; {path} is proven from both ends"
-                return Decision(
-                    kind="failback" if home else "failover",
-                    pair=pair,
-                    path=path,
-                    origin="default" if home else "auto",
-                    reason=reason,
-                    evidence=trouble[1:],
-                )
-            unfit.append(f"{path} is not proven: {why_not}")
-        reason = f"{intent.path} {trouble[0]}, but " + "; ".join(unfit)
+                return self._to(fleet, pair, path, reason, trouble[1:])
+            why_not.append(f"{path} is not proven: {unfit}")
+        reason = f"{intent.path} {trouble[0]}, but " + ("; ".join(why_not) or "no other path is better")
         return Decision(
             kind="hold",
             pair=pair,
             path=intent.path,
             origin=intent.origin,
             reason=reason,
-            brief=f"{intent.path} is dead and no other path is proven",
+            brief=f"{intent.path} is {'dead' if dead else 'impaired'} and no other path is proven",
         )
 
-    def _trouble(self, situation: Situation, pair: Pair, path: str, now: float) -> tuple[str, ...]:
-        """Why traffic should leave `path` though it is not dead, with evidence; empty when it should not."""
+    def _to(self, fleet: Fleet, pair: Pair, path: str, reason: str, evidence: tuple[str, ...] = ()) -> Decision:
+        """An automatic move off a path that should be left."""
+        home = path == fleet.paths_of(pair)[0]
+        return Decision(
+            kind="failback" if home else "failover",
+            pair=pair,
+            path=path,
+            origin="default" if home else "auto",
+            reason=reason,
+            evidence=evidence,
+        )
+
+    def _down(self, fleet: Fleet, pair: Pair, path: str, now: float) -> tuple[str, ...]:
+        return evidence.down(fleet, pair, path, now, self.settings.confirm_within_s)
+
+    def _impaired(self, situation: Situation, pair: Pair, path: str, now: float) -> tuple[str, ...]:
+        """Why two members should leave `path` though it is not dead, with evidence: it is impaired and quorum lost."""
         since = situation.quorum_lost_since
         if since is None or now - since < self.settings.quorum_lost_for_s or not situation.members.issuperset(pair):
             return ()
         verdict = situation.links.get((pair, path))
-        if verdict is None or verdict.state not in _IMPAIRED:
+        if verdict is None or not _rank(situation, pair, path):
             return ()
         return (
             f"is {verdict.state} and etcd has no quorum for {now - since:.1f} s",
@@ -309,42 +341,11 @@ class Failover:
             situation.quorum.reason,
         )
 
-    def _down(self, fleet: Fleet, pair: Pair, path: str, now: float) -> tuple[str, ...]:
-        """("is down …", evidence …) when one end calls the path down and the other agrees, by its own word or as the
-        first end hears it over another path; or when the other end cannot reach us and does not disagree."""
-        for node, other in (pair, pair[::-1]):
-            here, there = fleet.believed(node, other, path, now), fleet.believed(other, node, path, now)
-            if here is None or here.link.state is not LinkState.DOWN:
-                continue
-            said = f"{node}: {here.link.reason}"
-            if there is not None and there.link.state is LinkState.DOWN:
-                return "is down at both ends", said, f"{other}: {there.link.reason}"
-            if here.link.peer_state is LinkState.DOWN:
-                return "is down at both ends", said, f"{node} hears the same from {other}"
-            lasted = here.link.since_s + now - here.at
-            if there is None and lasted >= self.settings.confirm_within_s and here.link.peer_state not in _ALIVE:
-                return f"is down as {node} sees it", said, f"{other} is silent"
-        return ()
-
-    def _fit(self, fleet: Fleet, pair: Pair, path: str, now: float) -> tuple[bool, str]:
-        """Whether both ends have proven `path`: by their own words, or where one of them cannot reach us, as the other
-        hears it from that one over this very path; and it has not just failed a trial."""
-        failed = self._failed.get((pair, path))
-        if failed is not None and now < failed.until:
-            wait = f"tried again in {failed.until - now:.0f} s"
-            return False, f"it failed its trial {now - failed.at:.0f} s ago: {failed.reason}; {wait}"
-        within = self.settings.proven_within_s
-        fit, why_not = proven(fleet, pair, path, now, within)
-        if fit:
-            return True, ""
-        for node, other in (pair, pair[::-1]):
-            here = fleet.believed(node, other, path, now)
-            if here is None or fleet.believed(other, node, path, now) is not None:
-                continue
-            age = fleet.proven_age(node, other, path, now)
-            if here.link.state in _ALIVE and here.link.peer_state in _ALIVE and age is not None and age < within:
-                return True, ""
-        return False, why_not
+    def unfit(self, fleet: Fleet, pair: Pair, path: str, now: float) -> str:
+        """Why the pair must not be moved to `path`; "" when it may."""
+        return self.trials.obstacle(pair, path, now) or evidence.unproven(
+            fleet, pair, path, now, self.settings.proven_within_s
+        )
 
     def _reflex(self, fleet: Fleet, pair: Pair, paths: list[str], intent: Intent, now: float) -> Decision | None:
         """Adopt what an agent did alone, or send it home."""
@@ -353,16 +354,16 @@ class Failover:
             path = state.observed.reflex.get(peer) if state is not None and state.observed is not None else None
             if path is None or path not in paths or path == intent.path:
                 continue
-            fit, why_not = self._fit(fleet, pair, path, now)
-            home_fit, _ = self._fit(fleet, pair, intent.path, now)
-            if fit and (self.settings.adopt_reflex or not home_fit):
+            unfit = self.unfit(fleet, pair, path, now)
+            home_unfit = self.unfit(fleet, pair, intent.path, now)
+            if not unfit and (self.settings.adopt_reflex or home_unfit):
                 reason = f"{node} moved {peer} to {path} by itself: taken over"
                 return Decision(kind="adopt", pair=pair, path=path, origin="reflex", reason=reason)
-            if home_fit:
-                why = "policy is to revert" if fit else f"{path} is not proven ({why_not})"
+            if not home_unfit:
+                why = f"{path} is not proven ({unfit})" if unfit else "policy is to revert"
                 reason = f"{node} moved {peer} to {path} by itself: sent back to {intent.path}, {why}"
                 return Decision(kind="revert", pair=pair, path=intent.path, origin=intent.origin, reason=reason)
-            reason = f"{node} moved {peer} to {path} by itself, and neither path is proven: {why_not}"
+            reason = f"{node} moved {peer} to {path} by itself, and neither path is proven: {unfit}"
             return Decision(
                 kind="hold",
                 pair=pair,
@@ -373,67 +374,92 @@ class Failover:
             )
         return None
 
+    def _relief(self, fleet: Fleet, pair: Pair, paths: list[str], intent: Intent, now: float) -> Decision | None:
+        """Off a path in trouble to the one that is better by the margin; a person's switchover is left alone."""
+        troubles = self.quality.troubles(pair, intent.path)
+        if not troubles or intent.origin == "operator":
+            return None
+        here = self.quality.reading(pair, intent.path)
+        better = {
+            path: there.reach_s
+            for path in paths
+            if path != intent.path
+            and not self.quality.why_not(pair, path, intent.path)
+            and not self.unfit(fleet, pair, path, now)
+            and (there := self.quality.reading(pair, path)) is not None
+        }
+        if not better or here is None:
+            return None
+        best = min(better, key=lambda path: better[path])
+        there = self.quality.reading(pair, best)
+        assert there is not None
+        reason = f"{intent.path} {' and '.join(troubles)}; {best} is proven and has been better by the margin"
+        wish = self._to(fleet, pair, best, reason, (f"{intent.path}: {here.words()}", f"{best}: {there.words()}"))
+        return replace(wish, degraded=True)
+
+    def _homesick(self, fleet: Fleet, pair: Pair, home: str, current: str, now: float) -> str:
+        """Why the way home is no good now; "" when it is."""
+        unfit = self.unfit(fleet, pair, home, now) or evidence.unhealthy(fleet, pair, home, current)
+        if unfit:
+            return unfit
+        unease = self.quality.unease(pair, home)
+        if unease and self.quality.is_better(pair, current, home):
+            return f"it {' and '.join(unease)}, and {current} is better"
+        return ""
+
     def _homeward(self, fleet: Fleet, pair: Pair, home: str, intent: Intent, now: float) -> Decision | None:
-        """Failback after a hold of a proven first path; a person's switchover stays until a person ends it."""
-        if intent.path == home or intent.origin == "operator":
-            self._home_since.pop(pair, None)
+        """Failback after a hold of a good first path; a person's switchover stays until a person ends it."""
+        since = self._home_since.get(pair)
+        if intent.path == home or since is None or now - since < self.damping.hold_s(pair):
             return None
-        fit, _ = self._fit(fleet, pair, home, now)
-        if not fit or not self._healthy(fleet, pair, home, intent.path):
-            self._home_since.pop(pair, None)
-            return None
-        since = self._home_since.setdefault(pair, now)
-        if now - since < self.settings.failback_hold_s:
-            return None
-        reason = f"{home} has been proven from both ends for {now - since:.0f} s"
-        return Decision(kind="failback", pair=pair, path=home, origin="default", reason=reason)
+        return self._to(fleet, pair, home, f"{home} has been proven from both ends for {now - since:.0f} s")
 
-    def _healthy(self, fleet: Fleet, pair: Pair, home: str, current: str) -> bool:
-        """Whether going home is no step down: up at both ends, or degraded no more than where traffic is now."""
-        for node, peer in (pair, pair[::-1]):
-            there, here = fleet.link(node, peer, home), fleet.link(node, peer, current)
-            if there is None:
-                return False
-            if there.link.state is LinkState.UP:
-                continue
-            if here is None or here.link.state is not LinkState.DEGRADED:
-                return False
-        return True
+    def _context(self, fleet: Fleet, situation: Situation, granted: int, now: float) -> Context:
+        """`granted`: moves that are not recorded yet."""
+        return Context(
+            settings=self.settings,
+            fleet=fleet,
+            situation=situation,
+            damping=self.damping,
+            windows=self.windows,
+            moves=len(self._moves) + granted,
+            degraded=len(self._degraded),
+            now=now,
+        )
 
-    def _guarded(self, wish: Decision, situation: Situation, granted: int) -> Decision:
-        """The wish itself, or a hold or recommendation in its place. `granted`: moves that are not recorded yet."""
+    def _guarded(self, wish: Decision, context: Context) -> Decision:
+        """The wish itself, or a hold or recommendation in its place."""
         if wish.kind == "hold":
             return wish
-        moves = len(self._moves) + granted
-        block = brief = ""
-        if situation.controller.state != "connected":
-            block = f"the controller is in doubt about itself ({situation.controller.reason})"
-            brief = "the controller is in doubt about itself"
-        elif paused := (situation.paused(wish.pair[0]) or situation.paused(wish.pair[1])):
-            block = brief = f"paused: {paused}"
-        elif moves >= self.settings.max_moves:
-            block = f"{moves} automatic moves in {self.settings.moves_window_s:.0f} s, the limit: look first"
-            brief = "the limit of automatic moves is reached"
-        if block:
-            reason = f"would do {wish.kind} to {wish.path} ({wish.reason}), but {block}"
-            return replace(wish, kind="hold", reason=reason, brief=brief)
-        if self.settings.mode == "recommend" and wish.kind in ("failover", "failback"):
+        approval = recommended(context, wish.pair, wish)
+        for guard in guards(context, wish.pair, wish):
+            if guard.block and not (approval and guard.name == "degraded share"):
+                return _held(wish, guard)
+        if approval:
             reason = f"recommends {wish.kind} to {wish.path}: {wish.reason}"
             return replace(wish, kind="recommend", reason=reason, brief="a person must approve")
-        if situation.busy and not wish.urgent:
-            brief = f"waits for the plan under way: {situation.busy}"
-            reason = f"would do {wish.kind} to {wish.path} ({wish.reason}), but {brief}"
-            return replace(wish, kind="hold", reason=reason, brief=brief)
-        return wish
+        plan = busy(context, wish)
+        return _held(wish, plan) if plan.block else wish
 
     # --- by a person ---------------------------------------------------------------------------------------------
 
     def limitation(self, fleet: Fleet, pair: Pair, path: str, now: float) -> str:
         """Why a person's move of the pair to `path` should not be made, as a sentence; "" when it may."""
-        fit, why_not = self._fit(fleet, pair, path, now)
-        return "" if fit else f"{path} is not proven between {pair[0]} and {pair[1]}: {why_not}"
+        unfit = self.unfit(fleet, pair, path, now)
+        return f"{path} is not proven between {pair[0]} and {pair[1]}: {unfit}" if unfit else ""
 
 
 def _cause(reason: str) -> str:
     """A hold's reason without its numbers: it is told again when its cause changes, not each time a figure does."""
     return "".join(" " if letter.isdigit() or letter == "." else letter for letter in reason)
+
+
+def _held(wish: Decision, guard: Guard) -> Decision:
+    reason = f"would do {wish.kind} to {wish.path} ({wish.reason}), but {guard.block}"
+    return replace(wish, kind="hold", reason=reason, brief=guard.brief)
+
+
+def _rank(situation: Situation, pair: Pair, path: str) -> int:
+    """How bad the verdict on the path is; 0: not impaired."""
+    verdict = situation.links.get((pair, path))
+    return _IMPAIRED.index(verdict.state) + 1 if verdict is not None and verdict.state in _IMPAIRED else 0
