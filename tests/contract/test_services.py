@@ -202,6 +202,41 @@ def test_checks_run_each_on_its_own_and_tell_of_changes() -> None:
     asyncio.run(main())
 
 
+def test_a_verification_asks_the_peer_s_services_at_once_and_tells_which_broke() -> None:
+    async def main() -> None:
+        told: list[tuple[str, ...]] = []
+        async with serving(http("200 OK")) as web, serving(http("500 Oops")) as broken:
+            checks = ServiceChecks(
+                (
+                    Check(name="web", http=f"http://127.0.0.1:{web.port}/", peer="pi-2", interval_s=3600.0),
+                    Check(name="broken", http=f"http://127.0.0.1:{broken.port}/", peer="pi-2", interval_s=3600.0),
+                    Check(name="other", tcp=f"127.0.0.1:{free_port()}", peer="pi-3", interval_s=3600.0),
+                ),
+                OURS,
+            )
+            checks.verify("pi-2", told.append)
+            await until(lambda: told == [()])
+            assert {service.name: service.ok for service in checks.latest()} == {"web": True, "broken": False}
+            web.answer = http("500 Oops")
+            checks.verify("pi-2", told.append)
+            await until(lambda: told[1:] == [("web",)])
+            # What failed before the move says nothing about it.
+            checks.verify("pi-2", told.append)
+            await until(lambda: told[2:] == [()])
+
+            checks.verify("pi-4", told.append)
+            web.answer = broken.answer = b""
+            web.requests.clear()
+            checks.verify("pi-2", told.append)
+            await until(lambda: len(web.requests) == 1)
+            web.answer = broken.answer = http("200 OK")
+            checks.verify("pi-2", told.append)
+            await until(lambda: len(told) == 4)
+            assert all(service.ok for service in checks.latest()), "the newer one counts, the former is left"
+
+    asyncio.run(main())
+
+
 def test_nothing_to_check_runs_until_cancelled() -> None:
     async def main() -> None:
         with pytest.raises(TimeoutError):
