@@ -156,6 +156,7 @@ class World:
                 self.conduct.tick(self.now)
             if self.now >= self.conduct.deadline:
                 self.conduct.tick(self.now)
+                assert self.conduct.deadline > self.now, "what was due is still due: a driver would never rest"
             self.follow()
         self.now = end
         self._reply()

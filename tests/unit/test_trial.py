@@ -290,4 +290,3 @@ def test_unconfirmed_it_ends_on_the_confirmed_path_unless_that_is_dead_and_the_o
     assert world.conduct.overrides["b"] == ("backup" if stays else "overlay")
     assert world.observed.reflex == ({"b": "backup"} if stays else {})
     assert (world.verification("b").state == "reverted") is not stays
-    assert world.conduct.deadline > world.now, "nothing is left to be due"
