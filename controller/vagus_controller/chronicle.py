@@ -85,13 +85,14 @@ class Chronicle:
         self._feed.publish(Change(self._changes, "ledger", msgspec.structs.replace(entry, outcome=outcome)))
 
     def verdicts(self, verdicts: Iterable[Verdict]) -> None:
-        """Write down every verdict that changed its state since its subject's last; the first one only if it is bad
-        news, and that all is well only after something else was. One that did not change may be left out."""
+        """Write down every verdict that changed its state, or how bad it is, since its subject's last; the first one
+        only if it is bad news, and that all is well only after something else was. One that did not change may be left
+        out."""
         for verdict in verdicts:
             key = (verdict.kind, verdict.subject)
             before = self._verdicts.get(key)
             self._verdicts[key] = verdict
-            if before is not None and before.state == verdict.state:
+            if before is not None and (before.state, before.severity) == (verdict.state, verdict.severity):
                 continue
             untold = before is None or key in self._untold
             if untold and verdict.severity in (_QUIET if before is None else (Severity.OK,)):

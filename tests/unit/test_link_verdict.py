@@ -284,6 +284,82 @@ def test_a_metered_path_is_proven_by_an_older_reply() -> None:
     assert not world.proven()[0]
 
 
+# --- what an end knows to be in the way ------------------------------------------------------------------------------
+
+
+DROP = "Tailscale's firewall drops 100.64.0.2; set node attribute disable-linux-cgnat-drop-rule"
+
+
+def test_a_standby_that_never_had_a_reply_is_not_proven_because_of_what_an_end_knows() -> None:
+    world = Watch()
+    world.both(view(B, "unknown", obstacle=DROP), view(A, "unknown"))
+    good, why = world.proven()
+    assert not good
+    assert why.startswith(f"austin-1: {DROP} (")
+    assert "tokyo-1 never had a reply" in why
+    verdict = world.verdict()
+    assert (verdict.state, verdict.severity) == ("unproven", Severity.WARNING)
+    assert verdict.reason.endswith(f"never had a reply over it, because austin-1: {DROP}")
+
+
+def test_a_path_that_died_of_it_says_so_too_and_both_ends_may_know_something() -> None:
+    world = Watch()
+    strict = "strict rp_filter drops 10.118.0.1; sysctl -w net.ipv4.conf.wg0.rp_filter=2"
+    world.both(view(B, "down", since_s=9.0, obstacle=DROP), view(A, "down", since_s=9.0, obstacle=strict))
+    assert world.verdict().state == "down"
+    assert world.verdict().reason.endswith(f", because austin-1: {DROP}; tokyo-1: {strict}")
+    assert world.proven()[1].startswith(f"austin-1: {DROP}; tokyo-1: {strict} (")
+
+
+def test_packets_decide_and_an_obstacle_that_they_do_not_meet_is_a_warning_before_the_day() -> None:
+    world = Watch()
+    world.both(view(B, "up"), view(A, "up"))
+    well = world.verdict()
+    assert (well.severity, world.links.hindered()) == (Severity.OK, [])
+    six = "fd76::2/128 of tokyo-1 is in no WireGuard peer's AllowedIPs on wg0; wg set wg0 peer KEY allowed-ips …"
+    world.both(view(B, "up", obstacle=six), view(A, "up"))
+    assert world.proven() == (True, "")
+    verdict = world.verdict()
+    assert (verdict.state, verdict.severity, verdict.since) == ("up", Severity.WARNING, well.since)
+    assert verdict.reason == f"both ends see it up, but austin-1: {six}"
+    assert world.links.hindered() == [PAIR]
+    world.both(view(B, "up"), view(A, "up"))
+    assert (world.verdict().severity, world.verdict().reason) == (Severity.OK, well.reason)
+    assert world.links.hindered() == []
+
+
+def test_an_obstacle_that_appears_or_goes_is_news_in_the_next_tick() -> None:
+    world = Watch()
+    world.both(view(B, "up"), view(A, "up"))
+    world.links.evaluate(world.fleet, world.now)
+    for told in (DROP, ""):
+        world.pass_time(2.0)
+        world.both(view(B, "up", obstacle=told), view(A, "up"))
+        world.links.evaluate(world.fleet, world.now)
+        assert (DROP in world.links.verdicts[PAIR, "overlay"].reason) == bool(told)
+
+
+def test_a_silent_ends_old_obstacle_is_not_told() -> None:
+    world = Watch()
+    world.both(view(B, "up", obstacle=DROP), view(A, "up"))
+    world.verdict()
+    world.pass_time(60.0)
+    world.both(None, view(A, "up"))
+    assert DROP not in world.proven()[1]
+    assert DROP not in world.verdict().reason
+
+
+def test_unproven_pairs_are_known_until_they_are_proven_or_gone() -> None:
+    world = Watch()
+    world.both(view(B, "up"), view(A, "unknown"))
+    world.verdict()
+    assert world.links.hindered() == [PAIR]
+    for name in (A, B):
+        world.tell(presence(name, session="2"))
+    world.links.evaluate(world.fleet, world.now)
+    assert world.links.hindered() == []
+
+
 STATES = st.sampled_from(list(LinkState))
 
 

@@ -17,7 +17,7 @@ ends in `confirmed` or `rolled_back`; a pair on trial is left alone. Invariants,
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from msgspec import Struct
@@ -166,12 +166,16 @@ class Failover:
             self.intents[pair] = replace(intent, trial_from="", trial_from_origin="default")
             self.trials.succeeded(pair, intent.path)
 
-    def rolled_back(self, pair: Pair, reason: str, now: float) -> None:
-        """The trial of the pair's path failed: the path that was left is the intent again, as it was."""
+    def rolled_back(self, pair: Pair, reason: str, now: float, *, failed: bool = True) -> None:
+        """The trial of the pair's path is taken back: the path that was left is the intent again, as it was.
+
+        `failed`: by its own failure; not when another pair of its stage failed.
+        """
         intent = self.intents.get(pair)
         if intent is None or not intent.trial_from:
             return
-        self.trials.failed(pair, intent.path, reason, now)
+        if failed:
+            self.trials.failed(pair, intent.path, reason, now)
         self.intents[pair] = Intent(
             path=intent.trial_from,
             origin=intent.trial_from_origin,
@@ -202,9 +206,12 @@ class Failover:
 
     # --- while another leads, and before we do -------------------------------------------------------------------
 
-    def follow(self, fleet: Fleet, now: float) -> None:
-        """Make what the ends' kernels do the intents."""
+    def follow(self, fleet: Fleet, now: float, told: Collection[Pair] = ()) -> None:
+        """Make what the ends' kernels do the intents; not of those pairs whose intents were `told`."""
         for pair in fleet.pairs():
+            if pair in told:
+                self._found.pop(pair, None)
+                continue
             paths = fleet.paths_of(pair)
             used: dict[str, str] = {}
             alone = False
@@ -301,7 +308,7 @@ class Failover:
             if not unfit:
                 reason = f"{intent.path} {trouble[0]}; {path} is proven from both ends"
                 return self._to(fleet, pair, path, reason, trouble[1:])
-            why_not.append(f"{path} is not proven: {unfit}")
+            why_not.append(f"{path} is not proven, because {unfit}")
         reason = f"{intent.path} {trouble[0]}, but " + ("; ".join(why_not) or "no other path is better")
         return Decision(
             kind="hold",
@@ -446,7 +453,7 @@ class Failover:
     def limitation(self, fleet: Fleet, pair: Pair, path: str, now: float) -> str:
         """Why a person's move of the pair to `path` should not be made, as a sentence; "" when it may."""
         unfit = self.unfit(fleet, pair, path, now)
-        return f"{path} is not proven between {pair[0]} and {pair[1]}: {unfit}" if unfit else ""
+        return f"{path} is not proven between {pair[0]} and {pair[1]}, because {unfit}" if unfit else ""
 
 
 def _cause(reason: str) -> str:

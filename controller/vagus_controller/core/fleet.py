@@ -591,4 +591,6 @@ def _says_the_same(before: tuple[Link, ...], after: tuple[Link, ...]) -> bool:
     for old, new in zip(before, after, strict=True):
         if old.state is not new.state or old.relay is not new.relay or old.path != new.path or old.peer != new.peer:
             return False
+        if old.obstacle != new.obstacle:
+            return False
     return True

@@ -171,7 +171,7 @@ def links(console: Console, found: Sequence[PairView]) -> None:
             if path.verdict.severity is not Severity.OK:
                 console.print(text(f"{path.verdict.subject} {path.verdict.state}: {path.verdict.reason}"))
             elif path.unproven:
-                console.print(text(f"{path.verdict.subject} is not proven: {path.unproven}"))
+                console.print(text(f"{path.verdict.subject} is not proven, because {path.unproven}"))
 
 
 def _link_row(pair: PairView, path: PathView) -> tuple[Text | str, ...]:

@@ -264,7 +264,7 @@ const END_COLUMNS = ['Seen from', 'State', 'RTT', 'Jitter', 'Loss 10 s', 'Loss 6
 
 function pathBody(pair, path, elapsed) {
   const severity = known(path.verdict.severity);
-  const proof = path.proven ? 'Proven from both ends by real packets.' : `Not proven: ${closed(path.unproven || 'no reason given')}`;
+  const proof = path.proven ? 'Proven from both ends by real packets.' : `Not proven, because ${closed(path.unproven || 'no reason was given')}`;
   return h(
     'section.path-body',
     { 'data-key': `path ${path.path}` },

@@ -154,7 +154,7 @@ function askMove(name, to) {
       ? `From then on vagus moves this pair by its own rules again.`
       : `vagus holds the pair on ${to} until a person fails it back to ${home(pair)}.`,
   ];
-  if (target && !target.proven) consequence.push(`${to} is not proven: ${target.unproven || 'no reason given'}. Traffic may be lost.`);
+  if (target && !target.proven) consequence.push(`${to} is not proven, because ${target.unproven || 'no reason was given'}. Traffic may be lost.`);
   ask({
     title: back ? `Fail back ${a} and ${b} to ${to}` : `Switch over ${a} and ${b} to ${to}`,
     consequence,

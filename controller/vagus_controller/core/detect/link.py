@@ -9,7 +9,9 @@
 | up or degraded | up, degraded or silent | relayed if an end is relayed, degraded if an end is, else up |
 | silent | silent | unknown |
 
-`suspect` is an end that is still finding out: its last settled word stands.
+`suspect` is an end that is still finding out: its last settled word stands. An end that knows what is in the way of
+traffic says so; the reason tells it, with the remedy. A path that is up and yet has such an obstacle (for the address
+family that is not probed, for larger packets) is a warning.
 
 Most links are up at both ends, most of the time, and stay so until an end says otherwise or falls silent: such a pair
 is judged again only then. Every other pair is looked at each time; where they are many, in turn.
@@ -36,6 +38,8 @@ _SEVERITY: Final = {
     "unknown": Severity.UNKNOWN,
 }
 _DEAD: Final = ("down", "one-way")
+_CARRIES: Final = ("up", "degraded", "relayed")
+_HINDERED: Final = ("up", "unproven")
 _ALL_WELL: Final = "both ends see it up"
 _BOTH_UP: Final = (LinkState.UP, LinkState.UP)
 _ALIVE: Final = (LinkState.UP, LinkState.DEGRADED)
@@ -78,6 +82,7 @@ class Links:
         self._changed: dict[Pair, None] = {}
         self._again: dict[Pair, None] = {}
         self._dead: set[Pair] = set()
+        self._hindered: set[Pair] = set()
         self._silent: set[str] = set()
         self._stirs = 0
         self._topology = 0
@@ -85,6 +90,10 @@ class Links:
     def dead(self) -> list[Pair]:
         """The pairs with a path that is down or one-way; sorted."""
         return sorted(self._dead)
+
+    def hindered(self) -> list[Pair]:
+        """The pairs with a path that is unproven, or that an end knows an obstacle of; sorted."""
+        return sorted(self._hindered)
 
     def evaluate(self, fleet: Fleet, now: float, pair: Pair | None = None) -> dict[Key, Verdict]:
         """`verdicts`, brought up to date; with a pair only that one, and only its own are returned."""
@@ -122,6 +131,10 @@ class Links:
             self._dead.add(pair)
         else:
             self._dead.discard(pair)
+        if any(verdict.state in _HINDERED and verdict.severity is Severity.WARNING for verdict in found.values()):
+            self._hindered.add(pair)
+        else:
+            self._hindered.discard(pair)
         # A silent end may still be believed for a while, by a late event.
         if any(verdict.reason != _ALL_WELL for verdict in found.values()) or not self._silent.isdisjoint(pair):
             self._again[pair] = None
@@ -136,6 +149,7 @@ class Links:
             self.verdicts.pop(key, None)
             self._again.pop(key[0], None)
             self._dead.discard(key[0])
+            self._hindered.discard(key[0])
             self._changed.pop(key[0], None)
 
     def _judge(self, fleet: Fleet, pair: Pair, path: str, memory: _Memory, now: float) -> Verdict:
@@ -146,7 +160,7 @@ class Links:
             memory.verdict is not None
             and memory.verdict.reason == _ALL_WELL
             and states == _BOTH_UP
-            and not any(end is not None and end.link.relay in _RELAYED for end in ends)
+            and not any(end is not None and (end.link.relay in _RELAYED or end.link.obstacle) for end in ends)
         ):
             return memory.verdict  # most links, most of the time
         down = (states[0] is LinkState.DOWN, states[1] is LinkState.DOWN)
@@ -155,9 +169,14 @@ class Links:
         else:
             memory.disagree_since = None
             state, reason = _agreement(pair, ends, states, now)
+        severity, known = _SEVERITY[state], obstacles(pair, ends)
+        if known and state in _CARRIES:
+            severity, reason = Severity.WARNING, f"{reason}, but {known}"
+        elif known:
+            reason = f"{reason}, because {known}"
         evidence = () if state == "up" else tuple(_tell(node, seen, now) for node, seen in zip(pair, ends, strict=True))
         subject = f"{a}--{b}/{path}" if memory.verdict is None else memory.verdict.subject
-        return follow(memory.verdict, "link", subject, state, _SEVERITY[state], reason, evidence, now)
+        return follow(memory.verdict, "link", subject, state, severity, reason, evidence, now)
 
     def _disagreement(
         self,
@@ -195,11 +214,27 @@ class Links:
 
 
 def proven(fleet: Fleet, pair: Pair, path: str, now: float, within_s: float) -> tuple[bool, str]:
-    """Whether both ends had a reply over `path` within `within_s` and call it up or degraded; else (False, why not)."""
+    """Whether both ends had a reply over `path` within `within_s` and call it up or degraded; else (False, why not).
+
+    Packets decide: an obstacle that they passed is none. Where they did not, it is the first that is told.
+    """
     missing = [
         why for node, peer in (pair, pair[::-1]) if (why := _unproven_end(fleet, node, peer, path, now, within_s))
     ]
-    return (not missing, "; ".join(missing))
+    if not missing:
+        return True, ""
+    ends = (fleet.believed(*pair, path, now), fleet.believed(*pair[::-1], path, now))
+    known, seen = obstacles(pair, ends), "; ".join(missing)
+    return False, f"{known} ({seen})" if known else seen
+
+
+def obstacles(pair: Pair, ends: tuple[LinkSeen | None, LinkSeen | None]) -> str:
+    """What the ends know to be in the way, each with its host and remedy; "" when neither knows any."""
+    return "; ".join(
+        f"{node}: {seen.link.obstacle}"
+        for node, seen in zip(pair, ends, strict=True)
+        if seen is not None and seen.link.obstacle
+    )
 
 
 def _unproven_end(fleet: Fleet, node: str, peer: str, path: str, now: float, within_s: float) -> str:
