@@ -34,19 +34,28 @@ class World:
         self.links: dict[tuple[tuple[str, str], str], Verdict] = {}
         self.busy = ""
         self.planned: frozenset[tuple[str, str]] = frozenset()
-        for node, peer in (PAIR, PAIR[::-1]):
-            self.fleet.on_presence(
-                Presence(
-                    v=1,
-                    node=node,
-                    session="s",
-                    online=True,
-                    boot_id="1",
-                    paths=(PathOffer(name="overlay"), PathOffer(name="backup")),
-                    peers=(PeerOffer(name=peer, addresses=(), paths=("overlay", "backup")),),
-                ),
-                self.now,
-            )
+        self.members: frozenset[str] = frozenset()
+        self.wall: float | None = None
+        # path → what both ends measure of it, as fields of Link
+        self.figures: dict[str, dict[str, object]] = {}
+        for node in PAIR:
+            self.present(node)
+
+    def present(self, node: str, *, automatic: bool = True) -> None:
+        """The node's birth."""
+        peer = "b" if node == "a" else "a"
+        birth = Presence(
+            v=1,
+            node=node,
+            session="s",
+            online=True,
+            boot_id="1",
+            site=f"site-{node}",
+            automatic=automatic,
+            paths=(PathOffer(name="overlay"), PathOffer(name="backup")),
+            peers=(PeerOffer(name=peer, addresses=(), paths=("overlay", "backup")),),
+        )
+        self.fleet.on_presence(birth, self.now)
 
     def say(
         self,
@@ -60,7 +69,10 @@ class World:
         self.seq += 1
         peer = "b" if node == "a" else "a"
         links = tuple(
-            Link(peer=peer, path=path, state=state, proven_s=age, peer_state=heard, reason="said so", since_s=0.5)
+            msgspec.structs.replace(
+                Link(peer=peer, path=path, state=state, proven_s=age, peer_state=heard, reason="said so", since_s=0.5),
+                **self.figures.get(path, {}),
+            )
             for path, state, age, heard in (
                 ("overlay", overlay, 0.1 if overlay is not DOWN else 3.0, peer_overlay),
                 ("backup", backup, proven_s, UP),
@@ -84,17 +96,30 @@ class World:
 
     def wishes(self) -> list[Decision]:
         """What is decided now; nothing is done about it."""
-        situation = Situation(
+        return self.failover.evaluate(self.fleet, self.situation, self.now, [PAIR])
+
+    @property
+    def situation(self) -> Situation:
+        return Situation(
             controller=self.controller,
             quorum=HEALTHY,
             quorum_lost_since=self.quorum_lost_since,
-            members=frozenset(PAIR),
+            members=self.members if self.quorum_lost_since is None else frozenset(PAIR),
             links=self.links,
             paused=lambda node: self.paused,
             busy=self.busy,
             planned=self.planned,
+            wall=self.wall,
         )
-        return self.failover.evaluate(self.fleet, situation, self.now, [PAIR])
+
+    def pass_time(self, seconds: float, overlay: LinkState = UP, backup: LinkState = UP) -> list[Decision]:
+        """Both ends say the same every second for so long; what was decided meanwhile."""
+        decided = []
+        for _ in range(round(seconds)):
+            self.now += 1.0
+            self.both(overlay, backup)
+            decided += self.decide()
+        return decided
 
     @property
     def path(self) -> str:
