@@ -245,7 +245,15 @@ def test_a_starved_machine_finds_a_cut_later_and_still_finds_it(seed: int) -> No
 
 @pytest.mark.parametrize(
     ("psi", "runnable", "expected"),
-    [(0.95, 1, True), (0.1, 25, True), (None, 24, True), (None, 23, False), (None, None, False), (0.5, 8, False)],
+    [
+        (0.95, 1, True),
+        (0.35, 25, True),
+        (0.1, 25, False),
+        (0.5, 8, False),
+        (None, 24, True),
+        (None, 23, False),
+        (None, None, False),
+    ],
 )
 def test_starved_by_pressure_or_by_the_run_queue(psi: float | None, runnable: int | None, expected: bool) -> None:
     pressure = None if psi is None else Pressure(some=psi)

@@ -34,7 +34,9 @@ _LAG_CAP_S: Final = 0.5
 # silent for 0.46 s while our own loop was 0.03 s late (docs/decisions/0003).
 _STARVED_LAG_S: Final = 0.4
 _STARVED_PSI: Final = 0.7
+# PSI averages over 10 s: with so many runnable tasks a core, less of it is enough; without any, one moment's count.
 _STARVED_PER_CORE: Final = 6
+_PRESSED_PSI: Final = 0.3
 # Replies later than this are not waited for.
 _FORGET_S: Final = 3.0
 _LOSS_CHECK_S: Final = 2.0
@@ -45,9 +47,10 @@ _VERIFY_S: Final = 1.0
 
 
 def starved(system: System) -> bool:
-    """Whether tasks queue for the CPU: by PSI (averaged over 10 s), or by how many are runnable at this moment."""
-    pressed = system.psi_cpu is not None and system.psi_cpu.some >= _STARVED_PSI
-    return pressed or (system.runnable or 0) >= _STARVED_PER_CORE * system.cores
+    """Whether tasks queue for the CPU: by PSI, where the kernel has it, and by how many are runnable at this moment."""
+    pressure = 1.0 if system.psi_cpu is None else system.psi_cpu.some
+    queued = (system.runnable or 0) >= _STARVED_PER_CORE * system.cores
+    return (system.psi_cpu is not None and pressure >= _STARVED_PSI) or (queued and pressure >= _PRESSED_PSI)
 
 
 class _Outstanding(Struct):
