@@ -188,6 +188,19 @@ def test_nobody_is_sent_back_onto_a_dead_path() -> None:
     assert world.paths["b"] == "backup"
 
 
+def test_one_that_stayed_stays_when_it_is_told_once_more() -> None:
+    world = World()
+    world.say((1, 1), b=TRIAL)
+    world.break_link("b", "overlay")
+    world.run(11)
+    world.say((1, 2), b=TRIAL, c="backup")
+    assert world.paths == {"b": "backup", "c": "backup"}
+    assert world.observed.reflex == {"b": "backup"}
+    world.say((2, 1), b=TRIAL)
+    assert world.observed.reflex == {}, "a new epoch begins it anew"
+    assert world.paths["b"] == "backup"
+
+
 def test_a_led_agent_does_not_leave_a_trial_whose_path_dies_but_an_orphan_does() -> None:
     world = World()
     world.say((1, 1), within_s=60.0, b=TRIAL)

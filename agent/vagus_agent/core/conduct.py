@@ -258,12 +258,17 @@ class Conduct:
             peer: f"on trial: {word.reason}" if word.trial else word.reason
             for peer, word in message.assignments.items()
         }
-        self._held = reflex.heed({**verdict.assignments, **verdict.trials}, self._held, self._links)
-        before, self._trials = self._trials, {}
+        again = {
+            peer: trial
+            for peer, trial in self._trials.items()
+            if verdict.trials.get(peer) == trial.path and trial.epoch == message.epoch
+        }
+        # A trial that is told once more is no new word: it ends no reflex, not even its own.
+        words = {peer: path for peer, path in {**verdict.assignments, **verdict.trials}.items() if peer not in again}
+        self._held = reflex.heed(words, self._held, self._links)
+        self._trials = again
         for peer, path in verdict.trials.items():
-            known = before.get(peer)
-            if known is not None and (known.path, known.epoch) == (path, message.epoch):
-                self._trials[peer] = known
+            if peer in again:
                 continue
             within_s = message.confirm_within_s
             trial = self._trials[peer] = Trial(path, message.epoch, message.generation, within_s, now + within_s)
