@@ -11,7 +11,7 @@ ends in `confirmed` or `rolled_back`; a pair on trial is left alone. Invariants,
 - it goes home by itself only after a hold of a good way home;
 - nothing moves by itself while a guard blocks it (`guards.py`); only what leaves a dead path passes those for calm.
 
-`_observe` takes in what time and reports changed; what follows it (`_wish`, the guards, `explain`) only looks.
+`_observe` takes in what time and reports changed; what follows it (`wish`, the guards, `explain.py`) only looks.
 """
 
 from __future__ import annotations
@@ -133,9 +133,9 @@ class Failover:
                 self._degraded[pair] = now
             wishes.append(wish)
         decisions = []
-        granted = len(situation.planned)
+        granted = 0
         for wish in wishes:
-            decision = self._guarded(wish, self._context(fleet, situation, granted, now))
+            decision = self._guarded(wish, self.context(fleet, situation, now, granted))
             if decision.moves:
                 granted += wish.pair not in situation.planned
                 decisions.append(decision)
@@ -248,7 +248,7 @@ class Failover:
 
     def _look(self, fleet: Fleet, situation: Situation, pair: Pair, now: float) -> Decision | None:
         self._observe(fleet, situation, pair, now)
-        return self._wish(fleet, situation, pair, now)
+        return self.wish(fleet, situation, pair, now)
 
     def _observe(self, fleet: Fleet, situation: Situation, pair: Pair, now: float) -> None:
         """Take in how the pair's paths do, and since when the way home has been good."""
@@ -261,16 +261,16 @@ class Failover:
             self._home_since.pop(pair, None)
         elif not self._homesick(fleet, pair, paths[0], intent.path, now):
             self._home_since.setdefault(pair, now)
-        elif self._home_since.pop(pair, None) is not None and self._down(fleet, pair, paths[0], now):
+        elif self._home_since.pop(pair, None) is not None and self.down(fleet, pair, paths[0], now):
             self.damping.died(pair, now)
 
-    def _wish(self, fleet: Fleet, situation: Situation, pair: Pair, now: float) -> Decision | None:
+    def wish(self, fleet: Fleet, situation: Situation, pair: Pair, now: float) -> Decision | None:
         """What should happen to the pair if nothing stood in the way; a hold where no path is fit to go to."""
         paths = fleet.paths_of(pair)
         if len(paths) < 2:
             return None
         intent = self.intent(fleet, pair)
-        down = self._down(fleet, pair, intent.path, now)
+        down = self.down(fleet, pair, intent.path, now)
         wish: Decision | None
         if down:
             wish = self._escape(fleet, pair, paths, intent, down, now, dead=True)
@@ -331,7 +331,8 @@ class Failover:
             evidence=evidence,
         )
 
-    def _down(self, fleet: Fleet, pair: Pair, path: str, now: float) -> tuple[str, ...]:
+    def down(self, fleet: Fleet, pair: Pair, path: str, now: float) -> tuple[str, ...]:
+        """Why the path counts as dead, and evidence; empty when it does not."""
         return evidence.down(fleet, pair, path, now, self.settings.confirm_within_s)
 
     def _impaired(self, situation: Situation, pair: Pair, path: str, now: float) -> tuple[str, ...]:
@@ -421,15 +422,30 @@ class Failover:
             return None
         return self._to(fleet, pair, home, f"{home} has been proven from both ends for {now - since:.0f} s")
 
-    def _context(self, fleet: Fleet, situation: Situation, granted: int, now: float) -> Context:
-        """`granted`: moves that are not recorded yet."""
+    def homeward_words(self, fleet: Fleet, pair: Pair, now: float) -> str:
+        """How far the pair is on its way to the first path; "" when it is there."""
+        intent, home = self.intent(fleet, pair), fleet.paths_of(pair)[0]
+        if intent.path == home:
+            return ""
+        if intent.origin == "operator":
+            return f"a person put it on {intent.path}, and a person ends that"
+        why_not = self._homesick(fleet, pair, home, intent.path, now)
+        if why_not:
+            return f"{home} is not good enough to go home to: {why_not}"
+        since = self._home_since.get(pair, now)
+        hold_s = self.damping.hold_s(pair)
+        longer = f", {self.settings.failback_hold_s:.0f} s doubled" if hold_s > self.settings.failback_hold_s else ""
+        return f"{home} has been good for {now - since:.0f} s of {hold_s:.0f} s{longer}"
+
+    def context(self, fleet: Fleet, situation: Situation, now: float, granted: int = 0) -> Context:
+        """`granted`: moves of this moment, not recorded yet."""
         return Context(
             settings=self.settings,
             fleet=fleet,
             situation=situation,
             damping=self.damping,
             windows=self.windows,
-            moves=len(self._moves) + granted,
+            moves=len(self._moves) + len(situation.planned) + granted,
             degraded=len(self._degraded),
             now=now,
         )
