@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,6 +60,25 @@ def test_what_is_refused_says_why(message: Desired, words: str) -> None:
     verdict = judge(message, Accepted(1, 1, {"b": "backup"}), CONFIG)
     assert isinstance(verdict, Refusal)
     assert words in verdict.reason
+
+
+def on_trial(epoch: int, generation: int, **assignments: str) -> Desired:
+    message = desired(epoch, generation, **assignments)
+    words = {peer: Assignment(path=word.path, trial=peer == "b") for peer, word in message.assignments.items()}
+    return msgspec.structs.replace(message, assignments=words)
+
+
+def test_a_trial_is_kept_beside_what_was_confirmed() -> None:
+    kept = Accepted(1, 1, {"b": "overlay", "c": "overlay"})
+    taken = judge(on_trial(1, 2, b="backup"), kept, CONFIG)
+    assert taken == Accepted(1, 2, {"b": "overlay"}, {"b": "backup"})
+    assert judge(on_trial(1, 2, b="backup"), taken, CONFIG) is taken
+    for other in (desired(1, 2, b="backup"), desired(1, 2, b="overlay"), on_trial(1, 2, b="overlay"), desired(1, 2)):
+        assert isinstance(judge(other, taken, CONFIG), Refusal), "the same term with another content"
+    assert judge(desired(1, 3, b="backup"), taken, CONFIG) == Accepted(1, 3, {"b": "backup"})
+    refused = judge(on_trial(1, 3, b="carrier-pigeon"), taken, CONFIG)
+    assert isinstance(refused, Refusal)
+    assert "offered: overlay, backup" in refused.reason
 
 
 def link(path: str, state: LinkState, last_reply: float | None = 10.0, peer_state: LinkState | None = DOWN) -> Link:
