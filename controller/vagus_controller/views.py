@@ -165,12 +165,24 @@ class LedgerEntry(View, frozen=True, kw_only=True):
     outcome: str
 
 
+class CheckView(View, frozen=True, kw_only=True):
+    """One thing that the failover policy looks at; `info` neither passes nor blocks."""
+
+    what: str
+    result: Literal["pass", "block", "info"]
+    text: str
+
+
 class WhyView(View, frozen=True, kw_only=True):
-    """Everything that explains a subject: what is found now, what was decided, what happened. Newest first."""
+    """Everything that explains a subject: what is found now, what was decided, what happened. Newest first.
+
+    `checks`: of a pair, what the failover policy looks at for it now, in its order.
+    """
 
     subject: str
     verdicts: tuple[VerdictView, ...]
     pairs: tuple[PairView, ...]
+    checks: tuple[CheckView, ...] = ()
     ledger: list[LedgerEntry]
     events: list[EventEntry]
 

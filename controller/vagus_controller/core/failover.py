@@ -28,7 +28,7 @@ from vagus_controller.core import evidence
 from vagus_controller.core.damping import Damped, Damping
 from vagus_controller.core.decision import Decision, Intent, Kind, Situation
 from vagus_controller.core.fleet import Fleet, Pair
-from vagus_controller.core.guards import Context, Guard, busy, guards, recommended
+from vagus_controller.core.guards import Context, Guard, busy, guards, recommended, standing
 from vagus_controller.core.quality import Quality
 from vagus_controller.core.trials import Trials
 from vagus_controller.core.windows import Windows
@@ -449,6 +449,10 @@ class Failover:
             degraded=len(self._degraded),
             now=now,
         )
+
+    def forbidden(self, fleet: Fleet, situation: Situation, pair: Pair, now: float) -> str:
+        """Why nothing may move the pair by itself now, whatever for; "" when it may."""
+        return next((guard.block for guard in standing(self.context(fleet, situation, now), pair) if guard.block), "")
 
     def _guarded(self, wish: Decision, context: Context) -> Decision:
         """The wish itself, or a hold or recommendation in its place."""

@@ -44,13 +44,18 @@ class Context(Struct, frozen=True, kw_only=True):
 
 def guards(context: Context, pair: Pair, wish: Decision | None) -> Iterator[Guard]:
     """Every guard's word on the wish; without one, on a move that is not urgent."""
+    yield from standing(context, pair)
+    yield _limit(context)
+    yield _share(context, wish)
+    yield _flaps(context, pair, wish)
+
+
+def standing(context: Context, pair: Pair) -> Iterator[Guard]:
+    """Those that forbid any move, whatever it is for."""
     yield _observer(context)
     yield _opt_out(context, pair)
     yield _pause(context, pair)
     yield _window(context, pair)
-    yield _limit(context)
-    yield _share(context, wish)
-    yield _flaps(context, pair, wish)
 
 
 def recommended(context: Context, pair: Pair, wish: Decision) -> str:
