@@ -33,7 +33,7 @@ class ObstacleWatch:
 
     async def run(self) -> None:
         while True:
-            due = self._rounds.due(self._links, monotonic())
+            due = self._rounds.due(self._links, self._found, monotonic())
             if due:
                 try:
                     await self._examine([key for key in due if key in self._ends])
@@ -53,4 +53,7 @@ class ObstacleWatch:
             text = obstacles.told(obstacles.of_link(self._config, *self._ends[key], found))
             if text and text != self._found.get(key):
                 log.warning("%s to %s has an obstacle: %s", key[1], key[0], text)
-            self._found[key] = text
+            if text:
+                self._found[key] = text
+            else:
+                self._found.pop(key, None)

@@ -52,6 +52,7 @@ def sound(config: Config, **changes: Any) -> Facts:
         places={str(own): frozenset({"lo"}) for own in config.addresses},
         devices={"overlay": Device(True, 1280), "backup": Device(True, 1420)},
         ways={str(one): Way("overlay", "tailscale0", 5180) for one in config.peers[0].addresses},
+        rungs={str(one): frozenset({"overlay", "backup"}) for one in config.peers[0].addresses},
         drops={(str(one), path.interface): "" for one in config.peers[0].addresses for path in (OVERLAY, BACKUP)},
         tunnels={
             "wg0": Tunnel(
@@ -96,6 +97,11 @@ def test_a_sound_host_has_none_and_what_could_not_be_read_is_none() -> None:
             "ip addr add fd76::1/128 dev lo",
         ),
         (
+            {"rungs": {"fd76::2": frozenset({"overlay"})}},
+            "no route to fd76::2 by wg0 stands in table 5180",
+            "the log of vagus-agent",
+        ),
+        (
             {"drops": {("10.118.0.2", "wg0"): "strict rp_filter drops 10.118.0.2 → 10.118.0.1"}},
             "strict rp_filter drops 10.118.0.2",
             "net.ipv4.conf.wg0.rp_filter=2",
@@ -127,8 +133,19 @@ def test_an_address_that_no_path_can_take_away_is_in_nobodys_way() -> None:
 
 def test_traffic_that_another_rule_sends_by_the_same_path_is_not_in_its_way() -> None:
     facts = sound(CONFIG, ways={"10.118.0.2": Way("overlay", "tailscale0", 52)})
+    facts = replace(facts, shadowing={4: (Rule(4, 5000, 52),)})
     assert found(facts, OVERLAY) == []
     assert "caught before our rule" in found(facts, BACKUP)[0].text
+
+
+def test_while_our_own_rule_is_away_nobody_else_is_blamed() -> None:
+    assert found(sound(CONFIG, ways={"10.118.0.2": Way("", "eth0", 254)}, shadowing={4: ()})) == []
+
+
+def test_what_the_kernel_refuses_for_another_reason_is_not_blamed_on_rp_filter() -> None:
+    [one] = found(sound(CONFIG, drops={("10.118.0.2", "wg0"): "cannot accept 10.118.0.2: No route to host"}))
+    assert one.text == "cannot accept 10.118.0.2: No route to host"
+    assert "rp_filter" not in one.remedy
 
 
 # --- Tailscale's firewall --------------------------------------------------------------------------------------------
@@ -267,35 +284,43 @@ def links(*states: LinkState) -> list[Link]:
     return made
 
 
-def asked(rounds: Rounds, each: list[Link], start: float, end: float) -> list[float]:
+def asked(
+    rounds: Rounds, each: list[Link], start: int, end: int, hindered: frozenset[tuple[str, str]] = frozenset()
+) -> list[int]:
     """When `rounds` examines the one link, looked at every second."""
-    return [float(now) for now in range(int(start), int(end)) if rounds.due(each, float(now))]
+    return [now for now in range(start, end) if rounds.due(each, hindered, float(now))]
 
 
 @pytest.mark.parametrize("state", [LinkState.UNKNOWN, LinkState.DOWN])
 def test_an_unproven_link_is_examined_after_some_seconds_and_then_every_half_minute(state: LinkState) -> None:
-    assert asked(Rounds(), links(state), 0, 100) == [3.0, 33.0, 63.0, 93.0]
+    assert asked(Rounds(), links(state), 0, 100) == [3, 33, 63, 93]
 
 
 def test_a_proven_link_is_examined_every_ten_minutes() -> None:
-    assert asked(Rounds(), links(LinkState.UP), 0, 1300) == [0.0, 600.0, 1200.0]
+    assert asked(Rounds(), links(LinkState.UP), 0, 1300) == [0, 600, 1200]
 
 
 def test_a_link_that_was_proven_since_is_asked_again_soon() -> None:
     rounds, each = Rounds(), links(LinkState.DOWN)
-    assert asked(rounds, each, 0, 10) == [3.0]
+    assert asked(rounds, each, 0, 10) == [3]
     each[0].state = LinkState.UP
-    assert asked(rounds, each, 10, 700) == [33.0, 633.0]
+    assert asked(rounds, each, 10, 700) == [33, 633]
 
 
 def test_a_link_that_dies_is_asked_soon_but_not_twice_in_half_a_minute() -> None:
     rounds, each = Rounds(), links(LinkState.UP)
-    assert asked(rounds, each, 0, 10) == [0.0]
+    assert asked(rounds, each, 0, 10) == [0]
     each[0].state, each[0].since = LinkState.DOWN, 10.0
-    assert asked(rounds, each, 10, 50) == [30.0]
+    assert asked(rounds, each, 10, 50) == [30]
+
+
+def test_a_proven_link_with_an_obstacle_is_asked_again_soon() -> None:
+    rounds, each = Rounds(), links(LinkState.UP)
+    assert asked(rounds, each, 0, 70, frozenset({("n0", "backup")})) == [0, 30, 60]
+    assert asked(rounds, each, 70, 700) == [660]
 
 
 def test_many_are_examined_in_turn() -> None:
     rounds, each = Rounds(), links(*[LinkState.UP] * 120)
-    sizes = [len(rounds.due(each, now)) for now in (0.0, 2.0, 4.0, 6.0)]
+    sizes = [len(rounds.due(each, (), now)) for now in (0.0, 2.0, 4.0, 6.0)]
     assert sizes == [50, 50, 20, 0]

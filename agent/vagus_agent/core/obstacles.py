@@ -8,7 +8,7 @@ running agent both take their words from here. What could not be read is no fact
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, ip_network
 from typing import Final
@@ -82,6 +82,8 @@ class Facts:
     devices: Mapping[str, Device | None] = field(default_factory=dict)
     # a peer's service address → the way there now
     ways: Mapping[str, Way] = field(default_factory=dict)
+    # a peer's service address → the paths by which a route of our table leads there
+    rungs: Mapping[str, frozenset[str]] = field(default_factory=dict)
     # family → other people's rules that are asked before ours
     shadowing: Mapping[int, tuple[Rule, ...]] = field(default_factory=dict)
     # (a peer's service address, interface) → why the kernel would drop what comes from there, "" when it would not
@@ -105,6 +107,7 @@ def of_link(config: Config, peer: Peer, path: Path, facts: Facts) -> list[Obstac
         *captured(config, path, facts, _tunnel_peers(peer, path, facts)),
         *small(config, path, facts),
         *shadowed(config, peer, facts, path),
+        *unrouted(config, peer, path, facts),
     ]
 
 
@@ -195,6 +198,8 @@ def reverse_path(peer: Peer, path: Path, facts: Facts) -> Iterator[Obstacle]:
         reason = facts.drops.get((str(each), path.interface))
         if reason:
             remedy = f"sysctl -w net.ipv4.conf.{path.interface}.rp_filter=2 (and in /etc/sysctl.d)"
+            if "rp_filter" not in reason:
+                remedy = f"is our service address on lo, and {path.interface} up?"
             yield Obstacle("rp_filter", reason, remedy)
             return
 
@@ -273,14 +278,30 @@ def shadowed(config: Config, peer: Peer, facts: Facts, path: Path | None = None)
     """Somebody's rule before ours takes the traffic elsewhere than by `path` (None: than by our table)."""
     for each in peer.addresses:
         way = facts.ways.get(str(each))
+        rules = facts.shadowing.get(each.version)
         if way is None or way.table in (0, config.steering.table) or (path is not None and way.path == path.name):
             continue
-        culprits = "; ".join(str(rule) for rule in facts.shadowing.get(each.version, ()))
+        if not rules:
+            continue  # our own rule is away: steering repairs it, and tells
+        culprits = "; ".join(str(rule) for rule in rules)
         yield Obstacle(
             f"peer {peer.name}",
             f"{each} is caught before our rule and goes by dev {way.device}, table {way.table}",
             f"remove, or choose a lower priority than: {culprits}",
         )
+
+
+def unrouted(config: Config, peer: Peer, path: Path, facts: Facts) -> Iterator[Obstacle]:
+    """What steering could not set by this path now, an override could not set either."""
+    device = facts.devices.get(path.name)
+    for each in peer.addresses:
+        rungs = facts.rungs.get(str(each))
+        if device is not None and device.up and rungs is not None and path.name not in rungs:
+            yield Obstacle(
+                f"peer {peer.name}",
+                f"no route to {each} by {path.interface} stands in table {config.steering.table}",
+                "the log of vagus-agent says what the kernel refused",
+            )
 
 
 # --- when to look --------------------------------------------------------------------------------------------------
@@ -295,15 +316,15 @@ MOST_AT_ONCE: Final = 50
 
 
 class Rounds:
-    """Which links to examine now: one that is not proven, or was not when it was last examined, at most once in 30 s;
-    any other every 10 min. Where very many are due, some of them wait for the next call."""
+    """Which links to examine now: one that is not proven, was not when it was last examined, or has an obstacle, at
+    most once in 30 s; any other every 10 min. Where very many are due, some of them wait for the next call."""
 
     def __init__(self) -> None:
         # (peer, path) → when it was examined, and whether it was proven then
         self._examined: dict[tuple[str, str], tuple[float, bool]] = {}
 
-    def due(self, links: Iterable[Link], now: float) -> list[tuple[str, str]]:
-        """They count as examined."""
+    def due(self, links: Iterable[Link], hindered: Container[tuple[str, str]], now: float) -> list[tuple[str, str]]:
+        """(peer, path) of each; they count as examined. `hindered`: those that have an obstacle."""
         found = []
         for link in links:
             key = (link.peer, link.path)
@@ -313,7 +334,8 @@ class Rounds:
             before = self._examined.get(key)
             if before is not None:
                 at, was_proven = before
-                if now - at < (AT_LEAST_EVERY_S if proven and was_proven else AT_MOST_EVERY_S):
+                quiet = proven and was_proven and key not in hindered
+                if now - at < (AT_LEAST_EVERY_S if quiet else AT_MOST_EVERY_S):
                     continue
             self._examined[key] = (now, proven)
             found.append(key)

@@ -47,12 +47,17 @@ async def read(config: Config, kernel: Kernel, ends: Ends) -> Facts:
         places=where,
         devices=devices,
         ways=await _ways(config, kernel, peers.values()) if config.steering.enabled else {},
+        rungs=await _rungs(config, kernel, peers.values()) if config.steering.enabled else {},
         shadowing=await _shadowing(config, kernel) if config.steering.enabled else {},
-        drops=await _drops(config, kernel, [(peer, path) for peer, path in ends if path.interface in present]),
+        drops=await _drops(config, kernel, [(peer, path) for peer, path in ends if _up(devices[path.name])]),
         tunnels=tunnels,
         exits=await _exits(kernel, tunnels),
         firewall=firewall,
     )
+
+
+def _up(device: Device | None) -> bool:
+    return device is not None and device.up
 
 
 async def _ways(config: Config, kernel: Kernel, peers: Iterable[Peer]) -> dict[str, Way]:
@@ -66,6 +71,23 @@ async def _ways(config: Config, kernel: Kernel, peers: Iterable[Peer]) -> dict[s
             path = ladder.path_of(config, peer, address.version, found.device, found.gateway)
             ways[str(address)] = Way(path, found.device or "", found.table, found.error)
     return ways
+
+
+async def _rungs(config: Config, kernel: Kernel, peers: Iterable[Peer]) -> dict[str, frozenset[str]]:
+    standing: dict[str, set[tuple[str | None, str | None]]] = {}
+    for route in (await kernel.routes()).ours:
+        standing.setdefault(route.destination, set()).add((route.device, route.gateway))
+    return {
+        str(address): frozenset(
+            path.name
+            for path in config.paths_to(peer)
+            if (path.interface, ladder.gateway(peer, path, address.version))
+            in standing.get(str(ip_network(address)), ())
+        )
+        for peer in peers
+        for address in peer.addresses
+        if address.version in kernel.families and ladder.own_address(config, address.version) is not None
+    }
 
 
 async def _shadowing(config: Config, kernel: Kernel) -> dict[int, tuple[ladder.Rule, ...]]:
