@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
-
 from unit.pair_world import DOWN, PAIR, UP, World
 from vagus_controller.core.assignments import Assignments
 from vagus_controller.core.failover import Decision
 from vagus_controller.core.moves import PATIENCE_S, Move, Moves
-from vagus_controller.core.pauses import Pauses
-from vagus_controller.views import LedgerEntry, Refused
+from vagus_controller.views import LedgerEntry
 from vagus_protocol.messages import Desired, Observed, ObservedState
 from vagus_protocol.signing import node_key, open_sealed
 
@@ -70,28 +67,6 @@ def test_a_node_is_told_again_only_when_something_changed() -> None:
     assert forced is not None
     assert forced[0].term > again[0].term
     assert board.renew("nobody", world.fleet, world.failover, 3, force=True) is None
-
-
-def test_pauses_cover_end_and_survive_a_restart() -> None:
-    world = World()
-    pauses = Pauses()
-    pause = pauses.add(world.fleet, "node", "a", "works", "ann", 60.0, 100.0)
-    assert pauses.on(world.fleet, "a") == "node a by ann: works"
-    assert pauses.on(world.fleet, "b") == ""
-    restored = Pauses()
-    restored.restore(pauses.left(130.0), 5.0)
-    assert restored.on(world.fleet, "a") == "node a by ann: works"
-    assert restored.expire(34.0) == []
-    assert [over.id for over in restored.expire(35.0)] == [pause.id]
-    pauses.end(pause.id)
-    with pytest.raises(KeyError):
-        pauses.end(pause.id)
-
-
-@pytest.mark.parametrize(("scope", "seconds"), [("planet", 60.0), ("fleet", 0.0), ("fleet", -1.0), ("fleet", 1e9)])
-def test_a_pause_without_sense_is_refused(scope: str, seconds: float) -> None:
-    with pytest.raises(Refused):
-        Pauses().add(World().fleet, scope, "", "", "ann", seconds, 0.0)
 
 
 def test_a_waiting_pair_says_briefly_why() -> None:

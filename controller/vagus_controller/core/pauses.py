@@ -7,10 +7,13 @@ from typing import Final, Literal, get_args
 import msgspec
 
 from vagus_controller.core.fleet import Fleet
+from vagus_controller.core.verdict import seconds
 from vagus_controller.views import PauseView, Refused
 
 Scope = Literal["fleet", "site", "node"]
+_SHORTEST_S: Final = 1.0
 _LONGEST_S: Final = 30 * 86400.0
+_MOST: Final = 200
 
 
 class Pause(msgspec.Struct, frozen=True):
@@ -48,14 +51,26 @@ class Pauses:
         """Raises KeyError for an unknown node or site, Refused for what makes no sense."""
         if scope not in get_args(Scope):
             raise Refused(f"{scope!r} is no scope; a pause covers the fleet, a site or a node")
+        if scope == "fleet" and target:
+            raise Refused(f"a pause of the fleet covers everything: leave {target!r} out, or pause that site or node")
+        if scope != "fleet" and not target:
+            raise Refused(f"which {scope}? A pause of a {scope} needs its name")
         if scope == "node" and target not in fleet.nodes:
             raise KeyError(target)
         if scope == "site" and target not in {state.site for state in fleet.nodes.values()}:
             raise KeyError(target)
-        if not 0 < for_s <= _LONGEST_S:
-            raise Refused("a pause lasts more than 0 s and at most 30 days: nobody remembers a longer one")
+        if not _SHORTEST_S <= for_s <= _LONGEST_S:
+            raise Refused(f"a pause lasts {_SHORTEST_S:.0f} s to 30 days: nobody remembers a longer one")
+        for known in self.standing:
+            if (known.scope, known.target) == (scope, target) and known.until >= now + for_s:
+                raise Refused(
+                    f"pause {known.id} by {known.who} covers {known.covers} for {seconds(known.until - now)} already: "
+                    "end that one first, if it shall be shorter"
+                )
+        if len(self.standing) >= _MOST:
+            raise Refused(f"{_MOST} pauses stand already: end some, or pause their site or the fleet instead")
         self._last_id += 1
-        pause = Pause(self._last_id, scope, target if scope != "fleet" else "", reason, who, now + for_s)  # type: ignore[arg-type]
+        pause = Pause(self._last_id, scope, target, reason, who, now + for_s)  # type: ignore[arg-type]
         self.standing.append(pause)
         return pause
 
