@@ -66,6 +66,9 @@ def _check_config(config: Config, say: Say) -> None:
         check_name(node, element("nodes", index), say)
     for node in checks.twice(config.nodes):
         say("nodes", f"{show(node)} is named twice")
+    for index, window in enumerate(config.failover.windows):
+        if window.scope == "node" and config.nodes and window.target not in config.nodes:
+            say(element("failover.windows", index) + ".target", f"{show(window.target)} is not in nodes")
     if not config.fleet_key_file:
         say("fleet_key_file", "must not be empty")
     checks.check_absolute(config.fleet_key_file, "fleet_key_file", say)

@@ -17,7 +17,7 @@ from toml_text import change, to_toml
 from vagus_agent.config_file import load as load_agent
 from vagus_agent.config_file import load_keys
 from vagus_controller.__main__ import main
-from vagus_controller.config import Config, Failover, Http, Liveness, Load, Store
+from vagus_controller.config import Config, Failover, Http, Liveness, Load, Store, Window
 from vagus_controller.config_file import ConfigError, load, load_fleet_key
 from vagus_protocol.signing import node_key, probe_key
 
@@ -43,6 +43,7 @@ def test_the_example_loads_and_shows_the_defaults() -> None:
     )
 
 
+WINDOW = {"at": "sun 02:00-04:00", "reason": "works"}
 MISTAKES: list[tuple[str, Any, str]] = [
     ("fleet", None, 'fleet: is missing: text "…"'),
     ("fleet", "a/b", 'fleet: "a/b" is not a name'),
@@ -71,6 +72,32 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("failover.mode", "manual", 'failover.mode: must be one of "auto", "recommend", not "manual"'),
     ("failover.proven_within_s", 0, "failover.proven_within_s: must be between 0.5 and 300"),
     ("failover.failback_hold", 1, "failover.failback_hold: unknown key: did you mean failback_hold_s?"),
+    ("failover.max_moves", -1, "failover.max_moves: must be between 0 and 1e+06, not -1"),
+    ("failover.damping.half_life_s", -300, "failover.damping.half_life_s: must be between 1 and 86400, not -300"),
+    ("failover.damping.half_life_s", 0, "failover.damping.half_life_s: must be between 1 and 86400, not 0"),
+    ("failover.damping.reuse", 2000, "failover.damping.reuse: must be below suppress, 2000"),
+    ("failover.damping.longest_s", 60, "failover.damping.longest_s: is too short for a half-life of 300 s"),
+    ("failover.damping.longest_hold_s", -1, "failover.damping.longest_hold_s: must be between 0 and 604800"),
+    ("failover.quality.mode", "on", 'failover.quality.mode: must be one of "off", "recommend", "auto", not "on"'),
+    ("failover.quality.loss_enter", 5, "failover.quality.loss_enter: must be between 0.001 and 1, not 5"),
+    ("failover.quality.loss_enter", -0.1, "failover.quality.loss_enter: must be between 0.001 and 1, not -0.1"),
+    ("failover.quality.loss_exit", 0.05, "failover.quality.loss_exit: must be below loss_enter, 0.05"),
+    ("failover.quality.rtt_exit", 3, "failover.quality.rtt_exit: must be below rtt_enter, 2"),
+    ("failover.quality.margin", 0, "failover.quality.margin: must be between 0.05 and 0.9, not 0"),
+    ("failover.quality.for_s", 1, "failover.quality.for_s: must be between 5 and 3600, not 1"),
+    ("failover.quality.most_share", 25, "failover.quality.most_share: must be between 0 and 1, not 25"),
+    ("failover.quality.etcd_heartbeat_s", 100, "failover.quality.etcd_heartbeat_s: must be between 0.005 and 60"),
+    ("failover.quality.etcd_election_s", 0.3, "failover.quality.etcd_election_s: must be at least 5 times"),
+    ("failover.windows", [{"at": "sun 02:00-04:00"}], 'failover.windows[1].reason: is missing: text "…"'),
+    ("failover.windows", [WINDOW | {"at": "sunday"}], 'failover.windows[1].at: "sunday": must be days and hours'),
+    ("failover.windows", [WINDOW | {"reason": " "}], "failover.windows[1].reason: must not be empty"),
+    ("failover.windows", [WINDOW | {"target": "tokyo"}], 'failover.windows[1].target: "tokyo" with scope fleet'),
+    ("failover.windows", [WINDOW | {"scope": "site"}], "failover.windows[1].target: is missing: the site"),
+    (
+        "failover.windows",
+        [WINDOW | {"scope": "node", "target": "tokio"}],
+        'failover.windows[1].target: "tokio" is not in nodes',
+    ),
     ("log_level", "loud", 'log_level: must be one of "debug"'),
 ]
 
@@ -83,6 +110,16 @@ def test_a_mistake_is_told_with_its_key_and_what_is_allowed(tmp_path: Path, wher
     with pytest.raises(ConfigError) as error:
         load(file)
     assert any(line.startswith(f"{file}: {told}") for line in error.value.mistakes), error.value
+
+
+def test_windows_load(tmp_path: Path) -> None:
+    raw = tomllib.loads(FULL)
+    change(raw, "failover.windows", [WINDOW, WINDOW | {"scope": "site", "target": "tokyo"}])
+    config = load(written(tmp_path, raw))
+    assert config.failover.windows == (
+        Window(at="sun 02:00-04:00", reason="works"),
+        Window(at="sun 02:00-04:00", reason="works", scope="site", target="tokyo"),
+    )
 
 
 @pytest.mark.parametrize("url", ["sqlite:////tmp/x.db", "postgresql://u@h/db", "postgresql+psycopg://u:p@h:5432/db"])
