@@ -86,6 +86,21 @@ def test_the_hold_doubles_with_each_failback_that_does_not_last_and_is_forgotten
     assert [decision.kind for decision in moves(world.pass_time(12, UP))] == ["failback"]
 
 
+def test_a_failback_that_is_taken_back_is_none_that_did_not_last() -> None:
+    world = World(failback_hold_s=10.0, damping=config.Damping(half_life_s=1.0))
+    world.pass_time(5, DOWN)
+    world.pass_time(10)
+    world.now += 2
+    world.both()
+    (home,) = world.wishes()
+    world.failover.record(home, world.now)
+    world.failover.rolled_back(PAIR, "no echo", world.now)
+    assert world.path == "backup"
+    world.pass_time(15, DOWN)
+    assert world.failover.damping.hold_s(PAIR) == 10.0
+    assert [decision.kind for decision in moves(world.pass_time(12))] == ["failback"]
+
+
 def test_deaths_of_home_count_only_when_it_had_been_well() -> None:
     world = World(failback_hold_s=60.0)
     world.pass_time(1, DOWN)

@@ -70,6 +70,12 @@ class Damping:
             memory.doublings = memory.doublings + 1 if lasted < self._settings.longest_hold_s else 0
             memory.home_at = None
 
+    def came_back(self, pair: Pair) -> None:
+        """The pair's way home was taken back: it did not arrive."""
+        memory = self._memories.get(pair)
+        if memory is not None:
+            memory.home_at = None
+
     def died(self, pair: Pair, now: float) -> None:
         """The first path, which the pair was waiting to go home to, is dead again."""
         self._charge(pair, DEATH_PENALTY, now)

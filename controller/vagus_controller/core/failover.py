@@ -176,6 +176,8 @@ class Failover:
             return
         if failed:
             self.trials.failed(pair, intent.path, reason, now)
+        if intent.origin == "default":
+            self.damping.came_back(pair)
         self.intents[pair] = Intent(
             path=intent.trial_from,
             origin=intent.trial_from_origin,

@@ -116,10 +116,12 @@ def _window(context: Context, pair: Pair) -> Guard:
 
 def _limit(context: Context) -> Guard:
     settings = context.settings
-    words = f"{context.moves} automatic moves in {settings.moves_window_s:.0f} s"
+    within = f"automatic moves in {settings.moves_window_s:.0f} s"
     if context.moves < settings.max_moves:
-        return Guard("limit of moves", passed=f"{words}, of {settings.max_moves} at most")
-    return Guard("limit of moves", f"{words}, the limit: look first", "the limit of automatic moves is reached")
+        return Guard("limit of moves", passed=f"{context.moves} of {settings.max_moves} {within}")
+    return Guard(
+        "limit of moves", f"{context.moves} {within}, the limit: look first", "the limit of automatic moves is reached"
+    )
 
 
 def _share(context: Context, wish: Decision | None) -> Guard:
