@@ -62,7 +62,7 @@ class Load(Section, frozen=True, kw_only=True):
 class Damping(Section, frozen=True, kw_only=True):
     # A move of a pair costs a penalty of 1000, a death of its first path while it waits to go home 500; above
     # `suppress` it stays where it is (though never on a dead path) until the penalty is below `reuse`. These two are
-    # what routers take (RFC 7196, table 1). The half-life is not their 15 minutes: what is damped here is two nodes,
+    # what routers take (RFC 7196). The half-life is not their 15 minutes: what is damped here is two nodes,
     # not the Internet, and the doubled hold remembers longer. Raising it keeps a flapping pair away from home for
     # longer after the last flap.
     suppress: float = 2000.0

@@ -21,7 +21,7 @@ from vagus_controller import config
 from vagus_controller.core.fleet import Pair
 from vagus_controller.core.verdict import seconds
 
-# The scale of RFC 7196, table 1, for routers: a withdrawal costs 1000, a lesser change 500.
+# The scale of routers (RFC 7196): a withdrawal costs 1000, a lesser change 500.
 MOVE_PENALTY: Final = 1000.0
 DEATH_PENALTY: Final = 500.0
 # Below it a penalty is forgotten.
