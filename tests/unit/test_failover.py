@@ -167,6 +167,39 @@ def test_quorum_lost_moves_impaired_members_after_a_while() -> None:
     assert "no quorum" in decision.reason
 
 
+def _judged(world: World, path: str, state: str) -> None:
+    verdict = Verdict("link", f"a--b/{path}", state, Severity.WARNING, "as a test says", (), 0.0)
+    world.links[PAIR, path] = verdict
+
+
+@pytest.mark.parametrize("backup", ["degraded", "one-way"])
+def test_quorum_lost_moves_nobody_to_a_path_that_is_no_better(backup: str) -> None:
+    world = World(quorum_lost_for_s=0.0)
+    world.quorum_lost_since = world.now - 10
+    _judged(world, "overlay", "degraded")
+    _judged(world, "backup", backup)
+    world.both(DEGRADED)
+    (hold,) = world.wishes()
+    assert hold.kind == "hold"
+    assert "no other path is better" in hold.reason
+    _judged(world, "backup", "relayed")
+    assert world.kinds() == ["failover"]
+    world.now += 1
+    world.both(DEGRADED)
+    world.decide()
+    assert world.path == "backup"
+
+
+@pytest.mark.parametrize(("overlay", "urgent"), [("degraded", False), ("one-way", True)])
+def test_a_path_that_goes_one_way_only_is_left_in_haste_when_quorum_is_lost(overlay: str, urgent: bool) -> None:
+    world = World(quorum_lost_for_s=0.0)
+    world.quorum_lost_since = world.now - 10
+    _judged(world, "overlay", overlay)
+    world.both(DEGRADED)
+    (decision,) = world.wishes()
+    assert (decision.kind, decision.urgent) == ("failover", urgent)
+
+
 STATES = st.sampled_from([UP, DOWN, DEGRADED, SUSPECT, LinkState.UNKNOWN])
 
 

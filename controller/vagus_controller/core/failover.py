@@ -42,6 +42,7 @@ _MOST_AGAIN: Final = 1000
 _MOST_SAMPLED: Final = 100
 # From bad to worse.
 _IMPAIRED: Final = ("relayed", "degraded", "one-way", "down")
+_DEAD_RANK: Final = _IMPAIRED.index("one-way") + 1
 
 
 class Memory(Struct, frozen=True, kw_only=True):
@@ -274,11 +275,14 @@ class Failover:
         intent = self.intent(fleet, pair)
         down = self.down(fleet, pair, intent.path, now)
         wish: Decision | None
+        dead = bool(down)
         if down:
             wish = self._escape(fleet, pair, paths, intent, down, now, dead=True)
         elif impaired := self._impaired(situation, pair, intent.path, now):
             better = [path for path in paths if _rank(situation, pair, path) < _rank(situation, pair, intent.path)]
-            wish = self._escape(fleet, pair, better, intent, impaired, now, dead=False)
+            # What goes one way only carries nothing.
+            dead = _rank(situation, pair, intent.path) >= _DEAD_RANK
+            wish = self._escape(fleet, pair, better, intent, impaired, now, dead=dead)
         else:
             wish = (
                 self._reflex(fleet, pair, paths, intent, now)
@@ -287,7 +291,7 @@ class Failover:
             )
         if wish is None:
             return None
-        urgent = bool(down) or wish.kind in ("adopt", "revert", "hold")
+        urgent = dead or wish.kind in ("adopt", "revert", "hold")
         return replace(wish, was=intent.path, automatic=True, urgent=urgent)
 
     def _escape(
