@@ -97,8 +97,10 @@ def etcd(cuts: int, rng: random.Random) -> dict[str, object]:
 
 
 def _controller() -> dict[str, object]:
-    # A short hold, so that a run is minutes; what is measured is the way out, not the way back.
-    return {"failover": {"failback_hold_s": _HOLD_S, "max_moves": 100_000}}
+    # A short hold that stays short, and no damping of cut after cut, so that a run is minutes; what is measured is the
+    # way out, not the way back.
+    calm = {"half_life_s": 1.0, "longest_hold_s": _HOLD_S}
+    return {"failover": {"failback_hold_s": _HOLD_S, "max_moves": 100_000, "damping": calm}}
 
 
 def _settled(lab: Lab, path: str) -> bool:
