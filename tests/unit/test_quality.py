@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unit.fleet_builders import World as Many
-from unit.fleet_builders import link
+from unit.fleet_builders import link, presence
 from unit.pair_world import BLIND, CONNECTED, DOWN, HEALTHY, PAIR, UP, World
 from vagus_controller.config import Failover as Settings
 from vagus_controller.config import Quality
 from vagus_controller.core.failover import Decision, Failover, Situation
 from vagus_controller.core.quality import Reading
-from vagus_protocol.messages import Relay
+from vagus_protocol.messages import PathOffer, PeerOffer, Relay
 
 AUTO = Quality(mode="auto", members="auto")
 # Two paths that are much alike, and what may be wrong with one.
@@ -215,14 +215,8 @@ def test_reach_never_falls_with_loss_or_time(one: float, other: float, rtt_s: fl
 # --- many pairs at once ------------------------------------------------------------------------------------------
 
 
-def fleet_in_trouble(share: float, count: int = 9) -> tuple[list[Decision], int]:
-    """All decisions of two minutes in a fleet where that share of the pairs loses packets on the overlay, and how many
-    pairs there are."""
-    many = Many(*(f"n{index}" for index in range(count)))
-    failover = Failover(Settings(quality=AUTO, max_moves=10_000))
-    pairs = [(a, b) for a in many.names for b in many.names if a < b]
-    bad = set(pairs[: round(share * len(pairs))])
-    situation = Situation(
+def calm_situation() -> Situation:
+    return Situation(
         controller=CONNECTED,
         quorum=HEALTHY,
         quorum_lost_since=None,
@@ -230,6 +224,16 @@ def fleet_in_trouble(share: float, count: int = 9) -> tuple[list[Decision], int]
         links={},
         paused=lambda node: "",
     )
+
+
+def fleet_in_trouble(share: float, count: int = 9) -> tuple[list[Decision], int]:
+    """All decisions of two minutes in a fleet where that share of the pairs loses packets on the overlay, and how many
+    pairs there are."""
+    many = Many(*(f"n{index}" for index in range(count)))
+    failover = Failover(Settings(quality=AUTO, max_moves=10_000))
+    pairs = [(a, b) for a in many.names for b in many.names if a < b]
+    bad = set(pairs[: round(share * len(pairs))])
+    situation = calm_situation()
     decided = []
     for second in range(0, 320, 2):
         for name in many.names:
@@ -304,3 +308,28 @@ def test_whatever_the_figures_degraded_moves_are_few_and_only_to_what_is_up(
                         calm.append(world.now)
     # The story is shorter than an hour; see test_damping.py for where the bound comes from.
     assert len(calm) <= 21
+
+
+def test_of_several_better_paths_the_best_is_taken_and_of_the_proven_ones_only() -> None:
+    paths = ("overlay", "backup", "lte", "fibre")
+    figures = {
+        "overlay": WELL | TROUBLE["loses"],
+        "backup": OTHER | {"rtt_s": 0.2},
+        "lte": OTHER | {"rtt_s": 0.1},
+        "fibre": OTHER | {"rtt_s": 0.01, "proven_s": 40.0},
+    }
+    many = Many("a", "b")
+    for node, peer in (PAIR, PAIR[::-1]):
+        offers = (PeerOffer(name=peer, addresses=(), paths=paths),)
+        many.tell(presence(node, peers=offers, paths=tuple(PathOffer(name=path) for path in paths), site="x"))
+    failover = Failover(Settings(quality=AUTO))
+    situation = calm_situation()
+    decided = []
+    for _ in range(40):
+        for node, peer in (PAIR, PAIR[::-1]):
+            many.report(node, links=tuple(link(peer, path, **figures[path]) for path in paths))
+        now = many.pass_time(2.0)
+        decided += failover.evaluate(many.fleet, situation, now, [PAIR])
+        if decided:
+            break
+    assert [(decision.kind, decision.path) for decision in decided] == [("failover", "lte")]

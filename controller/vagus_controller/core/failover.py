@@ -440,7 +440,8 @@ class Failover:
             return f"{home} is not good enough to go home to: {why_not}"
         since = self._home_since.get(pair, now)
         hold_s = self.damping.hold_s(pair)
-        longer = f", {self.settings.failback_hold_s:.0f} s doubled" if hold_s > self.settings.failback_hold_s else ""
+        usual = self.settings.failback_hold_s
+        longer = f", more than {usual:.0f} s since it did not last at home" if hold_s > usual else ""
         return f"{home} has been good for {now - since:.0f} s of {hold_s:.0f} s{longer}"
 
     def context(self, fleet: Fleet, situation: Situation, now: float, granted: int = 0) -> Context:
