@@ -65,7 +65,9 @@ def test_both_ends_of_an_opened_pair_stay_open_over_updates(page: Page, site: Si
     ends = page.get_by_role("table", name=f"{BERLIN_OSAKA} over overlay, both ends")
     expect(ends.get_by_role("rowheader", name=BERLIN)).to_be_visible()
     expect(ends.get_by_role("rowheader", name=OSAKA)).to_be_visible()
-    expect(page.locator(f'details[data-pair="{BERLIN_OSAKA}"]')).to_contain_text("Not proven, because no answer for 41 s")
+    expect(page.locator(f'details[data-pair="{BERLIN_OSAKA}"]')).to_contain_text(
+        "Not proven, because no answer for 41 s"
+    )
     site.tell("fleet", samples.calm())
     expect(page.locator(f'details[data-pair="{BERLIN_OSAKA}"]')).to_contain_text(
         "the overlay is up from both ends", ignore_case=True
