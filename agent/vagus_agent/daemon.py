@@ -14,6 +14,7 @@ import secrets
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from math import inf
 from time import monotonic
@@ -83,7 +84,7 @@ class Agent:
         self._event_seq = 0
         self._rejected = 0
         self._complaints = Complaints()
-        self._unsaved_state: State | None = None
+        self._newest_state = State()
         self._timer: asyncio.TimerHandle | None = None
         self._steer = asyncio.Event()
         self._unsaved = asyncio.Event()
@@ -273,7 +274,7 @@ class Agent:
         if (observed := self._conduct.take_observed()) is not None:
             self._uplink.publish_retained("observed", encode(observed))
         if (state := self._conduct.take_state()) is not None:
-            self._unsaved_state = state
+            self._newest_state = state
             self._unsaved.set()
         if self._timer is not None:
             self._timer.cancel()
@@ -294,21 +295,24 @@ class Agent:
         while True:
             await self._steer.wait()
             self._steer.clear()
+            # Everything is moved before anything of it is told or verified.
+            outcome: Outcome | None = None
+            drift: tuple[str, ...] = ()
             for peer in self._links:
                 # Asked for each anew: much may be decided while the kernel is at work.
                 path = self._conduct.overrides[peer]
                 if self._steering.overrides.get(peer) != path:
-                    self._on_outcome(await self._steering.override(peer, path, self._conduct.reason(peer)))
+                    outcome = await self._steering.override(peer, path, self._conduct.reason(peer))
+                    drift += outcome.drift
+            if outcome is not None:
+                self._on_outcome(replace(outcome, drift=drift))
 
     async def _save_loop(self) -> None:
         while True:
             await self._unsaved.wait()
             self._unsaved.clear()
-            state = self._unsaved_state
-            if state is None:
-                continue
             # Not in the loop: a worn SD card can take seconds to write.
-            trouble = await threads.run("save", partial(self._state_file.save, state))
+            trouble = await threads.run("save", partial(self._state_file.save, self._newest_state))
             if trouble:
                 self._complain("state", EventKind.AGENT, trouble)
 
