@@ -25,7 +25,7 @@ from vagus_controller.config import Config
 from vagus_controller.core.brain import TICK_S, Brain
 from vagus_controller.core.commands import Commands
 from vagus_controller.store import Store
-from vagus_controller.views import FleetView, LedgerEntry, PauseView
+from vagus_controller.views import CheckView, FleetView, LedgerEntry, PauseView, PlanAsk, PlanView
 from vagus_protocol import topics
 from vagus_runtime.sdnotify import Notifier
 
@@ -113,7 +113,7 @@ class Controller:
             for task in (stopping, *tasks):
                 task.cancel()
             await asyncio.gather(stopping, *tasks, return_exceptions=True)
-            self._brain.announce(online=False)
+            self._brain.goodbye(monotonic())
             await self.broker.stop()
             self.save()
             self._store.stop()
@@ -138,7 +138,7 @@ class Controller:
         due = monotonic()
         while True:
             started = monotonic()
-            self._brain.tick(started)
+            self._brain.tick(started, time.time())
             self._notifier.status(self._brain.summary(started))
             self._notifier.watchdog()
             due = max(due + TICK_S, monotonic())
@@ -161,11 +161,23 @@ class Controller:
     def fleet(self) -> FleetView:
         return self._brain.fleet_view(monotonic(), at=time.time(), broker=self.broker.broker)
 
+    def explain(self, pair: str) -> tuple[CheckView, ...]:
+        return self._brain.explain(pair, monotonic())
+
     def switchover(self, pair: str, path: str, *, who: str, reason: str, force: bool = False) -> LedgerEntry:
         return self._commands.switchover(pair, path, monotonic(), who=who, reason=reason, force=force)
 
     def failback(self, pair: str, *, who: str, reason: str) -> LedgerEntry:
         return self._commands.failback(pair, monotonic(), who=who, reason=reason)
+
+    def approve(self, pair: str, *, who: str, reason: str) -> LedgerEntry:
+        return self._commands.approve(pair, monotonic(), who=who, reason=reason)
+
+    def plan(self, ask: PlanAsk, *, who: str) -> PlanView:
+        return self._commands.plan(ask, monotonic(), who=who)
+
+    def plans(self) -> tuple[PlanView, ...]:
+        return self._brain.plans.views(monotonic())
 
     def pause(self, scope: str, target: str, *, who: str, reason: str, for_s: float) -> PauseView:
         return self._commands.pause(scope, target, monotonic(), who=who, reason=reason, for_s=for_s)

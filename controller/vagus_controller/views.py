@@ -117,6 +117,58 @@ class PauseView(View, frozen=True, kw_only=True):
     expires_s: float
 
 
+class StepView(View, frozen=True, kw_only=True):
+    """One pair of a plan. `state`: waits, on trial, confirmed, rolled back, refused, not begun, taken out (it was moved
+    otherwise); `reason` says more."""
+
+    pair: str
+    was: str
+    path: str
+    state: str
+    reason: str
+
+
+class StageView(View, frozen=True, kw_only=True):
+    """Pairs that go on trial together; the next stage begins when all of them are confirmed."""
+
+    steps: tuple[StepView, ...]
+
+
+class PlanView(View, frozen=True, kw_only=True):
+    """A plan of moves. `id` 0: nothing but a rehearsal. `what` in words; `outcome`: why it stopped, "" when it did not.
+
+    `checks`: what must hold, and how it is now; `stops`: what would end it early; `skipped`: pairs that were asked for
+    and have nothing to do, with the reason.
+    """
+
+    id: int
+    who: str
+    what: str
+    reason: str
+    state: Literal["dry run", "under way", "done", "stopped"]
+    outcome: str = ""
+    urgent: bool = False
+    stages: tuple[StageView, ...]
+    checks: tuple[str, ...] = ()
+    stops: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    age_s: float = 0.0
+
+
+class PlanAsk(Struct, frozen=True, kw_only=True):
+    """Pairs to move to `path`; "": each to its first path. Either `pairs` by name, or all pairs with an end in the
+    `scope`: the fleet, or the site or node that `target` names. `force`: also where the path is not proven; needs a
+    reason. `dry_run`: only say what would be done."""
+
+    path: str = ""
+    pairs: tuple[str, ...] = ()
+    scope: Literal["", "fleet", "site", "node"] = ""
+    target: str = ""
+    reason: str = ""
+    force: bool = False
+    dry_run: bool = False
+
+
 class FleetView(View, frozen=True, kw_only=True):
     """The whole picture, one object: GET /api/v1/fleet and the first SSE message."""
 
@@ -152,8 +204,8 @@ class EventEntry(View, frozen=True, kw_only=True):
 
 
 class LedgerEntry(View, frozen=True, kw_only=True):
-    """A decision, also one not to act. `action`: failover, failback, switchover, adopt, revert, hold, recommend, pause,
-    resume, refuse."""
+    """A decision, also one not to act. `action`: failover, failback, switchover, adopt, revert, hold, recommend, plan,
+    pause, resume, refuse."""
 
     id: int
     at: float
@@ -198,8 +250,12 @@ class Operator(Protocol):
     """
 
     def fleet(self) -> FleetView: ...
+    def explain(self, pair: str) -> tuple[CheckView, ...]: ...
     def switchover(self, pair: str, path: str, *, who: str, reason: str, force: bool = False) -> LedgerEntry: ...
     def failback(self, pair: str, *, who: str, reason: str) -> LedgerEntry: ...
+    def approve(self, pair: str, *, who: str, reason: str) -> LedgerEntry: ...
+    def plan(self, ask: PlanAsk, *, who: str) -> PlanView: ...
+    def plans(self) -> tuple[PlanView, ...]: ...
     def pause(self, scope: str, target: str, *, who: str, reason: str, for_s: float) -> PauseView: ...
     def resume(self, pause_id: int, *, who: str) -> None: ...
 

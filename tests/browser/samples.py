@@ -6,6 +6,7 @@ import time
 from itertools import combinations
 
 from vagus_controller.views import (
+    CheckView,
     EventEntry,
     FleetView,
     LedgerEntry,
@@ -15,8 +16,11 @@ from vagus_controller.views import (
     PairView,
     PathView,
     PauseView,
+    PlanView,
     QuorumView,
     Severity,
+    StageView,
+    StepView,
     VerdictView,
 )
 from vagus_protocol.messages import (
@@ -455,6 +459,33 @@ def entry(number: int, action: str, subject: str, reason: str, outcome: str, *, 
         reason=reason,
         evidence=("both ends: 6 probes in a row without an answer", "backup: newest answer 0.2 s old at both ends"),
         outcome=outcome,
+    )
+
+
+def checks(pair: str) -> tuple[CheckView, ...]:
+    """What the failover policy looks at for a pair on its backup."""
+    return (
+        CheckView(what="assigned", result="info", text=f"backup (auto, for 40 s): {pair} lost its overlay"),
+        CheckView(what="overlay proven", result="block", text="a sees overlay down"),
+        CheckView(what="backup proven", result="pass", text="from both ends"),
+    )
+
+
+def plan(path: str, canary: str, other: str) -> PlanView:
+    """Two pairs in two stages, the first of them on trial."""
+    steps = [StepView(pair=canary, was="overlay", path=path, state="on trial", reason="")]
+    rest = [StepView(pair=other, was="overlay", path=path, state="waits", reason="")]
+    return PlanView(
+        id=7,
+        who="ines@desk",
+        what=f"switchover of 2 pairs to {path}",
+        reason="a new router",
+        state="under way",
+        stages=(StageView(steps=tuple(steps)), StageView(steps=tuple(rest))),
+        checks=("the new path is proven from both ends: 2 of 2 pairs",),
+        stops=("a trial that an end does not verify",),
+        skipped=("a third pair is assigned to it already",),
+        age_s=2.0,
     )
 
 

@@ -17,7 +17,18 @@ from vagus_controller.api.app import create_app, serve
 from vagus_controller.api.stream import ChangeFeed
 from vagus_controller.config import Http
 from vagus_controller.store import Store
-from vagus_controller.views import Change, EventEntry, FleetView, LedgerEntry, PauseView, Refused, Severity
+from vagus_controller.views import (
+    Change,
+    CheckView,
+    EventEntry,
+    FleetView,
+    LedgerEntry,
+    PauseView,
+    PlanAsk,
+    PlanView,
+    Refused,
+    Severity,
+)
 
 TOKEN = "a-token-for-the-contract-tests"
 
@@ -33,6 +44,9 @@ class MemoryOperator:
     def fleet(self) -> FleetView:
         return self.view
 
+    def explain(self, pair: str) -> tuple[CheckView, ...]:
+        return samples.checks(pair)
+
     def _command(self, *what: Any) -> None:
         if self.refusal:
             raise Refused(self.refusal)
@@ -45,6 +59,18 @@ class MemoryOperator:
     def failback(self, pair: str, *, who: str, reason: str) -> LedgerEntry:
         self._command("failback", pair, who, reason)
         return samples.entry(len(self.asked), "failback", pair, reason, "started", who=who)
+
+    def approve(self, pair: str, *, who: str, reason: str) -> LedgerEntry:
+        self._command("approve", pair, who, reason)
+        return samples.entry(len(self.asked), "failover", pair, reason, "on trial at both ends", who=who)
+
+    def plan(self, ask: PlanAsk, *, who: str) -> PlanView:
+        self._command("plan", ask, who)
+        made = samples.plan(ask.path, self.view.pairs[0].name, self.view.pairs[1].name)
+        return msgspec.structs.replace(made, state="dry run", id=0) if ask.dry_run else made
+
+    def plans(self) -> tuple[PlanView, ...]:
+        return (samples.plan("backup", self.view.pairs[0].name, self.view.pairs[1].name),)
 
     def pause(self, scope: str, target: str, *, who: str, reason: str, for_s: float) -> PauseView:
         self._command("pause", scope, target, who, reason, for_s)

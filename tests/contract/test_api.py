@@ -23,7 +23,7 @@ from vagus_controller.api.auth import load_token
 from vagus_controller.api.metrics import MAX_PAIRS, exposition
 from vagus_controller.api.stream import ChangeFeed, Subscriber, parse_marks
 from vagus_controller.config import Http
-from vagus_controller.views import Change, EventEntry, FleetView, Severity
+from vagus_controller.views import Change, EventEntry, FleetView, PlanAsk, Severity
 from vagus_runtime.settings import ConfigError
 
 PAIR = samples.calm().pairs[0].name
@@ -122,6 +122,8 @@ def test_why_brings_findings_decisions_and_events(running: Running, client: http
         assert [entry["action"] for entry in why["ledger"]] == ["failover"], subject
         assert [entry["text"] for entry in why["events"]] == ["the overlay is down"], subject
         assert PAIR in [pair["name"] for pair in why["pairs"]]
+        looked_at = [check["what"] for check in why["checks"]]
+        assert looked_at == ([] if subject == node else ["assigned", "overlay proven", "backup proven"]), subject
     assert client.get("/api/v1/why/quorum").json()["verdicts"][0]["kind"] == "quorum"
     assert [each["kind"] for each in client.get("/api/v1/why/fleet").json()["verdicts"]] == ["controller", "quorum"]
 
@@ -137,7 +139,7 @@ def test_the_openapi_document_names_every_route_and_no_other_host(client: httpx.
     answer = client.get("/api/v1/openapi.json")
     paths = answer.json()["paths"]
     expected = "fleet nodes nodes/{name} links links/{pair} quorum events ledger pauses pauses/{pause_id} switchover"
-    for path in [*expected.split(), "failback", "stream", "why/{subject}"]:
+    for path in [*expected.split(), "plans", "pairs/{pair}/approve", "failback", "stream", "why/{subject}"]:
         assert f"/api/v1/{path}" in paths
     assert "http://" not in answer.text
     assert "https://" not in answer.text
@@ -160,6 +162,32 @@ def test_switchover_and_failback(running: Running, client: httpx.Client) -> None
     assert who.startswith("ines@desk[31mx")
     assert len(who) == 64
     assert failback == ("failback", PAIR, "the API", "")
+
+
+def test_a_plan_is_made_and_rehearsed(running: Running, client: httpx.Client) -> None:
+    turned = "--".join(reversed(PAIR.split("--")))
+    body = {"path": "backup", "pairs": [turned], "reason": "router", "dry_run": True}
+    answer = client.post("/api/v1/plans", json=body)
+    assert answer.status_code == 202
+    assert answer.json()["state"] == "dry run"
+    assert answer.json()["stages"][0]["steps"][0]["state"] == "on trial"
+    assert client.post("/api/v1/plans", json={"path": "", "scope": "node", "target": "pi-osaka"}).status_code == 202
+    (_, rehearsal, who), (_, real, _) = running.operator.asked
+    assert rehearsal == PlanAsk(path="backup", pairs=(PAIR,), reason="router", dry_run=True)
+    assert real == PlanAsk(scope="node", target="pi-osaka")
+    assert who == "the API"
+    assert [each["id"] for each in client.get("/api/v1/plans").json()] == [7]
+    unknown = {"path": "backup", "scope": "node", "target": "pi-osakka"}
+    assert "did you mean pi-osaka" in problem(client.post("/api/v1/plans", json=unknown), 404)
+    assert "no pair 'a--b'" in problem(client.post("/api/v1/plans", json={"path": "backup", "pairs": ["a--b"]}), 404)
+    assert "path" in problem(client.post("/api/v1/plans", json={"scope": "fleet"}), 400)
+
+
+def test_a_recommendation_is_approved(running: Running, client: httpx.Client) -> None:
+    turned = "--".join(reversed(PAIR.split("--")))
+    answer = client.post(f"/api/v1/pairs/{turned}/approve", json={"reason": "seen"})
+    assert answer.status_code == 202
+    assert running.operator.asked == [("approve", PAIR, "the API", "seen")]
 
 
 def test_pause_and_resume(running: Running, client: httpx.Client) -> None:
@@ -258,7 +286,7 @@ def test_a_bug_shows_no_traceback(running: Running, client: httpx.Client, caplog
 def test_nothing_without_the_token(running: Running, stranger: httpx.Client, headers: dict[str, Any]) -> None:
     for method, path in (
         *(("GET", f"/api/v1/{each}") for each in ("fleet", "nodes", "events", "openapi.json", "stream", "why/fleet")),
-        *(("POST", f"/api/v1/{each}") for each in ("switchover", "failback", "pauses")),
+        *(("POST", f"/api/v1/{each}") for each in ("switchover", "failback", "plans", "pairs/a--b/approve", "pauses")),
         ("DELETE", "/api/v1/pauses/1"),
         ("GET", "/metrics"),
     ):

@@ -18,7 +18,7 @@ import pytest
 
 from browser import samples
 from contract.fleet_samples import TOKEN, Running
-from vagus_controller.views import FleetView, Severity
+from vagus_controller.views import FleetView, PlanAsk, Severity
 
 VAGUSCTL = str(Path(sys.executable).with_name("vagusctl"))
 PAIR = samples.calm().pairs[0].name
@@ -105,6 +105,8 @@ def test_events_and_why(running: Running, ctl: Command) -> None:
     why = ctl("why", PAIR)
     assert why.returncode == 0
     for words in ("failover", "6 probes in a row without an answer", "the overlay is down", "backup"):
+        assert words in why.stdout
+    for words in ("overlay proven", "block", "a sees overlay down", "pass", "from both ends"):
         assert words in why.stdout
 
 
@@ -195,6 +197,33 @@ def test_switchover_and_failback(running: Running, ctl: Command) -> None:
     assert failback[:2] == ("failback", PAIR)
 
 
+def test_a_plan_is_shown_before_it_is_made(running: Running, ctl: Command) -> None:
+    dry = ctl("switchover", "--fleet", "--to", "backup", "--dry-run")
+    assert dry.returncode == 0
+    canary, other = (pair.name for pair in running.operator.view.pairs[:2])
+    for words in ("dry run: switchover of 2 pairs", canary, other, "on trial", "waits", "what stops it", "already"):
+        assert words in dry.stdout
+    assert dry.stdout.index(canary) < dry.stdout.index(other)
+    assert ctl("switchover", "--node", "pi-osaka", "--home").returncode == 0
+    assert ctl("switchover", PAIR, other, "--to", "backup", "--reason", "router", "--force").returncode == 0
+    assert ctl("switchover", PAIR, "--to", "backup", "--dry-run").returncode == 0
+    assert [asked[1] for asked in running.operator.asked] == [
+        PlanAsk(path="backup", scope="fleet", dry_run=True),
+        PlanAsk(scope="node", target="pi-osaka"),
+        PlanAsk(path="backup", pairs=(PAIR, other), reason="router", force=True),
+        PlanAsk(path="backup", pairs=(PAIR,), dry_run=True),
+    ]
+    shown = ctl("plans").stdout
+    assert "0 of 2" in shown
+    assert "switchover of 2 pairs to backup" in shown
+
+
+def test_approve(running: Running, ctl: Command) -> None:
+    done = ctl("approve", PAIR, "--reason", "seen")
+    assert f"failover {PAIR}: seen (on trial at both ends)" in done.stdout
+    assert running.operator.asked[0][:2] == ("approve", PAIR)
+
+
 def test_pause_and_resume(running: Running, ctl: Command) -> None:
     paused = ctl("pause", "--node", "pi-osaka", "--for", "1h30m", "--reason", "a new disk")
     assert paused.returncode == 0
@@ -217,6 +246,10 @@ def test_pause_and_resume(running: Running, ctl: Command) -> None:
         (("why", "pi-berlin--pi-osak"), 1, "did you mean pi-berlin--pi-osaka"),
         (("switchover", "pi-berlin--pi-osak", "--to", "backup"), 1, "did you mean pi-berlin--pi-osaka"),
         (("switchover", PAIR, "--to", "NO WAY"), 1, "path: "),
+        (("switchover", "--to", "backup"), 2, "name pairs, or one of --fleet"),
+        (("switchover", PAIR, "--fleet", "--to", "backup"), 2, "name pairs, or one of --fleet"),
+        (("switchover", PAIR, "--to", "backup", "--home"), 2, "--to PATH, or --home"),
+        (("switchover", "--site", "atlantis", "--to", "backup"), 1, "no site 'atlantis'"),
         (("failback", "nonsense"), 1, "no pair 'nonsense'"),
         (("pause", "--site", "atlantis", "--for", "1h"), 1, "no site 'atlantis'; there are: "),
         (("pause", "--fleet", "--node", "pi-osaka", "--for", "1h"), 2, "one of --fleet, --site SITE and --node NODE"),

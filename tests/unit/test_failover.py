@@ -270,8 +270,35 @@ def test_twins_on_one_epoch_part() -> None:
     one.tick(0.0, True)
     two.tick(0.0, True)
     assert one.saw_presence(presence("c", "s2", two.epoch)) is not None
-    assert two.saw_presence(presence("c", "s1", one.epoch)) is None
+    change = two.saw_presence(presence("c", "s1", one.epoch))
+    assert change is not None
+    assert change.epoch > one.epoch, "what the other told under the same epoch must not stand"
     assert (one.leads, two.leads) == (False, True)
+
+
+def test_a_leader_that_only_the_broker_remembers_is_waited_for_and_then_followed() -> None:
+    leadership = Leadership("d", "s2")
+    leadership.saw_presence(presence("c", "s1", 8), fresh=False)
+    assert leadership.tick(0.0, True) is None
+    leadership.saw_presence(presence("c", "s1", 8))
+    assert leadership.tick(100.0, True) is None, "it answered"
+    leadership.new_session()
+    assert leadership.tick(200.0, True) is None
+    change = leadership.tick(200.0 + 2 * TAKEOVER_S, True)
+    assert change is not None
+    assert change.epoch > 8
+    assert "does not answer" in change.reason
+
+
+def test_of_two_that_wait_one_leads_first() -> None:
+    one, two = Leadership("c", "s1"), Leadership("d", "s2")
+    one.saw_presence(ControllerPresence(v=1, controller="d", session="s2", online=True))
+    two.saw_presence(ControllerPresence(v=1, controller="c", session="s1", online=True))
+    for second in range(int(TAKEOVER_S)):
+        assert one.tick(float(second), True) is two.tick(float(second), True) is None
+    assert two.tick(TAKEOVER_S, True) is not None
+    assert one.tick(TAKEOVER_S, True) is None
+    assert one.tick(2 * TAKEOVER_S, True) is not None, "the other may be hanging"
 
 
 def test_a_leader_that_lost_its_disk_catches_up_with_the_agents() -> None:

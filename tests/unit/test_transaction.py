@@ -70,7 +70,7 @@ class Floor:
                     self.paths[each.pair] = each.path
                     for node in each.pair:
                         self.terms[each.pair, node] = self.generation
-                    self.executor.told(each.pair, dict.fromkeys(each.pair, (1, self.generation)), self.now)
+                    self.executor.told(each.pair, dict.fromkeys(each.pair, (1, self.generation)))
         return actions
 
     def say(

@@ -28,6 +28,7 @@ from vagus_controller.api.stream import (
     parse_marks,
 )
 from vagus_controller.views import (
+    CheckView,
     EventEntry,
     FleetView,
     History,
@@ -36,6 +37,8 @@ from vagus_controller.views import (
     Operator,
     PairView,
     PauseView,
+    PlanAsk,
+    PlanView,
     QuorumView,
     VerdictView,
     View,
@@ -73,6 +76,23 @@ class SwitchoverAsk(Ask, frozen=True, kw_only=True):
 class FailbackAsk(Ask, frozen=True, kw_only=True):
     pair: PairName
     reason: Reason = ""
+
+
+class ApproveAsk(Ask, frozen=True, kw_only=True):
+    reason: Reason = ""
+
+
+class PlansAsk(Ask, frozen=True, kw_only=True):
+    """See views.PlanAsk."""
+
+    # Empty: each pair to its first path.
+    path: Annotated[str, Meta(max_length=63)]
+    pairs: Annotated[tuple[PairName, ...], Meta(max_length=1000)] = ()
+    scope: Literal["", "fleet", "site", "node"] = ""
+    target: Annotated[str, Meta(max_length=200)] = ""
+    reason: Reason = ""
+    force: bool = False
+    dry_run: bool = False
 
 
 class PauseAsk(Ask, frozen=True, kw_only=True):
@@ -129,7 +149,7 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
 
     @get("/why/{subject:path}", summary="Why a node, a pair, a path of a pair, quorum or the fleet is as it is")
     async def why(subject: FromPath[str]) -> WhyView:
-        return await _why(operator.fleet(), history, subject.strip("/"))
+        return await _why(operator, history, subject.strip("/"))
 
     @post("/switchover", status_code=202, sync_to_thread=False, summary="Move a pair to a path, and hold it there")
     def switchover(request: Asked, data: RequestBody[SwitchoverAsk]) -> LedgerEntry:
@@ -140,6 +160,34 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
     def failback(request: Asked, data: RequestBody[FailbackAsk]) -> LedgerEntry:
         name = find_pair(operator.fleet(), data.pair).name
         return operator.failback(name, who=_who(request), reason=data.reason)
+
+    @post("/pairs/{pair:str}/approve", status_code=202, sync_to_thread=False, summary="Carry out what is recommended")
+    def approve(request: Asked, pair: FromPath[str], data: RequestBody[ApproveAsk]) -> LedgerEntry:
+        name = find_pair(operator.fleet(), pair).name
+        return operator.approve(name, who=_who(request), reason=data.reason)
+
+    @get("/plans", sync_to_thread=False, summary="Plans of moves under way, and the last ones, newest first")
+    def plans() -> tuple[PlanView, ...]:
+        return operator.plans()
+
+    @post("/plans", status_code=202, sync_to_thread=False, summary="Move many pairs, canary first; or rehearse it")
+    def plan(request: Asked, data: RequestBody[PlansAsk]) -> PlanView:
+        fleet = operator.fleet()
+        names = tuple(find_pair(fleet, name).name for name in data.pairs)
+        if data.scope in ("site", "node"):
+            targets = _targets(fleet, data.scope)
+            if data.target not in targets:
+                raise unknown(data.scope, data.target, targets)
+        ask = PlanAsk(
+            path=data.path,
+            pairs=names,
+            scope=data.scope,
+            target=data.target,
+            reason=data.reason,
+            force=data.force,
+            dry_run=data.dry_run,
+        )
+        return operator.plan(ask, who=_who(request))
 
     @post("/pauses", sync_to_thread=False, summary="Stop automatic moves for a while")
     def pause(request: Asked, data: RequestBody[PauseAsk]) -> PauseView:
@@ -184,7 +232,7 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
 
     return (
         *(fleet, nodes, node, links, link, quorum, pauses, events, ledger, why),
-        *(switchover, failback, pause, resume, stream),
+        *(switchover, failback, approve, plans, plan, pause, resume, stream),
     )
 
 
@@ -203,10 +251,12 @@ def other_routes(operator: Operator, changes: ChangeFeed, problems: Problems) ->
     return (healthz, prometheus)
 
 
-async def _why(fleet: FleetView, history: History, subject: str) -> WhyView:
+async def _why(operator: Operator, history: History, subject: str) -> WhyView:
     """Raises NotFoundException for a subject that is neither in the fleet nor in history."""
+    fleet = operator.fleet()
     name, _, path = subject.partition("/")
     pairs: tuple[PairView, ...] = ()
+    checks: tuple[CheckView, ...] = ()
     verdicts: list[VerdictView] = []
     nodes = {node.name: node for node in fleet.nodes}
     if subject in ("fleet", fleet.fleet, fleet.controller):
@@ -225,13 +275,16 @@ async def _why(fleet: FleetView, history: History, subject: str) -> WhyView:
         if not verdicts:
             raise unknown("path", path, [each.path for each in pair.paths])
         pairs = (pair,)
+        checks = operator.explain(pair.name)
         asked = f"{pair.name}/{path}" if path else pair.name
     ledger, events = await asyncio.gather(
         # Decisions are about pairs, not about one of their paths.
         asyncio.to_thread(history.ledger, limit=_HISTORY_OF_WHY, subject=pairs[0].name if path else asked),
         asyncio.to_thread(history.events, limit=_HISTORY_OF_WHY, subject=asked),
     )
-    return WhyView(subject=asked or subject, verdicts=tuple(verdicts), pairs=pairs, ledger=ledger, events=events)
+    return WhyView(
+        subject=asked or subject, verdicts=tuple(verdicts), pairs=pairs, checks=checks, ledger=ledger, events=events
+    )
 
 
 def find_pair(fleet: FleetView, name: str) -> PairView:

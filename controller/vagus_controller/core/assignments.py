@@ -6,17 +6,17 @@ from typing import NamedTuple
 
 from vagus_controller.core.failover import Failover
 from vagus_controller.core.fleet import Fleet
-from vagus_protocol.messages import Assignment, Desired
+from vagus_protocol.messages import Assignment, Desired, Origin
 from vagus_protocol.signing import node_key, seal
 
 Term = tuple[int, int]
 
 
 class Told(NamedTuple):
-    """A node's newest desired: its payload, peer → path, and its (epoch, generation)."""
+    """A node's newest desired: its payload, peer → what it is told, without the reason; and its (epoch, generation)."""
 
     payload: bytes
-    paths: dict[str, str]
+    words: dict[str, tuple[str, Origin, bool]]
     term: Term
 
 
@@ -34,13 +34,8 @@ class Assignments:
         self._generation = 0
         self.told.clear()
 
-    def renew(
-        self, node: str, fleet: Fleet, failover: Failover, epoch: int, *, force: bool
-    ) -> tuple[Told, bool] | None:
-        """The node's desired by the intents of its pairs, and whether it is news; None for a node without peers.
-
-        `force` makes it news though the assignments are the same: the node must hear the controller's word again.
-        """
+    def renew(self, node: str, fleet: Fleet, failover: Failover, epoch: int) -> tuple[Told, bool] | None:
+        """The node's desired by the intents of its pairs, and whether it is news; None for a node without peers."""
         state = fleet.nodes.get(node)
         if state is None or state.presence is None or not state.presence.peers:
             return None
@@ -48,10 +43,11 @@ class Assignments:
         for peer in state.presence.peers:
             intent = failover.intent(fleet, (min(node, peer.name), max(node, peer.name)))
             path = intent.path if intent.path in peer.paths else peer.paths[0]
-            assignments[peer.name] = Assignment(path=path, reason=intent.reason)
-        paths = {peer: assignment.path for peer, assignment in assignments.items()}
+            trial = intent.trial_from != "" and path == intent.path
+            assignments[peer.name] = Assignment(path=path, reason=intent.reason, origin=intent.origin, trial=trial)
+        words = {peer: (word.path, word.origin, word.trial) for peer, word in assignments.items()}
         known = self.told.get(node)
-        if known is not None and known.paths == paths and not force:
+        if known is not None and known.words == words:
             return known, False
         self._generation += 1
         desired = Desired(
@@ -63,7 +59,7 @@ class Assignments:
             generation=self._generation,
             assignments=assignments,
         )
-        told = self.told[node] = Told(seal(desired, self.key(node)), paths, (epoch, self._generation))
+        told = self.told[node] = Told(seal(desired, self.key(node)), words, (epoch, self._generation))
         return told, True
 
     def key(self, node: str) -> bytes:

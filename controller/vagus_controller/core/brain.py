@@ -17,77 +17,59 @@ no clock and no randomness here: the same calls give the same words. A person's 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Final, Protocol
+from collections.abc import Iterable
+from typing import Final
 
 import msgspec
 
 from vagus_controller.config import Config
-from vagus_controller.core import leadership, picture
+from vagus_controller.core import evidence, leadership, picture
 from vagus_controller.core.assignments import Assignments, Term
 from vagus_controller.core.detect.link import Links
 from vagus_controller.core.detect.liveness import Liveness
 from vagus_controller.core.detect.load import LoadDetector
 from vagus_controller.core.detect.quorum import Quorum
-from vagus_controller.core.failover import Decision, Failover, Intent, Pair, Situation
-from vagus_controller.core.fleet import Fleet, Notice
-from vagus_controller.core.moves import Move, Moves
+from vagus_controller.core.explain import explain
+from vagus_controller.core.failover import Decision, Failover, Intent, Kind, Memory, Pair, Situation
+from vagus_controller.core.fleet import Fleet
+from vagus_controller.core.heritage import Heritage
+from vagus_controller.core.outbox import Outbox
 from vagus_controller.core.pauses import Pause, Pauses
-from vagus_controller.core.verdict import Verdict
-from vagus_controller.views import FleetView, LedgerEntry, Severity
+from vagus_controller.core.plans import Plans
+from vagus_controller.core.transaction import Plan
+from vagus_controller.views import CheckView, FleetView, Severity
 from vagus_protocol import topics
 from vagus_protocol.codec import Rejected, decode, encode
 from vagus_protocol.messages import (
     ControllerPresence,
     Event,
     EventKind,
+    LinkState,
     Observed,
     ObservedState,
+    Origin,
     Presence,
     Report,
 )
 from vagus_protocol.signing import open_sealed
 
+__all__ = ["TICK_S", "Brain", "Outbox", "pair_named"]
+
 TICK_S: Final = 0.5
+_ALIVE: Final = (LinkState.UP, LinkState.DEGRADED)
 _SEVERITY_OF: Final = {
     EventKind.DRIFT: Severity.WARNING,
     EventKind.REFLEX: Severity.WARNING,
     EventKind.REFUSED: Severity.WARNING,
+    EventKind.TRIAL: Severity.WARNING,
     EventKind.AGENT: Severity.WARNING,
 }
-
-
-class Outbox(Protocol):
-    """What a brain does to the world. Every call returns at once and does not call the brain."""
-
-    def publish(self, topic: str, payload: bytes) -> None:
-        """Retained, QoS 1. Without a session it may be lost: the brain says it again when it has settled."""
-
-    def event(self, source: str, kind: str, subject: str, text: str, severity: Severity = ...) -> None:
-        """A line of history."""
-
-    def notices(self, notices: Iterable[Notice]) -> None:
-        """Lines of history."""
-
-    def complain(self, who: str, text: str) -> None:
-        """Bad input; it may come very often, and one line a minute is enough."""
-
-    def decision(
-        self, who: str, action: str, subject: str, reason: str, *, evidence: Sequence[str] = (), outcome: str = ...
-    ) -> LedgerEntry:
-        """A line of the ledger."""
-
-    def outcome(self, entry: LedgerEntry, outcome: str) -> None:
-        """How the decision of that entry ended."""
-
-    def verdicts(self, verdicts: Iterable[Verdict]) -> None:
-        """Findings that may be news."""
-
-    def save(self) -> None:
-        """What `Brain.saved` gives has changed in a way that a restart must not forget."""
-
-    def changed(self) -> None:
-        """The picture that `Brain.fleet_view` draws is another."""
+_KIND_OF: Final[dict[Origin, Kind]] = {
+    "default": "failback",
+    "auto": "failover",
+    "operator": "switchover",
+    "reflex": "adopt",
+}
 
 
 class _Saved(msgspec.Struct):
@@ -96,6 +78,7 @@ class _Saved(msgspec.Struct):
     epoch: int = 0
     intents: dict[str, Intent] = {}
     pauses: list[Pause] = []
+    memory: Memory = Memory()
 
 
 class Brain:
@@ -117,10 +100,14 @@ class Brain:
         self._links = Links(config)
         self._quorum = Quorum(config)
         self._load = LoadDetector(config)
-        self._moves = Moves()
+        self.plans = Plans(self.failover, self, self._publish_desired, outbox)
+        self._heritage = Heritage()
         # nodes whose retained desired is not ours any more, and older
         self._overwritten: set[str] = set()
         self._settled = False
+        self._wall_ahead: float | None = None
+        # somebody has come who must hear that we lead
+        self._greet = False
         self._observer = self._liveness.controller(self.fleet, now)
         self._quorum_verdict = self._quorum.evaluate(self.fleet, now)
 
@@ -138,6 +125,7 @@ class Brain:
             if pair is not None:
                 self.failover.intents[pair] = msgspec.structs.replace(intent, since=now)
         self.pauses.restore(before.pauses, now)
+        self.failover.restore(before.memory, now)
         return ""
 
     def saved(self, now: float) -> bytes:
@@ -145,6 +133,7 @@ class Brain:
             epoch=self.leadership.epoch,
             intents={"--".join(pair): intent for pair, intent in self.failover.intents.items()},
             pauses=self.pauses.left(now),
+            memory=self.failover.snapshot(now),
         )
         return msgspec.json.encode(saved)
 
@@ -156,6 +145,7 @@ class Brain:
         severity = Severity.INFO if connected else Severity.WARNING
         self.outbox.event("controller", "session", self.config.name, text, severity)
         if connected:
+            self.leadership.new_session()
             self.announce()
         else:
             self._settled = False
@@ -165,8 +155,12 @@ class Brain:
         if self._settled:
             return
         self._settled = True
+        if not self.leadership.leads:
+            # Whoever leads answers, and by that we know that it lives.
+            self.announce()
         led = self.leadership.leads
         self._lead_or_wait(now)
+        self.plans.executor.be_patient(now)
         if led and self.leadership.leads:
             # The broker may have lost what it retained.
             for node, told in self._assignments.told.items():
@@ -220,8 +214,9 @@ class Brain:
             return
         self.outbox.notices(self.fleet.on_observed(observed, now))
         self.leadership.heard_epoch(observed.epoch)
-        for move, outcome in self._moves.observed(observed, now):
-            self._finish(move, outcome)
+        state = self.fleet.nodes.get(node)
+        if state is not None and state.observed is observed:
+            self.plans.observed(observed, now)
         if observed.state is ObservedState.REFUSED:
             text = f"{node} refused epoch {observed.refused_epoch}: {observed.reason}"
             self.outbox.complain(node, text)
@@ -237,6 +232,7 @@ class Brain:
         self.outbox.notices(self.fleet.on_presence(presence, now))
         if presence.online and self._settled and self.leadership.leads:
             self._publish_desired(node)
+            self._greet = True
 
     def _on_desired(self, node: str, payload: bytes) -> None:
         """Our own, or another controller's: it tells which epochs there are. Mischief is undone by `tick`."""
@@ -253,6 +249,7 @@ class Brain:
             self._overwritten.add(node)
             return
         self.leadership.saw_epoch(desired.epoch)
+        self._heritage.heard(desired)
         if told is not None and (desired.epoch, desired.generation) <= told.term:
             self._overwritten.add(node)
 
@@ -266,7 +263,9 @@ class Brain:
         if presence.controller == self.config.name and presence.session != self.session and not presence.online:
             # The last will of our own earlier session, after our birth.
             self.announce()
-        self._apply_leadership(self.leadership.saw_presence(presence), now)
+        self._apply_leadership(self.leadership.saw_presence(presence, fresh=self._settled), now)
+        if self._settled and self.leadership.leads and presence.online and not presence.leader:
+            self._greet = True
 
     def _reject(self, who: str, what: str, message: Rejected | object) -> None:
         why = message.reason if isinstance(message, Rejected) else "it names another sender than its topic"
@@ -288,12 +287,20 @@ class Brain:
         )
         return topics.controller(self.config.fleet, self.config.name), encode(presence)
 
-    def announce(self, *, online: bool = True) -> None:
-        self.outbox.publish(*self.presence(online=online))
+    def announce(self) -> None:
+        self.outbox.publish(*self.presence(online=True))
+
+    def goodbye(self, now: float) -> None:
+        """The last word of this life. What is on trial goes on in the next."""
+        if self._settled and self.leadership.leads:
+            self.plans.flush()
+        self.plans.abandon("this controller stops", now)
+        self.outbox.publish(*self.presence(online=False))
 
     def _lead_or_wait(self, now: float) -> None:
         if not self.leadership.leads:
-            self.failover.follow(self.fleet, now)
+            told = self._heritage.inherit(self.fleet, self.failover, now)
+            self.failover.follow(self.fleet, now, told)
         self._apply_leadership(self.leadership.tick(now, self._settled), now)
 
     def _apply_leadership(self, change: leadership.Change | None, now: float) -> None:
@@ -305,14 +312,44 @@ class Brain:
         self.outbox.save()
         self.announce()
         if change.leads:
-            self._assignments.begin_epoch()
-            self.carry_out(self.failover.take_found(), now, "vagus")
-            for node in self.fleet.nodes:
-                self._publish_desired(node)
+            self._begin_term(now)
+        else:
+            self.plans.abandon(change.reason, now)
+
+    def _begin_term(self, now: float) -> None:
+        """Everybody hears of the new epoch; what is on trial, ours or our predecessor's, goes on."""
+        self._heritage.forget()
+        self._assignments.begin_epoch()
+        self.plans.executor.be_patient(now)
+        self.plans.resume(self._trials(), now)
+        for found in self.failover.take_found():
+            subject = "--".join(found.pair)
+            self.outbox.decision("vagus", found.kind, subject, found.reason, outcome="told both ends")
+        for node in self.fleet.nodes:
+            self._publish_desired(node)
+
+    def _trials(self) -> list[Decision]:
+        """The intents on trial that no plan of ours has in hand, as steps."""
+        return [
+            Decision(
+                kind=_KIND_OF[intent.origin],
+                pair=pair,
+                path=intent.path,
+                origin=intent.origin,
+                reason=f"the trial that was under way goes on: {intent.reason}",
+                was=intent.trial_from,
+                automatic=intent.origin != "operator",
+                urgent=True,
+            )
+            for pair, intent in self.failover.intents.items()
+            if intent.trial_from and self.plans.executor.on_trial(pair) is None
+        ]
 
     # --- deciding ------------------------------------------------------------------------------------------------
 
-    def tick(self, now: float) -> None:
+    def tick(self, now: float, wall: float | None = None) -> None:
+        """Every `TICK_S`. `wall`: epoch seconds, for maintenance windows alone; None: the clock is not known."""
+        self._wall_ahead = None if wall is None else wall - now
         over = self.pauses.expire(now)
         for pause in over:
             self.outbox.decision("vagus", "resume", pause.covers, "the pause is over")
@@ -328,14 +365,14 @@ class Brain:
             for node in self._overwritten & self._assignments.told.keys():
                 self._send_desired(node, self._assignments.told[node].payload)
             self._overwritten.clear()
+            if self._greet:
+                # What a broker retains of a leader does not prove to who comes new that it lives.
+                self._greet = False
+                self.announce()
+            self.plans.tick(now)
         observed = {name: state.observed for name, state in self.fleet.nodes.items() if state.observed is not None}
         alone = [_ordered(name, peer) for name, each in observed.items() for peer in each.reflex]
         self._decide(now, dict.fromkeys((*self._links.judged, *self.failover.restless(self.fleet), *alone)))
-        for move, excuse in self._moves.tick(observed, now):
-            self.outbox.outcome(move.ledger, f"unfinished: {excuse}")
-            self.outbox.event(
-                "controller", "failover", "--".join(move.pair), f"not finished: {excuse}", Severity.WARNING
-            )
         self.outbox.verdicts(
             (self._observer, self._quorum_verdict, *self._liveness.news, *self._load.take_news(), *self._links.news)
         )
@@ -345,57 +382,55 @@ class Brain:
         if not (self._settled and self.leadership.leads):
             return
         known = [pair for pair in pairs if len(self.fleet.paths_of(pair)) > 1]
+        decisions = self.failover.evaluate(self.fleet, self._situation(now), now, known)
+        if decisions:
+            self.plans.decided(decisions, now)
+
+    def _situation(self, now: float) -> Situation:
         quorum = self._quorum_verdict
-        situation = Situation(
+        return Situation(
             controller=self._observer,
             quorum=quorum,
             quorum_lost_since=quorum.since if quorum.state == "lost" else None,
             members=self._quorum.members(self.fleet),
             links=self._links.verdicts,
             paused=lambda node: self.pauses.on(self.fleet, node),
+            busy=self.plans.busy(now),
+            planned=self.plans.executor.planned,
+            wall=None if self._wall_ahead is None else now + self._wall_ahead,
         )
-        decisions = self.failover.evaluate(self.fleet, situation, now, known)
-        for decision in decisions:
-            if decision.moves:
-                self.failover.record(decision, now)
-                self.failover.confirmed(decision.pair, now)
-        self.carry_out(decisions, now, "vagus")
 
-    def carry_out(self, decisions: list[Decision], now: float, who: str) -> list[LedgerEntry]:
-        """Publish first, write afterwards: the switch is what is urgent."""
-        moves = [decision for decision in decisions if decision.moves]
-        touched = {node for decision in moves for node in decision.pair}
-        force = {node for decision in moves if decision.kind == "revert" for node in decision.pair}
-        terms = {node: self._publish_desired(node, force=node in force) for node in sorted(touched)}
-        entries = []
-        for decision in decisions:
-            entry = self.outbox.decision(
-                who,
-                decision.kind,
-                "--".join(decision.pair),
-                decision.reason,
-                evidence=decision.evidence,
-                outcome="told both ends" if decision.moves else "",
-            )
-            entries.append(entry)
-            if decision.moves:
-                waits = {node: term for node in decision.pair if (term := terms[node]) is not None}
-                self._moves.start(Move(decision.pair, decision.path, entry, now, waits))
-        if moves:
-            self.outbox.save()
-            self.outbox.changed()
-        return entries
+    # --- transaction.Checks --------------------------------------------------------------------------------------
 
-    def _finish(self, move: Move, outcome: str) -> None:
-        self.outbox.outcome(move.ledger, outcome)
-        self.outbox.event(
-            "controller", "failover", "--".join(move.pair), f"now by {move.path}: {outcome}", Severity.INFO
-        )
-        self.outbox.changed()
+    def preflight(self, plan: Plan, step: Decision, now: float) -> str:
+        """Why the step must not begin now; a person's plan heeds no guard but proof."""
+        if step.automatic:
+            forbidden = self.failover.forbidden(self.fleet, self._situation(now), step.pair, now)
+            if forbidden:
+                return forbidden
+        return self.failover.limitation(self.fleet, step.pair, step.path, now)
 
-    def _publish_desired(self, node: str, *, force: bool = False) -> Term | None:
+    def dead(self, plan: Plan, step: Decision, now: float) -> bool:
+        """Whether the path that is left is dead by its ends' words; one that was dead is so until an end says more."""
+        if step.was == step.path:
+            return False
+        if evidence.down(self.fleet, step.pair, step.was, now, self.config.failover.confirm_within_s):
+            return True
+        words = [self.fleet.believed(*ends, step.was, now) for ends in (step.pair, step.pair[::-1])]
+        return plan.urgent and not any(word is not None and word.link.state in _ALIVE for word in words)
+
+    def silent(self, node: str, now: float) -> bool:
+        """Whether a node that was heard is not any more: it is late, or offline."""
+        state = self.fleet.nodes.get(node)
+        if state is None or state.said_goodbye or state.lost_connection:
+            return True
+        return state.report_at is not None and now - state.report_at > self.fleet.late_after(state)
+
+    # --- telling nodes -------------------------------------------------------------------------------------------
+
+    def _publish_desired(self, node: str) -> Term | None:
         """Tell a node its assignments, unless it has been told the same; the (epoch, generation) it must apply."""
-        renewed = self._assignments.renew(node, self.fleet, self.failover, self.leadership.epoch, force=force)
+        renewed = self._assignments.renew(node, self.fleet, self.failover, self.leadership.epoch)
         if renewed is None:
             return None
         told, news = renewed
@@ -413,6 +448,13 @@ class Brain:
         shown."""
         return picture.draw(self._sources(now, at, broker))
 
+    def explain(self, pair: str, now: float) -> tuple[CheckView, ...]:
+        """What the failover policy looks at for the pair "a--b", now. Raises KeyError for an unknown one."""
+        known = pair_named(pair)
+        if known is None or not self.fleet.has(known):
+            raise KeyError(pair)
+        return explain(self.failover, self.fleet, self._situation(now), known, now)
+
     def summary(self, now: float) -> str:
         """The fleet's health in one sentence."""
         return picture.summary(self._sources(now, 0.0, ""))[0]
@@ -422,12 +464,13 @@ class Brain:
             config=self.config,
             fleet=self.fleet,
             failover=self.failover,
-            moves=self._moves,
+            plans=self.plans,
             observer=self._observer,
             nodes=self._liveness.verdicts,
             loads=self._load.verdicts,
             links=self._links.verdicts,
             dead=self._links.dead(),
+            hindered=self._links.hindered(),
             quorum=self._quorum.view(self.fleet, self._quorum_verdict, now),
             pauses=tuple(pause.view(now) for pause in self.pauses.standing),
             epoch=self.leadership.epoch,

@@ -3,49 +3,210 @@ names."""
 
 from __future__ import annotations
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from vagus_controller.core.brain import Brain, pair_named
 from vagus_controller.core.failover import Decision, Pair
-from vagus_controller.views import LedgerEntry, PauseView, Refused
+from vagus_controller.core.plans import in_stages, view_of
+from vagus_controller.core.transaction import PATIENCE_S, Plan, Run
+from vagus_controller.core.verdict import some
+from vagus_controller.views import LedgerEntry, PauseView, PlanAsk, PlanView, Refused
+
+
+class _Choice(Struct):
+    """The pairs of a plan: `steps` to make, `unfit`: why some of them should not be made, `skipped`: in words."""
+
+    steps: list[Decision]
+    unfit: dict[Pair, str]
+    skipped: list[str]
 
 
 class Commands:
     def __init__(self, brain: Brain) -> None:
         self._brain = brain
 
+    # --- moves ---------------------------------------------------------------------------------------------------
+
     def switchover(
         self, pair: str, path: str, now: float, *, who: str, reason: str, force: bool = False
     ) -> LedgerEntry:
         """Move a pair to `path` and hold it there."""
-        brain, known = self._brain, self._known(pair)
         self._must_lead()
-        paths = brain.fleet.paths_of(known)
-        if path not in paths:
-            raise Refused(f"{path!r} is not a path between {known[0]} and {known[1]}; there are: {', '.join(paths)}")
-        if brain.failover.intent(brain.fleet, known).path == path:
-            raise Refused(f"{pair} is assigned to {path} already")
-        limitation = brain.failover.limitation(brain.fleet, known, path, now)
+        known = self._known(pair)
+        step = self._step(known, path, reason)
+        limitation = self._brain.failover.limitation(self._brain.fleet, known, path, now)
         if limitation and not force:
             raise Refused(f"{limitation}. To move it all the same, force it and give a reason")
-        if limitation and not reason:
-            raise Refused("a forced switchover needs a reason: it is kept in the ledger")
-        words = (reason or "asked for") + (f" (forced although {limitation})" if limitation else "")
-        decision = Decision(kind="switchover", pair=known, path=path, origin="operator", reason=words)
-        return self._by_hand(decision, now, who)
+        if limitation:
+            step = _forced(step, reason, limitation)
+        return self._by_hand(step, now, who, force=bool(limitation))
 
     def failback(self, pair: str, now: float, *, who: str, reason: str) -> LedgerEntry:
         """Move a pair to its first path."""
-        brain, known = self._brain, self._known(pair)
         self._must_lead()
-        home = brain.fleet.paths_of(known)[0]
-        if brain.failover.intent(brain.fleet, known).path == home:
-            raise Refused(f"{pair} is on its first path, {home}, already")
-        limitation = brain.failover.limitation(brain.fleet, known, home, now)
+        known = self._known(pair)
+        step = self._step(known, "", reason)
+        limitation = self._brain.failover.limitation(self._brain.fleet, known, step.path, now)
         if limitation:
             raise Refused(
-                f"{limitation}. It goes home by itself once {home} is proven, or force a switchover to {home}"
+                f"{limitation}. It goes home by itself once {step.path} is proven, or force a switchover to {step.path}"
             )
+        return self._by_hand(step, now, who)
+
+    def approve(self, pair: str, now: float, *, who: str, reason: str) -> LedgerEntry:
+        """Carry out the move that is recommended for a pair."""
+        self._must_lead()
+        known = self._known(pair)
+        waiting = self._brain.failover.waiting(known)
+        if waiting is None or waiting.kind != "recommend":
+            held = f"; it waits: {waiting.reason}" if waiting is not None else ""
+            raise Refused(f"nothing is recommended for {'--'.join(known)}{held}. To move it, ask for a switchover")
+        self._must_be_free(known)
+        limitation = self._brain.failover.limitation(self._brain.fleet, known, waiting.path, now)
+        if limitation:
+            raise Refused(f"the recommendation is out of date: {limitation}")
+        home = waiting.path == self._brain.fleet.paths_of(known)[0]
+        words = f"approved{f' ({reason})' if reason else ''}: {waiting.reason}"
+        step = replace(waiting, kind="failback" if home else "failover", reason=words, automatic=False, brief="")
+        return self._by_hand(step, now, who)
+
+    def plan(self, ask: PlanAsk, now: float, *, who: str) -> PlanView:
+        """Move many pairs, canary first; a rehearsal only says how."""
+        self._must_lead()
+        choice = self._choose(ask, now)
+        if not choice.steps:
+            whither = ask.path or "its first path"
+            why = some(choice.skipped, 3) or ("no pair is chosen",)
+            raise Refused(f"there is nothing to move to {whither}: {'; '.join(why)}")
+        unfit = [f"{'--'.join(pair)}: {why}" for pair, why in choice.unfit.items()]
+        refusal = ""
+        busy = self._brain.plans.executor.busy
+        if unfit and not ask.force:
+            refusal = (
+                f"{len(unfit)} of {len(choice.steps)} pairs should not move: {'; '.join(some(unfit, 3))}. "
+                "Name the others alone, or force it and give a reason"
+            )
+        elif unfit and not ask.reason:
+            refusal = "a forced switchover needs a reason: it is kept in the ledger"
+        elif busy:
+            refusal = f"a plan is under way ({busy}): ask again when it has ended, `vagusctl plans` shows it"
+        steps = [
+            _forced(step, ask.reason, choice.unfit[step.pair])
+            if ask.force and ask.reason and step.pair in choice.unfit
+            else step
+            for step in choice.steps
+        ]
+        executor = self._brain.plans.executor
+        plan = Plan(
+            id=0 if ask.dry_run else executor.new_id(),
+            who=who,
+            reason=ask.reason or "asked for",
+            stages=in_stages(tuple(steps)),
+            force=ask.force and bool(unfit),
+        )
+        if ask.dry_run:
+            return self._rehearsal(plan, choice, refusal, now)
+        if refusal:
+            raise Refused(refusal)
+        self._brain.plans.ask(plan, now)
+        made = next(view for view in self._brain.plans.views(now) if view.id == plan.id)
+        return replace(made, skipped=tuple(choice.skipped))
+
+    def _choose(self, ask: PlanAsk, now: float) -> _Choice:
+        named = [self._known(name) for name in ask.pairs]
+        choice = _Choice([], {}, [])
+        if bool(named) == bool(ask.scope):
+            raise Refused("name the pairs, or one of fleet, site and node")
+        for pair in dict.fromkeys(named or self._covered(ask.scope, ask.target)):
+            try:
+                step = self._step(pair, ask.path, ask.reason)
+            except Refused as refused:
+                # Who names a pair means it; who names a site means what can be moved there.
+                if named and "already" not in str(refused):
+                    raise
+                choice.skipped.append(str(refused))
+                continue
+            choice.steps.append(step)
+            limitation = self._brain.failover.limitation(self._brain.fleet, pair, step.path, now)
+            if limitation:
+                choice.unfit[pair] = limitation
+        return choice
+
+    def _covered(self, scope: str, target: str) -> list[Pair]:
+        fleet = self._brain.fleet
+        if scope == "fleet":
+            return list(fleet.pairs())
+        if scope == "node":
+            nodes = {target} & fleet.nodes.keys()
+        else:
+            nodes = {name for name, state in fleet.nodes.items() if state.site == target and target}
+        if not nodes:
+            raise KeyError(target)
+        return [pair for pair in fleet.pairs() if not nodes.isdisjoint(pair)]
+
+    def _step(self, pair: Pair, path: str, reason: str) -> Decision:
+        """The move of a pair to `path`, "": home. Raises Refused when there is none to make."""
+        brain, name = self._brain, "--".join(pair)
+        paths = brain.fleet.paths_of(pair)
+        if path and path not in paths:
+            offered = ", ".join(paths) or "none that both ends name"
+            raise Refused(f"{path!r} is not a path between {pair[0]} and {pair[1]}; there are: {offered}")
+        if not paths:
+            raise Refused(f"{pair[0]} and {pair[1]} name no path in common: see the peers in their agent.toml")
+        self._must_be_free(pair)
+        was = brain.failover.intent(brain.fleet, pair).path
         words = reason or "asked for"
-        return self._by_hand(Decision(kind="failback", pair=known, path=home, origin="default", reason=words), now, who)
+        if not path:
+            if was == paths[0]:
+                raise Refused(f"{name} is on its first path, {was}, already")
+            return Decision(kind="failback", pair=pair, path=paths[0], origin="default", reason=words, was=was)
+        if was == path:
+            raise Refused(f"{name} is assigned to {path} already")
+        return Decision(kind="switchover", pair=pair, path=path, origin="operator", reason=words, was=was)
+
+    def _rehearsal(self, plan: Plan, choice: _Choice, refusal: str, now: float) -> PlanView:
+        brain = self._brain
+        run = Run(plan, now)
+        for step in plan.steps:
+            unfit = choice.unfit.get(step.pair, "")
+            run.states[step.pair] = ("refused" if unfit and not plan.force else "waits", unfit)
+        count = len(plan.steps)
+        nodes = sorted({node for step in plan.steps for node in step.pair})
+        silent = [node for node in nodes if brain.silent(node, now)]
+        checks = [f"the new path is proven from both ends: {count - len(choice.unfit)} of {count} pairs"]
+        checks.append(f"both ends report: all {len(nodes)} nodes" if not silent else f"silent: {', '.join(silent)}")
+        checks.append(
+            f"each end verifies within {PATIENCE_S:.0f} s that packets go by the new path, "
+            "and that the service checks that pass now still do"
+        )
+        stops = [
+            "a pair of the next stage whose path is not proven any more: later stages are not begun",
+            "a trial that an end does not verify: its stage goes back, and later stages are not begun",
+            *(f"{node} is silent: its answer would not be waited for" for node in silent),
+        ]
+        if refusal:
+            stops.insert(0, f"it would be refused: {refusal}")
+        view = view_of(run, now)
+        return replace(view, state="dry run", checks=tuple(checks), stops=tuple(stops), skipped=tuple(choice.skipped))
+
+    def _by_hand(self, step: Decision, now: float, who: str, *, force: bool = False) -> LedgerEntry:
+        plans = self._brain.plans
+        plan = Plan(
+            id=plans.executor.new_id(),
+            who=who,
+            reason=step.reason,
+            stages=((step,),),
+            urgent=step.urgent,
+            force=force,
+        )
+        entry = plans.ask(plan, now)
+        if entry is None:
+            state, why = plans.executor.last[0].states[step.pair]
+            raise Refused(f"{'--'.join(step.pair)} is not moved ({state}): {why}")
+        return entry
+
+    # --- pauses --------------------------------------------------------------------------------------------------
 
     def pause(self, scope: str, target: str, now: float, *, who: str, reason: str, for_s: float) -> PauseView:
         """Stop automatic moves of the fleet, a site or a node for a while."""
@@ -61,21 +222,29 @@ class Commands:
         self._brain.outbox.save()
         self._tell(who, "resume", pause.covers, f"ends the pause of {pause.who} ({pause.reason})")
 
-    def _by_hand(self, decision: Decision, now: float, who: str) -> LedgerEntry:
-        self._brain.failover.record(decision, now)
-        self._brain.failover.confirmed(decision.pair, now)
-        return self._brain.carry_out([decision], now, who)[0]
-
     def _tell(self, who: str, action: str, subject: str, reason: str) -> None:
         self._brain.outbox.decision(who, action, subject, reason)
         self._brain.outbox.changed()
 
+    # --- what must be so -----------------------------------------------------------------------------------------
+
     def _must_lead(self) -> None:
         if not self._brain.leadership.leads:
             raise Refused(f"this controller does not lead ({self._brain.leadership.reason}): ask the one that does")
+
+    def _must_be_free(self, pair: Pair) -> None:
+        plan = self._brain.plans.executor.on_trial(pair)
+        if plan is not None:
+            raise Refused(f"{'--'.join(pair)} is on trial ({plan.words}): ask again in a few seconds, when it is over")
 
     def _known(self, name: str) -> Pair:
         pair = pair_named(name)
         if pair is None or not self._brain.fleet.has(pair):
             raise KeyError(name)
         return pair
+
+
+def _forced(step: Decision, reason: str, limitation: str) -> Decision:
+    if not reason:
+        raise Refused("a forced switchover needs a reason: it is kept in the ledger")
+    return replace(step, reason=f"{reason} (forced although {limitation})")

@@ -36,6 +36,8 @@ class Leadership:
         self.reason = "starting"
         self._seen = 0
         self._others: dict[str, ControllerPresence] = {}
+        # those heard by themselves in this broker session; of the others the broker only remembers something
+        self._fresh: set[str] = set()
         self._vacant_since: float | None = None
 
     def saw_epoch(self, epoch: int) -> None:
@@ -47,10 +49,16 @@ class Leadership:
         if epoch <= CREDIBLE_EPOCH:
             self.saw_epoch(epoch)
 
-    def saw_presence(self, presence: ControllerPresence) -> Change | None:
-        """Another controller's (or another session's) presence."""
+    def new_session(self) -> None:
+        """Our broker session is a new one: a broker that died too may remember a leader that is dead."""
+        self._fresh.clear()
+
+    def saw_presence(self, presence: ControllerPresence, *, fresh: bool = True) -> Change | None:
+        """Another controller's (or another session's) presence. `fresh`: said now, not what the broker retained."""
         if presence.session == self.session:
             return None
+        if fresh:
+            self._fresh.add(presence.controller)
         self.heard_epoch(presence.epoch)
         self._others[presence.controller] = presence
         if not (self.leads and presence.online and presence.leader):
@@ -59,6 +67,9 @@ class Leadership:
             return self._stand_by(
                 f"{presence.controller} leads under epoch {presence.epoch}, this one had {self.epoch}"
             )
+        if presence.epoch == self.epoch:
+            # What it told under our epoch must not stand beside what we tell.
+            return self._lead(f"{presence.controller} took the lead under epoch {self.epoch} too")
         return None
 
     def was_refused(self, refused_epoch: int, accepted_epoch: int) -> Change | None:
@@ -76,15 +87,19 @@ class Leadership:
             self._vacant_since = None
             return None
         leader = self._leader()
-        if leader is not None:
+        if leader is not None and leader.controller in self._fresh:
             self._vacant_since = None
             self.reason = f"{leader.controller} leads under epoch {leader.epoch}"
             return None
         if self._vacant_since is None:
             self._vacant_since = now
-        known = any(name != self.name for name in self._others)
-        if known and now - self._vacant_since < TAKEOVER_S:
+        others = [other for name, other in self._others.items() if name != self.name]
+        # One after the other: of two that waited alike, both would lead.
+        before = sum(other.online and other.session > self.session for other in others)
+        if others and now - self._vacant_since < TAKEOVER_S * (1 + before):
             return None
+        if leader is not None:
+            return self._lead(f"{leader.controller} led under epoch {leader.epoch}, and does not answer")
         return self._lead("no other controller leads")
 
     def _leader(self) -> ControllerPresence | None:

@@ -11,7 +11,7 @@ from vagus_controller.config import Config
 from vagus_controller.core.detect.link import proven
 from vagus_controller.core.failover import Failover, Pair
 from vagus_controller.core.fleet import Fleet
-from vagus_controller.core.moves import Moves
+from vagus_controller.core.plans import Plans
 from vagus_controller.core.verdict import Verdict
 from vagus_controller.views import (
     FleetView,
@@ -32,13 +32,15 @@ class Sources(Struct, frozen=True, kw_only=True):
     config: Config
     fleet: Fleet
     failover: Failover
-    moves: Moves
+    plans: Plans
     observer: Verdict
     nodes: Mapping[str, Verdict]
     loads: Mapping[str, Verdict]
     links: Mapping[tuple[Pair, str], Verdict]
     # pairs with a path that is down or one-way
     dead: list[Pair]
+    # pairs with a path that is unproven, or that an end knows an obstacle of
+    hindered: list[Pair] = []
     quorum: QuorumView
     pauses: tuple[PauseView, ...]
     epoch: int
@@ -109,6 +111,10 @@ def summary(sources: Sources) -> tuple[str, Severity]:
     elif moved:
         text = f"{_pairs(moved)} {'is' if len(moved) == 1 else 'are'} off the first path, and all paths answer"
         parts.append((Severity.INFO, text))
+    doubtful = [pair for pair in sources.hindered if pair not in impaired]
+    if doubtful:
+        text = f"{_pairs(doubtful)} {'has' if len(doubtful) == 1 else 'have'} a path that is not proven for all traffic"
+        parts.append((Severity.WARNING, text))
     if stuck:
         waiting = sources.failover.waiting(stuck[0])
         parts.append(
@@ -168,7 +174,7 @@ def _pair(sources: Sources, pair: Pair) -> PairView:
     waiting = failover.waiting(pair)
     if waiting is not None:
         status, reason = ("recommended" if waiting.kind == "recommend" else "waiting"), waiting.reason
-    elif sources.moves.moving(pair):
+    elif sources.plans.moving(pair):
         status = "moving"
     elif intent.origin == "operator":
         status = "held"

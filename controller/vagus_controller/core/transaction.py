@@ -55,6 +55,10 @@ class Plan(Struct, frozen=True, kw_only=True):
         return tuple(step for stage in self.stages for step in stage)
 
     @property
+    def automatic(self) -> bool:
+        return self.steps[0].automatic
+
+    @property
     def words(self) -> str:
         """What it does, in words."""
         steps = self.steps
@@ -251,7 +255,7 @@ class Executor:
             self._by_pair[step.pair] = run
         return self._go_on(run, now)
 
-    def told(self, pair: Pair, terms: Mapping[str, Term | None], now: float) -> None:
+    def told(self, pair: Pair, terms: Mapping[str, Term | None]) -> None:
         """Both ends of a pair have been told of its trial, under these (epoch, generation); None: cannot be told."""
         run = self._by_pair[pair]
         for end in run.trials[pair].ends:

@@ -26,6 +26,7 @@ from vagus_controller.views import (
     NodeView,
     PairView,
     PauseView,
+    PlanView,
     QuorumView,
     WhyView,
 )
@@ -49,6 +50,9 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="Print the API's JSON.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="At most so many, newest first.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept in the ledger.")]
+Fleet = Annotated[bool, typer.Option("--fleet", help="The whole fleet.")]
+Site = Annotated[str | None, typer.Option("--site", help="One site.")]
+Node = Annotated[str | None, typer.Option("--node", help="One node.")]
 Pair = Annotated[str, typer.Argument(metavar="PAIR", help="Two nodes: a--b")]
 
 
@@ -154,15 +158,47 @@ def why(
 @app.command()
 def switchover(
     context: typer.Context,
-    pair: Pair,
-    to: Annotated[str, typer.Option("--to", metavar="PATH", help="The path to take.")],
+    pairs: Annotated[list[str] | None, typer.Argument(metavar="[PAIR]...", help="Two nodes: a--b")] = None,
+    to: Annotated[str, typer.Option("--to", metavar="PATH", help="The path to take.")] = "",
+    home: Annotated[bool, typer.Option("--home", help="Each pair to its first path instead.")] = False,
+    fleet: Fleet = False,
+    site: Site = None,
+    node: Node = None,
     reason: Reason = "",
     force: Annotated[bool, typer.Option("--force", help="Also when PATH is not proven; needs a reason.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, and what stops it.")] = False,
     json: Json = False,
 ) -> None:
-    """Move a pair's traffic to a path, and hold it there."""
-    body = {"pair": pair, "path": to, "reason": reason, "force": force}
-    _command(context, "/switchover", body, json)
+    """Move the traffic of one pair, of some, or of all of a node, a site or the fleet, and hold it there.
+
+    Many pairs go in stages: the first alone, the rest when both its ends have verified the path.
+    """
+    if bool(to) == home:
+        raise CtlError("say where to: --to PATH, or --home", 2)
+    scopes = {"fleet": "" if fleet else None, "site": site, "node": node}
+    chosen = [(scope, target) for scope, target in scopes.items() if target is not None]
+    if len(chosen) + bool(pairs) != 1:
+        raise CtlError("name pairs, or one of --fleet, --site SITE and --node NODE", 2)
+    if pairs and len(pairs) == 1 and to and not dry_run:
+        _command(context, "/switchover", {"pair": pairs[0], "path": to, "reason": reason, "force": force}, json)
+        return
+    scope, target = chosen[0] if chosen else ("", "")
+    body = {"path": to, "pairs": pairs or [], "scope": scope, "target": target}
+    data = _client(context).ask("POST", "/plans", {**body, "reason": reason, "force": force, "dry_run": dry_run})
+    _show(json, data, PlanView, tables.plan)
+
+
+@app.command()
+def plans(context: typer.Context, json: Json = False) -> None:
+    """Plans of moves: those under way and the last ones."""
+    data = _client(context).ask("GET", "/plans")
+    _show(json, data, tuple[PlanView, ...], tables.plans)
+
+
+@app.command()
+def approve(context: typer.Context, pair: Pair, reason: Reason = "", json: Json = False) -> None:
+    """Carry out the move that is recommended for a pair."""
+    _command(context, f"/pairs/{quote(pair, safe='')}/approve", {"reason": reason}, json)
 
 
 @app.command()
@@ -175,9 +211,9 @@ def failback(context: typer.Context, pair: Pair, reason: Reason = "", json: Json
 def pause(
     context: typer.Context,
     for_: Annotated[str, typer.Option("--for", metavar="DURATION", help="45s, 30m, 2h, 1d or 1h30m")],
-    fleet: Annotated[bool, typer.Option("--fleet", help="The whole fleet.")] = False,
-    site: Annotated[str | None, typer.Option("--site", help="One site.")] = None,
-    node: Annotated[str | None, typer.Option("--node", help="One node.")] = None,
+    fleet: Fleet = False,
+    site: Site = None,
+    node: Node = None,
     reason: Reason = "",
     json: Json = False,
 ) -> None:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vagus_controller.views import (
+    CheckView,
     EventEntry,
     FleetView,
     LedgerEntry,
@@ -19,6 +20,7 @@ from vagus_controller.views import (
     PairView,
     PathView,
     PauseView,
+    PlanView,
     QuorumView,
     Severity,
     VerdictView,
@@ -255,9 +257,75 @@ def pauses(console: Console, found: Sequence[PauseView]) -> None:
     table(console, columns, rows, "no pause")
 
 
+_PLAN_STYLES: Final = {
+    "dry run": Severity.INFO,
+    "under way": Severity.INFO,
+    "done": Severity.OK,
+    "stopped": Severity.WARNING,
+}
+_STEP_STYLES: Final = {
+    "on trial": Severity.INFO,
+    "confirmed": Severity.OK,
+    "rolled back": Severity.WARNING,
+    "refused": Severity.WARNING,
+}
+
+
+def plan(console: Console, found: PlanView) -> None:
+    """One plan: what it does, its stages in order, what is checked, what stops it."""
+    number = f"plan {found.id}, " if found.id else ""
+    console.print(text(f"{number}{found.state}: {found.what} ({found.reason})", _PLAN_STYLES[found.state]))
+    if found.outcome:
+        console.print(text(f"stopped {found.outcome}", Severity.WARNING))
+    columns = (Column("stage"), Column("pair"), Column("from"), Column("to"), Column("state"), Column("note", 70))
+    rows = [
+        (
+            *(str(number) if step is stage.steps[0] else "", step.pair, step.was, step.path),
+            *(text(step.state, _STEP_STYLES.get(step.state)), step.reason),
+        )
+        for number, stage in enumerate(found.stages, 1)
+        for step in stage.steps
+    ]
+    table(console, columns, rows, "no pair")
+    for title, lines in (
+        ("checked before and after:", found.checks),
+        ("what stops it:", found.stops),
+        ("nothing to do for:", found.skipped),
+    ):
+        if lines:
+            console.print(title)
+            for line in lines:
+                console.print(text(f"  {line}"))
+
+
+def plans(console: Console, found: Sequence[PlanView]) -> None:
+    columns = (
+        *(Column("plan"), Column("began"), Column("who", 80), Column("what"), Column("state")),
+        *(Column("pairs"), Column("reason", 100), Column("note", 60)),
+    )
+    rows = []
+    for each in found:
+        steps = [step for stage in each.stages for step in stage.steps]
+        done = sum(step.state == "confirmed" for step in steps)
+        state = text(each.state, _PLAN_STYLES[each.state])
+        began = f"{duration(each.age_s)} ago"
+        rows.append(
+            (str(each.id), began, each.who, each.what, state, f"{done} of {len(steps)}", each.reason, each.outcome)
+        )
+    table(console, columns, rows, "no plan yet")
+
+
+def checks(console: Console, found: Sequence[CheckView]) -> None:
+    columns = (Column("looked at", 60), Column("result"), Column("now"))
+    rows = [(each.what, "" if each.result == "info" else each.result, each.text) for each in found]
+    table(console, columns, rows, "nothing to look at")
+
+
 def why(console: Console, found: WhyView) -> None:
     verdicts(console, found.verdicts, "no finding")
     links(console, found.pairs)
+    if found.checks:
+        checks(console, found.checks)
     console.print("decisions:")
     ledger(console, found.ledger)
     console.print("events:")

@@ -1,0 +1,269 @@
+"""Carries plans out: what the executor wants done becomes intents, desireds, and lines of the ledger.
+
+Order of every step: intents first, then the desireds of all nodes that are touched, one each; only then what is written
+down. A trial and a roll-back are published in the same call as what caused them. A confirmation is not urgent: agents
+wait for it for seconds, and there may be thousands at once; `flush` publishes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final, Literal
+
+from vagus_controller.core.assignments import Term
+from vagus_controller.core.failover import Decision, Failover, Pair
+from vagus_controller.core.outbox import Outbox
+from vagus_controller.core.transaction import (
+    Action,
+    Checks,
+    Confirm,
+    Executor,
+    Finished,
+    Plan,
+    Refuse,
+    RollBack,
+    Run,
+    Try,
+)
+from vagus_controller.views import LedgerEntry, PlanView, Severity, StageView, StepView
+from vagus_protocol.messages import Observed
+
+# After an automatic plan was stopped by a failed trial, the next waits for so long, doubled by every further one: else
+# each pair in turn would be the canary of its own plan.
+_COOL_S: Final = 10.0
+_MOST_COOL_S: Final = 600.0
+_MOST_DOUBLINGS: Final = 6
+_ON_TRIAL: Final = "on trial at both ends"
+
+
+class Plans:
+    """`tell`: publish a node's desired by the intents, unless it has been told the same; its (epoch, generation), None
+    when it cannot be told."""
+
+    def __init__(self, failover: Failover, checks: Checks, tell: Callable[[str], Term | None], outbox: Outbox) -> None:
+        self.executor = Executor(checks)
+        self._failover = failover
+        self._tell = tell
+        self._outbox = outbox
+        # pair on trial → its line in the ledger
+        self._entries: dict[Pair, LedgerEntry] = {}
+        # plan of several steps by a person → its line
+        self._plan_entries: dict[int, LedgerEntry] = {}
+        # pairs whose ends have not been told yet that their trial is confirmed
+        self._untold: set[Pair] = set()
+        # automatic plans stopped in a row, until when none begins, and why
+        self._stopped = 0
+        self._cool_until = 0.0
+        self._cool_since = ""
+
+    def busy(self, now: float) -> str:
+        """Why no other plan that is not urgent begins by itself now, in words; "" when it may."""
+        if self.executor.busy or now >= self._cool_until:
+            return self.executor.busy
+        return f"the last was stopped {self._cool_since}; the next begins in {self._cool_until - now:.0f} s"
+
+    def moving(self, pair: Pair) -> bool:
+        """Whether a trial of the pair is not over, or an end has yet to be told that it is."""
+        return self.executor.on_trial(pair) is not None or pair in self._untold
+
+    # --- what begins ---------------------------------------------------------------------------------------------
+
+    def decided(self, decisions: list[Decision], now: float) -> None:
+        """Carry out what the failover policy decided: each urgent move at once and alone, the others canary first."""
+        moves = [decision for decision in decisions if decision.moves]
+        plans = [self._plan(((move,),), urgent=True) for move in moves if move.urgent]
+        calm = tuple(move for move in moves if not move.urgent)
+        if calm:
+            plans.append(self._plan(in_stages(calm)))
+        if plans:
+            self._start(plans, now)
+        for decision in decisions:
+            if not decision.moves:
+                self._write(decision, "vagus", outcome="")
+
+    def ask(self, plan: Plan, now: float) -> LedgerEntry | None:
+        """Carry out what a person wants; the plan's line in the ledger, or that of its only step."""
+        if len(plan.steps) > 1:
+            entry = self._outbox.decision(
+                plan.who, "plan", scope_of(plan), f"{plan.words}: {plan.reason}", outcome="under way"
+            )
+            self._plan_entries[plan.id] = entry
+            self._start([plan], now)
+            return entry
+        self._start([plan], now)
+        return self._entries.get(plan.steps[0].pair)
+
+    def resume(self, trials: Iterable[Decision], now: float) -> None:
+        """What was on trial under an earlier epoch goes on, each pair by itself."""
+        plans = [self._plan(((trial,),), urgent=True, resumed=True) for trial in trials]
+        if plans:
+            self._start(plans, now)
+
+    def abandon(self, reason: str, now: float) -> None:
+        """Nothing is brought to its end here any more."""
+        for entry in self._entries.values():
+            self._outbox.outcome(entry, f"left on trial to whoever leads next: {reason}")
+        self._entries.clear()
+        self._untold.clear()
+        self._carry_out(self.executor.abandon(reason), now)
+
+    def _plan(self, stages: tuple[tuple[Decision, ...], ...], *, urgent: bool = False, resumed: bool = False) -> Plan:
+        reason = stages[0][0].reason
+        return Plan(
+            id=self.executor.new_id(), who="vagus", reason=reason, stages=stages, urgent=urgent, resumed=resumed
+        )
+
+    def _start(self, plans: list[Plan], now: float) -> None:
+        self._carry_out([action for plan in plans for action in self.executor.start(plan, now)], now)
+
+    # --- what comes in -------------------------------------------------------------------------------------------
+
+    def observed(self, observed: Observed, now: float) -> None:
+        self._carry_out(self.executor.observed(observed, now), now)
+
+    def tick(self, now: float) -> None:
+        self._carry_out(self.executor.tick(now), now)
+        self.flush()
+
+    def flush(self) -> None:
+        """Tell the ends of confirmed trials."""
+        if not self._untold:
+            return
+        for node in sorted({node for pair in self._untold for node in pair}):
+            self._tell(node)
+        self._untold.clear()
+        self._outbox.save()
+        self._outbox.changed()
+
+    # --- what is done --------------------------------------------------------------------------------------------
+
+    def _carry_out(self, actions: list[Action], now: float) -> None:
+        if not actions:
+            return
+        touched: set[str] = set()
+        for action in actions:
+            if isinstance(action, Try):
+                for step in action.steps:
+                    if not action.plan.resumed:
+                        self._failover.record(step, now)
+                    touched.update(step.pair)
+            elif isinstance(action, Confirm):
+                self._failover.confirmed(action.step.pair, now)
+                self._untold.add(action.step.pair)
+            elif isinstance(action, RollBack):
+                self._failover.rolled_back(action.step.pair, action.reason, now, failed=action.failed)
+                touched.update(action.step.pair)
+        terms = {node: self._tell(node) for node in sorted(touched)}
+        self._untold = {pair for pair in self._untold if not touched.issuperset(pair)}
+        for action in actions:
+            if isinstance(action, Try):
+                for step in action.steps:
+                    self.executor.told(step.pair, terms)
+        failed = {action.plan.id for action in actions if isinstance(action, RollBack) and action.failed}
+        for action in actions:
+            if isinstance(action, Finished):
+                self._note_end(action, action.plan.id in failed, now)
+            self._write_down(action)
+        if touched:
+            self._outbox.save()
+        self._outbox.changed()
+
+    def _write_down(self, action: Action) -> None:
+        plan = action.plan
+        if isinstance(action, Try):
+            for step in action.steps:
+                self._entries[step.pair] = self._write(step, plan.who, outcome=_ON_TRIAL)
+        elif isinstance(action, Confirm):
+            self._end(action.step, f"now by {action.step.path}: ", action.outcome, Severity.INFO)
+        elif isinstance(action, RollBack):
+            self._end(action.step, "", f"rolled back to {action.step.was}: {action.reason}", Severity.WARNING)
+        elif isinstance(action, Refuse):
+            step = action.step
+            reason = f"the {step.kind} to {step.path} is not begun: {action.reason}"
+            self._outbox.decision(plan.who, "refuse", "--".join(step.pair), reason, outcome="")
+        elif len(plan.steps) > 1:
+            self._finished(action)
+
+    def _note_end(self, action: Finished, failed: bool, now: float) -> None:
+        """Remember whether an automatic plan went well."""
+        if action.plan.urgent or not action.plan.automatic:
+            return
+        if not failed:
+            self._stopped = self._stopped if action.stopped else 0
+            return
+        self._cool_until = now + min(_COOL_S * 2.0 ** min(self._stopped, _MOST_DOUBLINGS), _MOST_COOL_S)
+        self._cool_since = action.stopped
+        self._stopped += 1
+
+    def _finished(self, action: Finished) -> None:
+        plan = action.plan
+        run = next((run for run in self.executor.last if run.plan is plan), None)
+        done = sum(state == "confirmed" for state, _ in run.states.values()) if run is not None else 0
+        count = f"{done} of {len(plan.steps)} pairs moved"
+        words = f"stopped {action.stopped}; {count}" if action.stopped else f"done: {count}"
+        entry = self._plan_entries.pop(plan.id, None)
+        if entry is not None:
+            self._outbox.outcome(entry, words)
+        severity = Severity.WARNING if action.stopped else Severity.INFO
+        self._outbox.event("controller", "failover", scope_of(plan), f"{plan.words}: {words}", severity)
+
+    def _write(self, decision: Decision, who: str, *, outcome: str) -> LedgerEntry:
+        subject = "--".join(decision.pair)
+        return self._outbox.decision(
+            who, decision.kind, subject, decision.reason, evidence=decision.evidence, outcome=outcome
+        )
+
+    def _end(self, step: Decision, prefix: str, outcome: str, severity: Severity) -> None:
+        entry = self._entries.pop(step.pair, None)
+        if entry is not None:
+            self._outbox.outcome(entry, outcome)
+        self._outbox.event("controller", "failover", "--".join(step.pair), prefix + outcome, severity)
+
+    # --- showing -------------------------------------------------------------------------------------------------
+
+    def views(self, now: float) -> tuple[PlanView, ...]:
+        """Those under way, and the last ones; the newest first."""
+        return tuple(view_of(run, now) for run in (*reversed(self.executor.running), *self.executor.last))
+
+
+def in_stages(steps: tuple[Decision, ...]) -> tuple[tuple[Decision, ...], ...]:
+    """The canary, and the rest."""
+    return (steps[:1], steps[1:]) if len(steps) > 1 else (steps,)
+
+
+def scope_of(plan: Plan) -> str:
+    """What a plan's line in the ledger is about: a pair, or the fleet."""
+    return "--".join(plan.steps[0].pair) if len(plan.steps) == 1 else "fleet"
+
+
+def view_of(run: Run, now: float) -> PlanView:
+    plan = run.plan
+    stages = tuple(
+        StageView(
+            steps=tuple(
+                StepView(
+                    pair="--".join(step.pair),
+                    was=step.was,
+                    path=step.path,
+                    state=run.states[step.pair][0],
+                    reason=run.states[step.pair][1],
+                )
+                for step in stage
+            )
+        )
+        for stage in plan.stages
+    )
+    state: Literal["under way", "stopped", "done"] = "under way"
+    if run.over:
+        state = "stopped" if run.stopped else "done"
+    return PlanView(
+        id=plan.id,
+        who=plan.who,
+        what=plan.words,
+        reason=plan.reason,
+        state=state,
+        outcome=run.stopped,
+        urgent=plan.urgent,
+        stages=stages,
+        age_s=now - run.started,
+    )
