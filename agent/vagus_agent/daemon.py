@@ -31,6 +31,7 @@ from vagus_agent.core.prober import Prober, Proof, starved
 from vagus_agent.net.netlink import Netlink, SteeringError
 from vagus_agent.net.steering import Interfaces, Outcome, Steering
 from vagus_agent.net.udp import ProbeSockets
+from vagus_agent.obstacle_watch import ObstacleWatch
 from vagus_agent.probes.etcd import EtcdProbe
 from vagus_agent.probes.services import ServiceChecks
 from vagus_agent.probes.system import SystemProbe, boot_id
@@ -101,6 +102,7 @@ class Agent:
         self._links: dict[str, list[Link]] = {
             peer.name: [link for link in self._prober.links if link.peer == peer.name] for peer in self.config.peers
         }
+        self._obstacles = ObstacleWatch(self.config, self._prober.links)
         self._conduct = Conduct(self.config, self._links, self.session, now)
         self._checks = ServiceChecks(self.config.checks, self.config.addresses, self._service_changed)
         self._uplink = Uplink(
@@ -152,6 +154,7 @@ class Agent:
             self._steering.watch(self._on_outcome, self._on_interfaces),
             self._watchdog_loop(),
             self._checks.run(),
+            self._obstacles.run(),
         ]
         if self.config.tailscale is not None:
             loops.append(self._tailscale_loop(TailscaleProbe(self.config.tailscale, self._other_networks())))
@@ -394,7 +397,8 @@ class Agent:
     # --- what goes out -------------------------------------------------------------------------------------------
 
     def _describe(self, link: Link, now: float) -> messages.Link:
-        return report.describe(link, now, self._conduct.paths.get(link.peer, ""), self._relays)
+        obstacle = self._obstacles.of(link.peer, link.path)
+        return report.describe(link, now, self._conduct.paths.get(link.peer, ""), self._relays, obstacle)
 
     def _tell(self, kind: EventKind, text: str, level: int = logging.INFO, peer: str = "") -> None:
         log.log(level, "%s", text)

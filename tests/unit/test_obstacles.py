@@ -193,6 +193,18 @@ def test_a_missing_allowed_ip_is_named_with_the_command_that_adds_it() -> None:
     assert f"wg set wg0 peer {KEY} allowed-ips 10.60.0.2/32,10.118.0.2/32,fd76::2/128" in one.remedy
 
 
+def test_one_command_adds_all_that_are_missing() -> None:
+    facts = with_peers(
+        TunnelPeer(KEY, "", networks("10.60.0.2/32")), TunnelPeer(OTHER, "", networks("10.60.0.3/32", "fd76::2/128"))
+    )
+    [one] = found(facts)
+    assert "10.118.0.2/32 of tokyo is in no WireGuard peer's AllowedIPs on wg0" in one.text
+    assert f"give fd76::2/128 of tokyo to WireGuard peer {OTHER}" in one.text
+    assert one.remedy.startswith(f"wg set wg0 peer {KEY} allowed-ips 10.60.0.2/32,10.118.0.2/32,fd76::2/128 (")
+    [both] = found(with_peers(TunnelPeer(KEY, "", networks("10.60.0.2/32"))))
+    assert "10.118.0.2/32 and fd76::2/128 of tokyo are in no WireGuard peer's AllowedIPs on wg0" in both.text
+
+
 def test_an_allowed_ip_of_another_peer_is_named() -> None:
     facts = with_peers(
         TunnelPeer(KEY, "", networks("10.60.0.2/32", "fd76::/64", "10.118.0.0/16")),

@@ -211,20 +211,29 @@ def allowed(peer: Peer, path: Path, facts: Facts) -> Iterator[Obstacle]:
         return
     theirs = _tunnel_peers(peer, path, facts)
     expected = theirs[0] if path.name in peer.via and len(theirs) == 1 else None
+    nowhere, elsewhere = [], []
     for destination in ladder.destinations(peer):
         holder = _holder(tunnel, destination)
-        if holder is not None and (expected is None or holder.key == expected.key):
-            continue
-        text = f"{destination} of {peer.name} is in no WireGuard peer's AllowedIPs on {path.interface}"
-        if holder is not None:
-            text = f"AllowedIPs on {path.interface} give {destination} of {peer.name} to WireGuard peer {holder.key}"
-        if expected is None:
-            remedy = f"add it to the AllowedIPs of {peer.name} (wg set, and in its configuration file)"
-        else:
-            wanted = ",".join(str(network) for network in (*expected.allowed, destination))
-            command = f"wg set {path.interface} peer {expected.key} allowed-ips {wanted}"
-            remedy = f"{command} (and in its configuration file)"
-        yield Obstacle(f"path {path.name}", text, remedy)
+        if holder is None:
+            nowhere.append(str(destination))
+        elif expected is not None and holder.key != expected.key:
+            elsewhere.append((str(destination), holder.key))
+    if not nowhere and not elsewhere:
+        return
+    words = [
+        f"AllowedIPs on {path.interface} give {each} of {peer.name} to WireGuard peer {key}" for each, key in elsewhere
+    ]
+    if nowhere:
+        verb = "is" if len(nowhere) == 1 else "are"
+        words.append(
+            f"{' and '.join(nowhere)} of {peer.name} {verb} in no WireGuard peer's AllowedIPs on {path.interface}"
+        )
+    remedy = f"add what is missing to the AllowedIPs of {peer.name} (wg set, and in its configuration file)"
+    if expected is not None:
+        wanted = [*(str(network) for network in expected.allowed), *nowhere, *(each for each, _ in elsewhere)]
+        command = f"wg set {path.interface} peer {expected.key} allowed-ips {','.join(wanted)}"
+        remedy = f"{command} (and in its configuration file)"
+    yield Obstacle(f"path {path.name}", ", and ".join(words), remedy)
 
 
 def _holder(tunnel: Tunnel, destination: Network) -> TunnelPeer | None:

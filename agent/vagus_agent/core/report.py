@@ -48,7 +48,9 @@ def goodbye(config: Config, session: str) -> Presence:
     return Presence(v=1, node=config.node, session=session, online=False, reason="stopped")
 
 
-def describe(link: Link, now: float, current: str, relays: Mapping[tuple[str, str], Relay]) -> messages.Link:
+def describe(
+    link: Link, now: float, current: str, relays: Mapping[tuple[str, str], Relay], obstacle: str = ""
+) -> messages.Link:
     """The wire form of a link. `current`: the path that carries the peer now."""
     return messages.Link(
         peer=link.peer,
@@ -64,6 +66,7 @@ def describe(link: Link, now: float, current: str, relays: Mapping[tuple[str, st
         peer_state=link.peer_state,
         relay=relays.get((link.peer, link.path)),
         current=link.path == current,
+        obstacle=obstacle,
     )
 
 
