@@ -69,10 +69,18 @@ def holds(condition: Callable[[], object], seconds: float, what: str) -> None:
 
 @contextlib.contextmanager
 def running(
-    specs: Sequence[HostSpec], *, agent: Settings | None = None, controller: Settings | None = None, etcd: bool = False
+    specs: Sequence[HostSpec],
+    *,
+    agent: Settings | None = None,
+    controller: Settings | None = None,
+    etcd: bool = False,
+    cgnat: bool = False,
 ) -> Iterator[Lab]:
-    """A lab with broker, agents and controller, all well."""
-    with Lab(specs, agent=merge(AGENT, agent or {}), controller=merge(CONTROLLER, controller or {})) as lab:
+    """A lab with broker, agents and controller, all well. `cgnat`: on 100.x addresses, Tailscale's drop lifted."""
+    settings = merge(AGENT, agent or {}), merge(CONTROLLER, controller or {})
+    with Lab(specs, cgnat=cgnat, agent=settings[0], controller=settings[1]) as lab:
+        if cgnat:
+            lab.cgnat_drop(False)
         lab.start_broker()
         lab.start_agents()
         lab.start_controller()

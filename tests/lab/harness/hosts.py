@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from lab.harness import tailscale_rules
 from lab.harness.namespaces import Namespace, Process
 
 PathName = Literal["overlay", "backup"]
@@ -28,22 +29,8 @@ NETWORKS: Mapping[PathName, tuple[str, str]] = {
     "backup": ("10.60.0.0/16", "fd60::/64"),
 }
 
-# Rules and filter as Tailscale sets them up: its mark goes to the main table, its peers are in table 52, and a source
-# in 100.64/10 that did not come in by tailscale0 is dropped.
-_TAILSCALE_RULES = (
-    (5210, "fwmark 0x80000/0xff0000 lookup main"),
-    (5230, "fwmark 0x80000/0xff0000 lookup default"),
-    (5250, "fwmark 0x80000/0xff0000 unreachable"),
-    (5270, "lookup 52"),
-)
 _NFT = """
 table inet lab {
-  chain ts-input {
-    type filter hook input priority 0; policy accept;
-    iifname "lo" accept
-    ip saddr 100.115.92.0/23 accept
-    ip saddr 100.64.0.0/10 iifname != "tailscale0" drop
-  }
   chain broker-in { type filter hook input priority -10; policy accept; }
 }
 """
@@ -82,10 +69,18 @@ class Pings:
 
 
 class Host(Namespace):
-    """A Namespace with addresses and roles. `number` counts from 1."""
+    """A Namespace with addresses and roles. `number` counts from 1. `cgnat`: its overlay addresses are its service
+    addresses."""
 
     def __init__(
-        self, spec: HostSpec, number: int, directory: Path, cgroup: Path | None, keys: Sequence[TunnelKey]
+        self,
+        spec: HostSpec,
+        number: int,
+        directory: Path,
+        cgroup: Path | None,
+        keys: Sequence[TunnelKey],
+        *,
+        cgnat: bool = False,
     ) -> None:
         super().__init__(spec.name, directory, cgroup)
         self.site = spec.site
@@ -98,6 +93,8 @@ class Host(Namespace):
         self.service6 = _nth("fd76::", number)
         self.overlay = _nth("100.64.0.0", number)
         self.overlay6 = _nth("fd7a:115c:a1e0::", number)
+        if cgnat:
+            self.service, self.service6 = self.overlay, self.overlay6
         self.backup = _nth("10.60.0.0", number)
         self.backup6 = _nth("fd60::", number)
         self.key: Mapping[PathName, TunnelKey] = {"overlay": keys[0], "backup": keys[1]}
@@ -145,7 +142,7 @@ class Host(Namespace):
 # --- the shell that sets a host up ---------------------------------------------------------------------------------
 
 
-def network_script(host: Host, ipv6: bool) -> str:
+def network_script(host: Host, ipv6: bool, *, cgnat_drop: bool = True) -> str:
     """Underlay, default route, service address, and what Tailscale would have put beside them."""
     sysctl = "net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.default.accept_ra=0"
     if not ipv6:
@@ -155,16 +152,23 @@ def network_script(host: Host, ipv6: bool) -> str:
         "link set wan0 up",
         f"route add default via {INTERNET} dev wan0",
         f"addr add {host.service}/32 dev lo",
-        *(f"rule add pref {pref} {what}" for pref, what in _TAILSCALE_RULES),
+        *(f"rule add pref {pref} {what}" for pref, what in tailscale_rules.RULES),
     ]
     if ipv6:
         batch += [
             f"addr add {host.underlay6}/64 dev wan0 nodad",
             f"-6 route add default via {INTERNET6} dev wan0",
             f"addr add {host.service6}/128 dev lo nodad",
-            *(f"-6 rule add pref {pref} {what}" for pref, what in _TAILSCALE_RULES),
+            *(f"-6 rule add pref {pref} {what}" for pref, what in tailscale_rules.RULES),
         ]
-    return f"sysctl -qw {sysctl}\nnft -f - <<'END'\n{_NFT}\nEND\n{ip_batch(batch)}"
+    return "\n".join(
+        (
+            f"sysctl -qw {sysctl}",
+            f"nft -f - <<'END'\n{_NFT}\nEND",
+            ip_batch(batch),
+            tailscale_rules.filter_script(drop=cgnat_drop),
+        )
+    )
 
 
 def tunnel_script(

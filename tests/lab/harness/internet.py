@@ -60,6 +60,14 @@ class Internet(Namespace):
     def set_up(self) -> None:
         self.run(["sh", "-ec", _SETUP], input=_NFT)
 
+    def guard(self, four: str, six: str) -> None:
+        """Counts and drops what is sent to these networks in the clear too."""
+        lines = (
+            f"add rule bridge lab prerouting ip daddr {four} counter name leaked4 drop",
+            f"add rule bridge lab prerouting ip6 daddr {six} counter name leaked6 drop",
+        )
+        self.run(["nft", "-f", "-"], input="\n".join(lines) + "\n")
+
     def wire(self, hosts: Iterable[Host]) -> None:
         """Gives each host its `wan0` and plugs the other end into the bridge."""
         hosts = tuple(hosts)

@@ -30,8 +30,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from lab.harness import faults, hosts, services
-from lab.harness.hosts import HERE, INTERFACE, INTERNET, PORT, Host, HostSpec, PathName
+from lab.harness import faults, hosts, services, tailscale_rules
+from lab.harness.hosts import HERE, INTERFACE, INTERNET, NETWORKS, PORT, Host, HostSpec, PathName
 from lab.harness.internet import MAX_HOSTS, Flow, Internet, relay_port
 from lab.harness.namespaces import LabError, Process, cpu_cgroups, remove_cgroup
 from lab.harness.services import Settings, merge
@@ -47,7 +47,8 @@ class Lab:
 
     `static_routes` routes the service addresses over the overlay without any agent. `agent`, `controller`: settings
     merged into every agent's, the controller's configuration. `tls`: agents and controller use the broker's TLS
-    listener. `fair_cpu`: one CPU cgroup a host, where we may, so that a hog starves its own host only.
+    listener. `fair_cpu`: one CPU cgroup a host, where we may, so that a hog starves its own host only. `cgnat`: the
+    hosts' service addresses are their overlay addresses, in 100.64.0.0/10.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Lab:
         static_routes: bool = False,
         tls: bool = False,
         fair_cpu: bool = True,
+        cgnat: bool = False,
         agent: Settings | None = None,
         controller: Settings | None = None,
     ) -> None:
@@ -80,6 +82,8 @@ class Lab:
         self._relayed: set[tuple[str, str]] = set()
         self._cut_since: dict[tuple[str, str], float] = {}
         self._overlay_off: set[str] = set()
+        self._cgnat = cgnat
+        self._drop_lifted: set[str] = set()
         self._lock = threading.RLock()
         self._forwards: list[subprocess.Popen[bytes]] = []
         root = cpu_cgroups() if fair_cpu else None
@@ -141,12 +145,14 @@ class Lab:
         for number, spec in enumerate(self._specs, 1):
             cgroup = self._cgroup / spec.name if self._cgroup is not None else None
             own = keys[2 * number - 2 : 2 * number]
-            self.hosts[spec.name] = Host(spec, number, self.dir / spec.name, cgroup, own)
+            self.hosts[spec.name] = Host(spec, number, self.dir / spec.name, cgroup, own, cgnat=self._cgnat)
         self.internet.start()
         for host in self.hosts.values():
             host.start()
         self.internet.ready()
         self.internet.set_up()
+        if self._cgnat:
+            self.internet.guard(*NETWORKS["overlay"])
         for host in self.hosts.values():
             host.ready()
         self._set_up(tuple(self.hosts.values()))
@@ -161,7 +167,7 @@ class Lab:
         self._shell(
             (
                 host,
-                "\n".join((hosts.network_script(host, self.ipv6), *(self._tunnel(host, path) for path in INTERFACE))),
+                "\n".join((self._network(host), *(self._tunnel(host, path) for path in INTERFACE))),
             )
             for host in fresh
         )
@@ -170,6 +176,9 @@ class Lab:
         for host in fresh:
             socket_path, state = "/run/tailscale/tailscaled.sock", self._localapi_file(host)
             host.python(HERE / "localapi_standin.py", socket_path, state, name="localapi")
+
+    def _network(self, host: Host) -> str:
+        return hosts.network_script(host, self.ipv6, cgnat_drop=host.name not in self._drop_lifted)
 
     def _tunnel(self, host: Host, path: PathName) -> str:
         return hosts.tunnel_script(host, self.others(host), path, self.ipv6, self._endpoint)
@@ -348,10 +357,36 @@ class Lab:
         self._write_localapi(self[name])
         return at
 
+    def tailscale_ends(self, name: str, how: tailscale_rules.End) -> float:
+        """The host's Tailscale ends, and leaves what it leaves when it ends so; `overlay_back` brings it back."""
+        at, script = time.monotonic(), ""
+        if how == "logged out":
+            script = tailscale_rules.log_out_script(self.ipv6)
+        else:
+            at = self.overlay_gone(name)
+        if how == "stopped":
+            script = tailscale_rules.rules_script("del", self.ipv6)
+        if how != "killed":
+            script += "\n" + tailscale_rules.no_filter_script()
+        self._shell([(self[name], script)])
+        self._overlay_off.add(name)
+        self._write_localapi(self[name])
+        return at
+
+    def cgnat_drop(self, drop: bool, *names: str) -> None:
+        """Tailscale's drop of 100.64.0.0/10 on other interfaces, in place or lifted, on `names` (default: all)."""
+        wanted = self._select(names)
+        for host in wanted:
+            (self._drop_lifted.discard if drop else self._drop_lifted.add)(host.name)
+        self._shell((host, tailscale_rules.filter_script(drop=drop)) for host in wanted)
+
     def overlay_back(self, name: str) -> float:
         host = self[name]
-        host.start_tunnel("overlay")
-        self._shell([(host, self._tunnel(host, "overlay"))])
+        if not self.process(name, "wireguard-overlay").alive:
+            host.start_tunnel("overlay")
+        rules = tailscale_rules.rules_script("add", self.ipv6)
+        chain = tailscale_rules.filter_script(drop=name not in self._drop_lifted)
+        self._shell([(host, "\n".join((self._tunnel(host, "overlay"), rules, chain)))])
         if self._static_routes:
             self.static_routes("overlay", name)
         self._overlay_off.discard(name)
