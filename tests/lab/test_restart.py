@@ -128,7 +128,8 @@ def leaders(lab: Lab) -> list[str]:
     """The controllers that say that they lead."""
     with Wire(lab, "controller", f"{topics.ROOT}/{FLEET}/controllers/+") as wire:
         time.sleep(0.3)
-        words = [decode(one.payload, ControllerPresence) for one in wire.heard]
+        # The last word of each: a leader says it again to whoever comes new.
+        words = {one.topic: decode(one.payload, ControllerPresence) for one in wire.heard}.values()
     return [word.controller for word in words if isinstance(word, ControllerPresence) and word.online and word.leader]
 
 
