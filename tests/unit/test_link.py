@@ -140,8 +140,8 @@ def test_silent_cut_is_found_by_both_ends_within_the_stated_bound(seed: int, mom
     network.run(1)
     found = {node: change.at - cut for node, change in network.downs()}
     assert set(found) == {"a", "b"}
-    # idle/2 + timeout + 4 × burst interval + confirm wait, and the phases need not be perfectly opposed
-    assert max(found.values()) <= 0.1 + 0.02 + 0.048 + 0.08 + 0.03
+    # 0.65 × idle + timeout + 4 × burst interval + confirm wait, on a way of 2 ms
+    assert max(found.values()) <= 0.13 + 0.022 + 0.048 + 0.08 + 1e-6
     assert abs(found["a"] - found["b"]) < 0.02
     assert network.state("a", "b", "backup") is UP
 
@@ -240,7 +240,7 @@ def test_a_starved_machine_finds_a_cut_later_and_still_finds_it(seed: int) -> No
     network.run(2)
     downs = network.downs()
     assert {node for node, _ in downs} == {"a", "b"}
-    assert max(change.at for _, change in downs) - cut <= 0.248 + 0.4 + 1e-6
+    assert max(change.at for _, change in downs) - cut <= 0.278 + 0.4 + 1e-6
 
 
 @pytest.mark.parametrize(

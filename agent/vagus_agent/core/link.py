@@ -59,6 +59,10 @@ _FIRST_STREAK: Final = 2
 # Fewer probes than this say nothing about loss.
 _LOSS_EVIDENCE: Final = 50
 _WINDOW_S: Final = 60
+# Moments of an idle interval that a node's probes share; and how far from midway, in parts of their distance, a probe
+# stays: a little more than half, so that it does not go to and fro between two of them.
+_SLOTS: Final = 4
+_STAY: Final = 0.6
 
 
 class Change(Struct, frozen=True):
@@ -200,13 +204,21 @@ class Link:
         if self._burst_deadline is not None:
             self._burst_deadline += stall
 
-    def align(self, heard: float, now: float) -> None:
-        """Put our idle probes midway between the peer's: together they look twice as often at no cost."""
+    def meeting(self, heard: float) -> float:
+        """When our next idle probe should go, about midway between the peer's: together they look twice as often at no
+        cost. About, since all links share four moments of an interval: a wake-up costs more than a probe."""
+        midway = heard + self.idle_interval / 2
+        slot = self.idle_interval / _SLOTS
+        if abs(self.next_send - midway) <= _STAY * slot:
+            return self.next_send
+        return self._phase + round((midway - self._phase) / slot) * slot
+
+    def align(self, moment: float, now: float) -> None:
+        """Send our next idle probe then; never later than one and a half intervals after our last, since a peer in
+        bursts must not silence us."""
         if self._burst_deadline is None and self.state is not UNKNOWN:
-            midway = heard + self.idle_interval / 2
-            # Never later than one and a half intervals after our last: a peer in bursts must not silence us.
-            if now < midway <= self.last_sent + 1.5 * self.idle_interval:
-                self.next_send = midway
+            if now < moment <= self.last_sent + 1.5 * self.idle_interval:
+                self.next_send = moment
 
     # --- what happened -----------------------------------------------------------------------------------------
 
