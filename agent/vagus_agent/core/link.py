@@ -216,9 +216,9 @@ class Link:
     def align(self, moment: float, now: float) -> None:
         """Send our next idle probe then; never later than one and a half intervals after our last, since a peer in
         bursts must not silence us."""
-        if self._burst_deadline is None and self.state is not UNKNOWN:
-            if now < moment <= self.last_sent + 1.5 * self.idle_interval:
-                self.next_send = moment
+        settled = self._burst_deadline is None and self.state is not UNKNOWN
+        if settled and now < moment <= self.last_sent + 1.5 * self.idle_interval:
+            self.next_send = moment
 
     # --- what happened -----------------------------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
 """All links of a node: which probes to send and when, what each answer means. No sockets: bytes in, bytes out.
 
 How fast a silent failure is found, both ends together: their idle probes interleave (`Link.meeting`), so one of them
-meets the failure within about half an idle interval (0.65 of it, since a node's probes share moments); it suspects after its timeout and tells the other end over every other
-path, which then looks at once; both end their burst together.
+meets the failure within about half an idle interval (at worst 0.65 of it, since a node's probes share moments); it
+suspects after its timeout and tells the other end over every other path, which then looks at once; both end their burst
+together.
 
     worst = 0.65 × idle + timeout + (burst - 1) × burst_interval + confirm wait   (defaults on a short path: 278 ms)
 """
