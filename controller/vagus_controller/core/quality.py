@@ -201,9 +201,8 @@ class Quality:
         strict = 0.5 if members else 1.0
         found: dict[str, str] = {}
         loss_enter, loss_exit = its.loss_enter * strict, its.loss_exit * strict
-        if _sticks("loss" in before, reading.loss_60s, loss_enter, loss_exit) and (
-            "loss" in before or reading.loss_10s > 0
-        ):
+        # A path that was dead loses nothing any more, though its last minute says so: loss that is over is no trouble.
+        if reading.loss_10s > 0 and _sticks("loss" in before, reading.loss_60s, loss_enter, loss_exit):
             found["loss"] = f"loses {reading.loss_60s:.1%} in 60 s"
         base = reading.baseline_s
         if base is not None:
