@@ -223,7 +223,7 @@ class Agent:
             self._conduct.on_desired(message, monotonic())
         self._follow()
 
-    def _on_controllers(self, topic: str, payload: bytes) -> None:
+    def _on_controllers(self, topic: str, payload: bytes, retained: bool) -> None:
         where = topics.parse(topic)
         if not isinstance(where, topics.ControllerTopic):
             return
@@ -231,7 +231,7 @@ class Agent:
         if isinstance(presence, Rejected):
             self._complain("controllers", EventKind.REFUSED, f"{topic}: {presence.reason}")
             return
-        self._conduct.on_controller(where.controller, presence, monotonic())
+        self._conduct.on_controller(where.controller, presence, monotonic(), retained=retained)
         self._follow()
 
     def _on_session(self, session: Session | None, reason: str) -> None:

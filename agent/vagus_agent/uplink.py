@@ -143,7 +143,7 @@ class Uplink:
     """The agent's way to the controllers. All methods are called from the event loop's thread and return at once.
 
     on_desired(payload): what was published on our `desired`, unchecked.
-    on_controllers(topic, payload): presence of controllers, unchecked.
+    on_controllers(topic, payload, retained): presence of controllers, unchecked; retained: what the broker remembers.
     on_session(session, reason): a session stands, or None and why there is none now.
     """
 
@@ -156,7 +156,7 @@ class Uplink:
         loop: asyncio.AbstractEventLoop,
         will: bytes,
         on_desired: Callable[[bytes], None],
-        on_controllers: Callable[[str, bytes], None],
+        on_controllers: Callable[[str, bytes, bool], None],
         on_session: Callable[[Session | None, str], None],
     ) -> None:
         self._settings = settings
@@ -475,7 +475,7 @@ class Uplink:
                 self._announce_at = max(monotonic(), self._announced + REANNOUNCE_S)
         else:
             self._unheard_until = None
-            self._tell(self._on_controllers, topic, payload)
+            self._tell(self._on_controllers, topic, payload, message.retain)
 
     def _published(self, _client: mqtt.Client, _data: Any, mid: int, reason: ReasonCode, _props: Any) -> None:
         if reason.is_failure:

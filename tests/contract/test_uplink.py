@@ -77,7 +77,7 @@ class Agent:
             loop=self._loop,
             will=encode(WILL),
             on_desired=self._on_desired,
-            on_controllers=lambda topic, payload: self.controllers.put((topic, payload)),
+            on_controllers=lambda topic, payload, retained: self.controllers.put((topic, payload)),
             on_session=lambda session, reason: self.sessions.put((session, reason)),
         )
 

@@ -481,6 +481,23 @@ def test_who_comes_new_hears_that_the_leader_lives() -> None:
     assert floor.outbox.published.count(topic) == said + 2
 
 
+def test_a_leader_that_is_back_at_the_broker_greets_who_was_there_before_it() -> None:
+    """A node may have announced itself before the leader could hear it, and subscribed after the leader did."""
+    floor = Floor()
+    topic, _ = floor.brain.presence(online=True)
+    floor.run(5)
+    floor.brain.on_session(False, "gone", floor.now)
+    floor.brain.on_session(True, "", floor.now)
+    floor.brain.settled(floor.now)
+    said = floor.outbox.published.count(topic)
+    floor.run(TICK_S)
+    assert floor.outbox.published.count(topic) == said + 1
+    floor.run(10)
+    greeted = floor.outbox.published.count(topic)
+    floor.run(10)
+    assert floor.outbox.published.count(topic) == greeted, "it does not go on for ever"
+
+
 def test_who_loses_the_lead_ends_no_trial() -> None:
     floor = Floor()
     floor.commands.switchover("a--b", "backup", floor.now, who="ann", reason="work")

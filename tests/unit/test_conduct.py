@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unit.agent_world import A, Word, World
-from vagus_protocol.messages import EventKind, LinkState, ObservedState
+from vagus_protocol.messages import ControllerPresence, EventKind, LinkState, ObservedState
 
 UP, DOWN, SUSPECT = LinkState.UP, LinkState.DOWN, LinkState.SUSPECT
 
@@ -87,6 +87,31 @@ def test_an_agent_that_nobody_leads_is_orphaned_after_its_time_and_saves_its_lin
     assert world.observed.reflex == {"b": "backup"}
     assert world.disk.reflex == {"b": "backup"}
     assert "no controller is reachable" in world.said(EventKind.REFLEX)[0]
+
+
+def test_a_leader_that_only_the_broker_remembers_is_none() -> None:
+    """Leader and broker may have died together: then nobody published the last will."""
+    world = World()
+    leader = ControllerPresence(v=1, controller="x", session="1", online=True, leader=True)
+    world.conduct.on_session(False, world.now)
+    world.run(1)
+    world.conduct.on_session(True, world.now)
+    world.conduct.on_controller("x", leader, world.now, retained=True)
+    world.run(A.orphaned_after_s - 0.1)
+    assert not world.conduct.orphaned(world.now), "it has its time to say that it lives"
+    world.run(0.2)
+    assert world.conduct.orphaned(world.now)
+    world.conduct.on_controller("x", leader, world.now)
+    world.run(100)
+    assert not world.conduct.orphaned(world.now)
+    world.conduct.on_controller("x", leader, world.now, retained=True)
+    world.run(100)
+    assert not world.conduct.orphaned(world.now), "it was heard in this session"
+    world.conduct.on_session(False, world.now)
+    world.conduct.on_session(True, world.now)
+    world.conduct.on_controller("x", leader, world.now, retained=True)
+    world.run(A.orphaned_after_s + 0.1)
+    assert world.conduct.orphaned(world.now), "in the new session, it was not"
 
 
 def test_a_led_agent_waits_for_its_controller() -> None:

@@ -238,9 +238,19 @@ class Conduct:
             self._leaders.clear()
         self._company_changed(now)
 
-    def on_controller(self, controller: str, presence: ControllerPresence | None, now: float) -> None:
-        """What a controller says of itself; None: nothing any more."""
-        self._leaders[controller] = presence is not None and presence.online and presence.leader
+    def on_controller(
+        self, controller: str, presence: ControllerPresence | None, now: float, *, retained: bool = False
+    ) -> None:
+        """What a controller says of itself, or what the broker remembers of it (`retained`); None: nothing any more.
+
+        A leader may have died together with the broker, and then nobody published its last will. One that lives tells
+        so to who comes new: it is given the time of an orphan to do it.
+        """
+        leads = presence is not None and presence.online and presence.leader
+        if leads and retained and not self._leaders.get(controller):
+            self._alone_since = now
+            leads = False
+        self._leaders[controller] = leads
         self._company_changed(now)
 
     def on_desired(self, message: Desired, now: float) -> None:

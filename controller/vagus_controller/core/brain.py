@@ -56,6 +56,8 @@ from vagus_protocol.signing import open_sealed
 __all__ = ["TICK_S", "Brain", "Outbox", "pair_named"]
 
 TICK_S: Final = 0.5
+# Who comes new hears so often that we lead: the first may come before its subscription, and then proves nothing.
+_GREETINGS: Final = 3
 _ALIVE: Final = (LinkState.UP, LinkState.DEGRADED)
 _SEVERITY_OF: Final = {
     EventKind.DRIFT: Severity.WARNING,
@@ -106,8 +108,8 @@ class Brain:
         self._overwritten: set[str] = set()
         self._settled = False
         self._wall_ahead: float | None = None
-        # somebody has come who must hear that we lead
-        self._greet = False
+        # ticks at which we say that we lead, to somebody who has come
+        self._greetings = 0
         self._observer = self._liveness.controller(self.fleet, now)
         self._quorum_verdict = self._quorum.evaluate(self.fleet, now)
 
@@ -161,6 +163,8 @@ class Brain:
         led = self.leadership.leads
         self._lead_or_wait(now)
         self.plans.executor.be_patient(now)
+        # Also those who came before us.
+        self._greetings = _GREETINGS
         if led and self.leadership.leads:
             # The broker may have lost what it retained.
             for node, told in self._assignments.told.items():
@@ -232,7 +236,7 @@ class Brain:
         self.outbox.notices(self.fleet.on_presence(presence, now))
         if presence.online and self._settled and self.leadership.leads:
             self._publish_desired(node)
-            self._greet = True
+            self._greetings = _GREETINGS
 
     def _on_desired(self, node: str, payload: bytes) -> None:
         """Our own, or another controller's: it tells which epochs there are. Mischief is undone by `tick`."""
@@ -265,7 +269,7 @@ class Brain:
             self.announce()
         self._apply_leadership(self.leadership.saw_presence(presence, fresh=self._settled), now)
         if self._settled and self.leadership.leads and presence.online and not presence.leader:
-            self._greet = True
+            self._greetings = _GREETINGS
 
     def _reject(self, who: str, what: str, message: Rejected | object) -> None:
         why = message.reason if isinstance(message, Rejected) else "it names another sender than its topic"
@@ -365,9 +369,9 @@ class Brain:
             for node in self._overwritten & self._assignments.told.keys():
                 self._send_desired(node, self._assignments.told[node].payload)
             self._overwritten.clear()
-            if self._greet:
+            if self._greetings:
                 # What a broker retains of a leader does not prove to who comes new that it lives.
-                self._greet = False
+                self._greetings -= 1
                 self.announce()
             self.plans.tick(now)
         observed = {name: state.observed for name, state in self.fleet.nodes.items() if state.observed is not None}
