@@ -37,7 +37,8 @@ class ObstacleWatch:
             if due:
                 try:
                     await self._examine([key for key in due if key in self._ends])
-                except SteeringError as error:
+                except (SteeringError, OSError, ValueError) as error:
+                    # It only explains: what it cannot read must not end the agent.
                     log.warning("cannot look for what is in the way of traffic: %s", error)
             await asyncio.sleep(_LOOK_EVERY_S)
 

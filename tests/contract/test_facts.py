@@ -136,6 +136,9 @@ def test_tailscales_drop(host: Netns) -> None:
         "nft add rule ip filter ts-input ip saddr 100.64.0.0/10 iifname != overlay0 counter drop",
     ):
         host.run(*command.split())
+    assert told(read(host)) == "", "nothing jumps to it"
+    host.run("nft", "add", "chain", "ip", "filter", "INPUT")
+    host.run("nft", "add", "rule", "ip", "filter", "INPUT", "jump", "ts-input")
     found = read(host)
     assert "Tailscale's firewall drops 100.64.0.2" in told(found)
     assert told(found, OVERLAY) == ""

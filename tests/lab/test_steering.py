@@ -537,6 +537,8 @@ def test_the_doctor_finds_tailscales_cgnat_drop_when_service_addresses_are_insid
         "add table ip filter",
         "add chain ip filter ts-input",
         "add rule ip filter ts-input ip saddr 100.64.0.0/10 iifname != tailscale0 counter drop",
+        "add chain ip filter INPUT",
+        "add rule ip filter INPUT jump ts-input",
     ):
         one.netns.run("nft", *command.split())
     assert "disable-linux-cgnat-drop-rule" in problems(one)["cgnat"][1]

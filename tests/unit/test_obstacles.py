@@ -167,16 +167,56 @@ def test_the_cgnat_drop_is_in_the_way_of_the_backup_of_a_100_address_only(line: 
 @pytest.mark.parametrize(
     ("line", "on_wg0"),
     [
-        ("-A ts-input ! -i tailscale0 -s 100.115.92.0/23 -j RETURN", False),
         ("-A INPUT -i eth0 -s 100.64.0.0/10 -j DROP", False),
         ('iifname "eth0" ip saddr 100.64.0.0/10 drop', False),
         ('iifname "wg0" ip saddr 100.64.0.0/10 drop', True),
         ("ip saddr 100.64.0.0/10 drop", True),
-        ("-A ts-input -s 100.64.0.0/10 -j ACCEPT", False),
     ],
 )
 def test_a_rule_counts_where_it_applies(line: str, on_wg0: bool) -> None:
     assert obstacles.drops_on(line, "wg0") is on_wg0
+
+
+IPTABLES = f"""*filter
+:INPUT ACCEPT [0:0]
+:ts-input - [0:0]
+-A INPUT -j ts-input
+-A ts-input -s 100.64.0.1/32 -i lo -j ACCEPT
+-A ts-input ! -i tailscale0 -s 100.115.92.0/23 -j RETURN
+{IPTABLES_DROP}
+-A ts-input -i tailscale0 -s 100.64.0.0/10 -j ACCEPT
+COMMIT
+"""
+NFT = f"""table ip filter {{
+\tchain ts-input {{
+\t\tip saddr 100.115.92.0/23 iifname != "tailscale0" counter packets 0 bytes 0 return
+\t\t{NFT_DROP_2}
+\t}}
+\tchain INPUT {{
+\t\ttype filter hook input priority filter; policy accept;
+\t\tcounter packets 1 bytes 84 jump ts-input
+\t}}
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "jump", "drop"),
+    [(IPTABLES, "-A INPUT -j ts-input", IPTABLES_DROP), (NFT, "jump ts-input", NFT_DROP_2)],
+    ids=["iptables-save", "nft"],
+)
+def test_tailscales_chain_counts_while_something_jumps_to_it(text: str, jump: str, drop: str) -> None:
+    kept = [line for line in text.splitlines() if obstacles.bears_on_cgnat(line)]
+    assert [line.strip() for line in obstacles.standing_drops(kept)] == [drop]
+    assert obstacles.standing_drops(text.splitlines()) == obstacles.standing_drops(kept), "what is not kept matters"
+    nodivert = text.replace(jump, "")
+    assert obstacles.standing_drops(nodivert.splitlines()) == ()
+    assert obstacles.standing_drops(text.replace(drop, "").splitlines()) == (), "the node attribute takes the rule away"
+
+
+@pytest.mark.parametrize("line", ["-A INPUT -s 100.64.0.0/10 -j DROP", "ip saddr 100.64.0.0/10 drop"])
+def test_a_drop_of_ones_own_counts_as_well(line: str) -> None:
+    assert obstacles.standing_drops(["chain mine {", line]) == (line,)
 
 
 # --- WireGuard -------------------------------------------------------------------------------------------------------

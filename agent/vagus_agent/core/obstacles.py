@@ -92,7 +92,7 @@ class Facts:
     tunnels: Mapping[str, Tunnel] = field(default_factory=dict)
     # an endpoint of a tunnel → the interface by which its packets leave
     exits: Mapping[str, str] = field(default_factory=dict)
-    # the firewall's rules that name CGNAT and drop; None: no tool could tell
+    # the firewall's rules that drop CGNAT somewhere; None: no tool could tell
     firewall: tuple[str, ...] | None = None
 
 
@@ -176,15 +176,33 @@ def cgnat(peer: Peer, path: Path, facts: Facts) -> Iterator[Obstacle]:
 _INCOMING: Final = re.compile(r'(?P<not>! )?-i (?P<legacy>\S+)|iifname (?P<unlike>!= )?"?(?P<name>[^\s"]+)"?')
 
 
-def names_drop(line: str) -> bool:
-    """Whether a line of iptables-save or nft drops CGNAT, on whatever interface."""
-    return str(CGNAT) in line and "drop" in line.lower()
+_CHAIN: Final = "ts-input"
+
+
+def bears_on_cgnat(line: str) -> bool:
+    """Whether `standing_drops` needs to see this line of iptables-save or nft: a small part of a large firewall."""
+    return str(CGNAT) in line or _CHAIN in line or line.lstrip().startswith("chain ")
+
+
+def standing_drops(lines: Iterable[str]) -> tuple[str, ...]:
+    """The rules that drop CGNAT, on whatever interface, of one tool's output. Tailscale's chain counts only while
+    something jumps to it: with --netfilter-mode=nodivert it is there, and nothing does."""
+    inside: list[str] = []
+    others: list[str] = []
+    diverted, chain = False, ""
+    for line in lines:
+        words = line.split()
+        if len(words) > 1 and words[0] in ("chain", "-A"):  # nft: a block a chain; iptables-save: in every line
+            chain = words[1]
+        if any(verb in words and _CHAIN in words[words.index(verb) :] for verb in ("-j", "-g", "jump", "goto")):
+            diverted = True
+        elif str(CGNAT) in line and "drop" in line.lower():
+            (inside if chain == _CHAIN else others).append(line)
+    return (*others, *(inside if diverted else ()))
 
 
 def drops_on(line: str, device: str) -> bool:
-    """Whether a line of iptables-save or nft drops CGNAT on `device`."""
-    if not names_drop(line):
-        return False
+    """Whether a rule that drops CGNAT does so on `device`."""
     found = _INCOMING.search(line)
     if found is None:
         return True

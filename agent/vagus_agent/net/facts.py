@@ -11,7 +11,7 @@ import socket
 import struct
 import subprocess
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from ipaddress import ip_address, ip_network
 from pathlib import Path as File
@@ -219,18 +219,14 @@ def _host(endpoint: str) -> str:
 
 def _firewall() -> tuple[str, ...] | None:
     """The rules that drop CGNAT, in whichever framework; None where no tool could tell."""
-    found = [
-        _lines("iptables-save", "-t", "filter", containing=str(obstacles.CGNAT)),
-        _lines("nft", "-st", "list", "ruleset", containing=str(obstacles.CGNAT)),
-    ]
-    if found == [None, None]:
-        return None
-    return tuple(line for lines in found if lines for line in lines if obstacles.names_drop(line))
+    commands = (("iptables-save", "-t", "filter"), ("nft", "-st", "list", "ruleset"))
+    found = [lines for command in commands if (lines := _lines(*command, keep=obstacles.bears_on_cgnat)) is not None]
+    return tuple(line for lines in found for line in obstacles.standing_drops(lines)) if found else None
 
 
-def _lines(*command: str, containing: str = "") -> list[str] | None:
-    """The lines of a program's output; None when it is not there, fails, or is not done in time. Line by line: a k3s
-    node's rules are megabytes."""
+def _lines(*command: str, keep: Callable[[str], bool] = bool) -> list[str] | None:
+    """The lines to `keep` of a program's output; None when it is not there, fails, or is not done in time. Line by
+    line: a k3s node's rules are megabytes."""
     try:
         with subprocess.Popen(
             command,
@@ -244,7 +240,7 @@ def _lines(*command: str, containing: str = "") -> list[str] | None:
             timer.start()
             try:
                 assert child.stdout is not None
-                lines = [line.rstrip("\n") for line in child.stdout if containing in line]
+                lines = [line.rstrip("\n") for line in child.stdout if keep(line)]
                 child.wait()
             finally:
                 timer.cancel()
