@@ -192,7 +192,7 @@ def _tunnels(config: Config, facts: Facts) -> Iterator[Finding]:
     for path in config.paths:
         peers = [peer for peer in config.peers if path in config.paths_to(peer)]
         if path.interface in facts.tunnels:
-            missing = _problems(each for peer in peers for each in obstacles.allowed(peer, path, facts))
+            missing = _problems(each for peer in peers for each in obstacles.allowed(config, peer, path, facts))
             yield from missing
             if peers and not missing:
                 yield Finding("ok", f"path {path.name}", "WireGuard's AllowedIPs have every peer's addresses")

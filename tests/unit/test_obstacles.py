@@ -264,15 +264,21 @@ def test_networks_cover_their_addresses_and_prefixes_count_too() -> None:
         prefixes=networks("192.168.7.0/24"),
         via={"backup": TOKYO.via["backup"]},
     )
-    [one] = obstacles.allowed(site, BACKUP, sound(CONFIG))
+    [one] = obstacles.allowed(CONFIG, site, BACKUP, sound(CONFIG))
     assert "192.168.7.0/24 of tokyo" in one.text
+
+
+def test_a_family_that_this_node_does_not_steer_needs_no_allowed_ip() -> None:
+    facts = with_peers(TunnelPeer(KEY, "", networks("10.60.0.2/32", "10.118.0.2/32")))
+    assert "fd76::2/128" in found(facts)[0].text
+    assert found(facts, own=("10.118.0.1",)) == []
 
 
 def test_without_a_via_any_peer_that_has_the_address_will_do() -> None:
     plain = Peer(name="tokyo", addresses=TOKYO.addresses)
-    assert list(obstacles.allowed(plain, BACKUP, sound(CONFIG))) == []
+    assert list(obstacles.allowed(CONFIG, plain, BACKUP, sound(CONFIG))) == []
     lacking = with_peers(TunnelPeer(KEY, "", networks("10.118.0.2/32")))
-    [one] = obstacles.allowed(plain, BACKUP, lacking)
+    [one] = obstacles.allowed(CONFIG, plain, BACKUP, lacking)
     assert "fd76::2/128" in one.text
     assert "AllowedIPs of tokyo" in one.remedy
 

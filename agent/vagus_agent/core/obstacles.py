@@ -103,7 +103,7 @@ def of_link(config: Config, peer: Peer, path: Path, facts: Facts) -> list[Obstac
         *address(config, path, facts),
         *cgnat(peer, path, facts),
         *reverse_path(peer, path, facts),
-        *allowed(peer, path, facts),
+        *allowed(config, peer, path, facts),
         *captured(config, path, facts, _tunnel_peers(peer, path, facts)),
         *small(config, path, facts),
         *shadowed(config, peer, facts, path),
@@ -222,8 +222,11 @@ def reverse_path(peer: Peer, path: Path, facts: Facts) -> Iterator[Obstacle]:
             return
 
 
-def allowed(peer: Peer, path: Path, facts: Facts) -> Iterator[Obstacle]:
-    """WireGuard sends to, and takes from, the one peer whose AllowedIPs have the address; from anybody else nothing."""
+def allowed(config: Config, peer: Peer, path: Path, facts: Facts) -> Iterator[Obstacle]:
+    """WireGuard sends to, and takes from, the one peer whose AllowedIPs have the address; from anybody else nothing.
+
+    Of what we steer: a family that this node has no service address of needs none.
+    """
     tunnel = facts.tunnels.get(path.interface)
     if tunnel is None:
         return
@@ -231,6 +234,8 @@ def allowed(peer: Peer, path: Path, facts: Facts) -> Iterator[Obstacle]:
     expected = theirs[0] if path.name in peer.via and len(theirs) == 1 else None
     nowhere, elsewhere = [], []
     for destination in ladder.destinations(peer):
+        if ladder.own_address(config, destination.version) is None:
+            continue
         holder = _holder(tunnel, destination)
         if holder is None:
             nowhere.append(str(destination))
@@ -293,7 +298,9 @@ def captured(config: Config, path: Path, facts: Facts, ends: Iterable[TunnelPeer
 def small(config: Config, path: Path, facts: Facts) -> Iterator[Obstacle]:
     device = facts.devices.get(path.name)
     if device is not None and device.mtu is not None and device.mtu < LEAST_MTU:
-        lost = "no IPv6 passes" if ladder.own_address(config, 6) is not None else "larger packets get lost"
+        lost = (
+            "no IPv6 passes" if ladder.own_address(config, 6) is not None else "larger packets are fragmented or lost"
+        )
         yield Obstacle(
             f"path {path.name}",
             f"the MTU of {path.interface} is {device.mtu}, below the {LEAST_MTU} that traffic needs: {lost}",
