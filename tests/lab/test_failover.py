@@ -175,6 +175,30 @@ def test_a_relayed_overlay_is_told_and_stays(lab: Lab) -> None:
     assert not since.moves(PAIR)
 
 
+def test_a_relayed_overlay_between_members_is_left_before_quorum_goes_and_gone_home_to_when_it_is_direct(
+    lab: Lab,
+) -> None:
+    lab.kill_controller()
+    lab.start_controller(settings={"failover": {"quality": {"members": "auto", "for_s": 5.0}}})
+    until_well(lab)
+    since = Since(lab)
+    try:
+        lab.degrade(*PAIR, delay_s=0.02, jitter_s=0.005)
+        until_settled(lab, "backup", [PAIR])
+        entry = since.ledger("failover", pair_name(*PAIR))[0]
+        assert "is relayed" in entry["reason"]
+        assert "better by the margin" in entry["reason"]
+        looked_at = {check["what"]: check for check in lab.api(f"/api/v1/why/{pair_name(*PAIR)}")["checks"]}
+        assert "and backup is better" in looked_at["way home"]["text"]
+        assert looked_at["backup proven"]["result"] == "pass"
+        lab.mend("overlay", *PAIR)
+        until_settled(lab, "overlay", [PAIR])
+        assert ("failback", pair_name(*PAIR)) in since.moves()
+    finally:
+        lab.kill_controller()
+        lab.start_controller()
+
+
 def test_tailscale_riding_the_backup_is_flagged(lab: Lab) -> None:
     since = Since(lab)
     file = lab["pi1"].directory / "localapi.json"

@@ -135,6 +135,18 @@ def test_a_person_s_switchover_is_left_alone() -> None:
     assert kinds(world.pass_time(300)) == []
 
 
+def test_a_person_s_failback_is_not_undone_at_once_by_old_trouble() -> None:
+    world = measured()
+    world.figures["overlay"] |= TROUBLE["loses"]
+    world.pass_time(AUTO.for_s + 5)
+    assert world.path == "backup"
+    by_hand = Decision(kind="failback", pair=PAIR, path="overlay", origin="default", reason="mended", was="backup")
+    world.failover.record(by_hand, world.now)
+    world.failover.confirmed(PAIR, world.now)
+    assert kinds(world.pass_time(AUTO.for_s - 1)) == []
+    assert kinds(world.pass_time(5)) == ["failover"]
+
+
 def test_members_move_sooner_by_etcd_s_timers_and_by_default() -> None:
     world = World()
     world.members = frozenset(PAIR)

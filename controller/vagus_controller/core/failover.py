@@ -159,6 +159,8 @@ class Failover:
         if decision.automatic:
             self._moves.append(now)
             self.damping.moved(decision.pair, now, home=decision.kind == "failback")
+        else:
+            self.quality.begin_anew(decision.pair, [decision.was, decision.path])
 
     def confirmed(self, pair: Pair, now: float) -> None:
         """The trial of the pair's path is over and well."""

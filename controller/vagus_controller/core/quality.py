@@ -130,6 +130,12 @@ class Quality:
             self.uneasy.discard(key[0])
             del self._paths[key]
 
+    def begin_anew(self, pair: Pair, paths: list[str]) -> None:
+        """A person moved the pair: what is wrong must last anew before it counts."""
+        for path in paths:
+            if (pair, path) in self._paths:
+                self._paths[pair, path].forget()
+
     def is_better(self, pair: Pair, path: str, than: str) -> bool:
         """Whether `path` would carry the pair better by the margin, now."""
         here, there = self._paths.get((pair, than)), self._paths.get((pair, path))
