@@ -61,10 +61,18 @@ async def _show(config: Config, kernel: Kernel) -> None:
                     notes += ["in use"] if used else []
                 rows.append(_row(peer.name, route, path, notes))
     rows += [_row("-", route, "", ["left over: no such peer"]) for route in sorted(rest, key=str)]
+    rows += [
+        _row("-", stray.route, "", [f"left over in table {stray.table}"])
+        for stray in sorted(await kernel.strays(), key=str)
+    ]
     rows += [_row("-", route, "", ["another protocol's"]) for route in sorted(table.foreign, key=str)]
     rules = await kernel.rules()
-    for rule in sorted(ladder.wanted_rules(config, kernel.families), key=str):
+    goal = ladder.wanted_rules(config, kernel.families)
+    for rule in sorted(goal, key=str):
         _say(f"{rule}{'' if rule in rules else '   MISSING'}")
+    for rule in sorted(rules - goal, key=str):
+        if rule.protocol == config.steering.protocol:
+            _say(f"{rule}   left over")
     _say("")
     widths = [max(map(len, column)) for column in zip(_HEADINGS, *rows, strict=True)]
     for row in (_HEADINGS, *rows):

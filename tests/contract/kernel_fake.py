@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
 from vagus_agent.config import Steering
-from vagus_agent.core.ladder import Route, Rule
+from vagus_agent.core.ladder import Route, Rule, Stray
 from vagus_agent.net.netlink import Interface, Lookup, SteeringError, Table
 
 _LOCAL, _MAIN = 255, 254
@@ -55,6 +55,13 @@ class FakeKernel:
                 (ours if entry.protocol == self._settings.protocol else foreign).add(entry.route)
         return Table(frozenset(ours), frozenset(foreign))
 
+    async def strays(self) -> frozenset[Stray]:
+        return frozenset(
+            Stray(entry.table, entry.route)
+            for entry in self._entries
+            if entry.protocol == self._settings.protocol and entry.table != self._settings.table
+        )
+
     async def rules(self) -> frozenset[Rule]:
         return frozenset(self._rules)
 
@@ -63,7 +70,10 @@ class FakeKernel:
         self._put(Entry(self._settings.table, self._settings.protocol, route))
 
     async def remove(self, route: Route) -> None:
-        entry = Entry(self._settings.table, self._settings.protocol, route)
+        await self.remove_stray(Stray(self._settings.table, route))
+
+    async def remove_stray(self, stray: Stray) -> None:
+        entry = Entry(stray.table, self._settings.protocol, stray.route)
         if entry in self._entries:
             self._entries.remove(entry)
 
@@ -131,12 +141,16 @@ class FakeKernel:
         if protocol == self._settings.protocol or table == self._settings.table:
             self._news.put_nowait("a route was changed")
 
+    def has_route(self, route: Route, table: int) -> bool:
+        return any((entry.table, entry.route) == (table, route) for entry in self._entries)
+
     def flush_table(self) -> None:
         self._entries = [entry for entry in self._entries if entry.table != self._settings.table]
         self._news.put_nowait("a route was changed")
 
     def put_rule(self, rule: Rule) -> None:
         self._rules.add(rule)
+        self._news.put_nowait("a rule was added")
 
     def delete_rules_at(self, priority: int) -> None:
         self._rules = {rule for rule in self._rules if rule.priority != priority}

@@ -16,9 +16,9 @@ from contract.kernel_fake import FakeKernel
 from contract.netns import Netns
 from vagus_agent.config import Config, Mqtt, Path, Peer
 from vagus_agent.config import Steering as Settings
-from vagus_agent.core.ladder import Route, Rule, our_rule, wanted
+from vagus_agent.core.ladder import Route, Rule, Stray, our_rule, wanted
 from vagus_agent.net.netlink import Kernel, Netlink, SteeringError
-from vagus_agent.net.steering import Outcome, Steering
+from vagus_agent.net.steering import Outcome, Steering, clear
 
 SETTINGS = Settings(recheck_s=30.0)
 LOG = logging.getLogger("test")
@@ -41,6 +41,8 @@ class Host(Protocol):
     def set_strict(self, device: str) -> None: ...
 
     def put_route(self, route: Route, protocol: int, table: int = 5180) -> None: ...
+
+    def has_route(self, route: Route, table: int) -> bool: ...
 
     def flush_table(self) -> None: ...
 
@@ -93,6 +95,10 @@ class RealHost:
         self._netns.ip(
             f"-{route.family} route replace {what}{via} metric {route.metric} table {table} proto {protocol}"
         )
+
+    def has_route(self, route: Route, table: int) -> bool:
+        shown = self._netns.ip(f"-{route.family} route show table {table}")
+        return f"{route.destination.removesuffix('/32')} dev {route.device} " in shown
 
     def flush_table(self) -> None:
         for family in (4, 6):
@@ -489,10 +495,84 @@ def test_a_restart_adopts_what_stands_and_sweeps_what_is_stale(host: Host) -> No
         outcome = await Steering(host.kernel, CONFIG, LOG).reconcile({"berlin": "backup"}, "second life")
         assert outcome.changed
         assert outcome.paths == {"berlin": "backup", "oslo": "overlay"}
-        assert outcome.drift == (f"left by an earlier run: {ghost}",)
+        assert outcome.drift == (
+            f"left by an earlier run: {ghost}",
+            "left by an earlier run: IPv4 rule 900: from all lookup 901",
+        )
         await assert_in_place(host, {"berlin": "backup"})
         assert (await host.kernel.routes()).foreign == {theirs}
         assert {rule for rule in await host.kernel.rules() if rule.protocol == SETTINGS.protocol} == OURS
+
+    run(host, work)
+
+
+def test_what_an_earlier_configuration_left_in_another_table_is_swept_and_told(host: Host) -> None:
+    strays = (
+        Stray(77, Route(4, "10.99.0.2/32", 10, device="overlay0")),
+        Stray(77, Route(4, "10.99.0.2/32", 9999, "unreachable")),
+        Stray(78, Route(6, "fd99::2/128", 100, device="overlay0")),
+    )
+
+    async def work() -> None:
+        theirs = Route(4, "10.99.0.9/32", 50, device="overlay0")
+        host.put_route(theirs, protocol=STATIC, table=77)
+        for stray in strays:
+            host.put_route(stray.route, protocol=SETTINGS.protocol, table=stray.table)
+        assert await host.kernel.strays() == set(strays)
+        outcome = await Steering(host.kernel, CONFIG, LOG).reconcile({}, "start")
+        assert (outcome.changed, outcome.failed) == (True, "")
+        assert set(outcome.drift) == {f"left by an earlier run: {stray}" for stray in strays}
+        assert await host.kernel.strays() == frozenset()
+        await assert_in_place(host, {})
+        again = await Steering(host.kernel, CONFIG, LOG).reconcile({}, "again")
+        assert again == Outcome(False, outcome.paths)
+
+        for stray in strays:
+            host.put_route(stray.route, protocol=SETTINGS.protocol, table=stray.table)
+        removed = await clear(host.kernel, CONFIG, overrides_only=False)
+        assert {str(stray) for stray in strays} <= set(removed)
+        assert await host.kernel.strays() == frozenset()
+        assert host.has_route(theirs, table=77), "another protocol's stays"
+
+    run(host, work)
+
+
+@pytest.mark.parametrize(
+    "stale",
+    [
+        Route(4, "10.99.0.2/32", 10, device="nobody0"),
+        Route(4, "10.99.0.2/32", 10, device="backup0", gateway="10.8.0.77"),
+        Route(4, "10.99.0.2/32", 300, device="backup0"),
+        Route(6, "fd99::2/128", 10, device="nobody0"),
+    ],
+    ids=["path", "gateway", "metric", "path6"],
+)
+def test_an_override_that_no_configuration_offers_and_a_stale_metric_are_swept_and_told(
+    host: Host, stale: Route
+) -> None:
+    host.add_link("nobody0")
+
+    async def work() -> None:
+        await Steering(host.kernel, CONFIG, LOG).reconcile({}, "first life")
+        host.put_route(stale, protocol=SETTINGS.protocol)
+        steering = Steering(host.kernel, CONFIG, LOG)
+        assert await steering.standing_overrides() == {}
+        outcome = await steering.reconcile({}, "second life")
+        assert outcome.drift == (f"left by an earlier run: {stale}",)
+        await assert_in_place(host, {})
+
+        told: list[Outcome] = []
+        watch = asyncio.create_task(steering.watch(told.append))
+        try:
+            await asyncio.sleep(0.2)
+            assert told == []
+            host.put_route(stale, protocol=SETTINGS.protocol)
+            await until(lambda: told, "it is drift while we run, too")
+            assert told[-1].drift == (f"a route of ours that we did not set: {stale}",)
+            assert told[-1].paths == {"berlin": "overlay", "oslo": "overlay"}
+            await assert_in_place(host, {})
+        finally:
+            watch.cancel()
 
     run(host, work)
 
@@ -528,7 +608,31 @@ def test_a_rule_that_catches_our_traffic_first_is_named(host: Host) -> None:
         outcome = await Steering(host.kernel, CONFIG, LOG).reconcile({}, "start")
         assert outcome.paths["oslo"] == ""
         assert "oslo (10.99.0.3) should go by overlay, but the kernel says: dev backup0 by table 77" in outcome.failed
-        assert f"perhaps because of {thief}" in outcome.failed
+        assert f"perhaps because of {thief} (protocol 4, static)" in outcome.failed
+
+    run(host, work)
+
+
+def test_a_rule_that_comes_to_catch_our_traffic_is_told_at_once_and_until_it_goes(host: Host) -> None:
+    async def work() -> None:
+        host.put_route(Route(4, "10.99.0.0/24", 1, device="backup0"), protocol=STATIC, table=77)
+        steering = Steering(host.kernel, CONFIG, LOG)
+        told: list[Outcome] = []
+        assert not (await steering.reconcile({}, "start")).failed
+        watch = asyncio.create_task(steering.watch(told.append))
+        try:
+            await asyncio.sleep(0.2)
+            assert told == []
+            for family in (4, 6):
+                host.put_rule(Rule(family, 100, 77, protocol=STATIC))
+            await until(lambda: told, "a rule before ours is news")
+            assert "perhaps because of IPv4 rule 100: from all lookup 77 (protocol 4, static)" in told[-1].failed
+            assert Rule(4, 100, 77, protocol=STATIC) in await host.kernel.rules(), "it is not ours to remove"
+            host.delete_rules_at(100)
+            await until(lambda: not told[-1].failed, "its end is news too")
+            assert told[-1].paths == {"berlin": "overlay", "oslo": "overlay"}
+        finally:
+            watch.cancel()
 
     run(host, work)
 

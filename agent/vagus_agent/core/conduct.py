@@ -309,6 +309,8 @@ class Conduct:
         self._notes += [Note(EventKind.DRIFT, f"drift: {line}", "warning") for line in drift]
         if failed and failed != self._failed:
             self._notes.append(Note(EventKind.STEERING, failed, "error"))
+        elif self._failed and not failed:
+            self._notes.append(Note(EventKind.STEERING, "routes and rules are as wanted again"))
         self._failed = failed
         for peer, path in self._asked.items():
             if peer in self._links and before.get(peer) != path:

@@ -27,6 +27,21 @@ UNREACHABLE_METRIC: Final = 9999
 
 Kind = Literal["unicast", "unreachable", "other"]
 
+# linux/rtnetlink.h and iproute2's rt_protos: who writes routes and rules under these numbers.
+_OWNERS: Final = {
+    2: "kernel",
+    3: "boot",
+    4: "static",
+    11: "zebra",
+    12: "bird",
+    16: "dhcp",
+    18: "keepalived",
+    42: "babel",
+    84: "ovn",
+    186: "bgp",
+    188: "ospf",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -66,12 +81,29 @@ class Rule:
     selector: str = ""
     action: str = "lookup"
 
+    @property
+    def owner(self) -> str:
+        """Whose it is, by its protocol number: "protocol 4, static" is systemd-networkd's or a person's."""
+        name = _OWNERS.get(self.protocol)
+        return f"protocol {self.protocol}, {name}" if name else f"protocol {self.protocol}"
+
     def __str__(self) -> str:
         mark = f" fwmark {self.mark:#x}/{self.mask:#x}" if self.mask else ""
         selector = f" {self.selector}" if self.selector else ""
         target = f"lookup {self.table}" if self.action == "lookup" else self.action
         inverted = "not " if self.inverted else ""
         return f"IPv{self.family} rule {self.priority}: {inverted}from all{selector}{mark} {target}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A route of our protocol outside our table: left there by an earlier configuration."""
+
+    table: int
+    route: Route
+
+    def __str__(self) -> str:
+        return f"{self.route} table {self.table}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from ipaddress import ip_address
 from typing import Any, Final, Protocol, cast
 
 from vagus_agent.config import Steering as Settings
-from vagus_agent.core.ladder import Kind, Route, Rule
+from vagus_agent.core.ladder import Kind, Route, Rule, Stray
 
 
 class SteeringError(Exception):
@@ -50,7 +50,7 @@ class Lookup:
 
 
 class Kernel(Protocol):
-    """All methods raise SteeringError. Only routes and rules of our protocol in our table are ever written."""
+    """All methods raise SteeringError. Only routes and rules of our protocol are ever written."""
 
     @property
     def families(self) -> tuple[int, ...]:
@@ -64,12 +64,18 @@ class Kernel(Protocol):
 
     async def routes(self) -> Table: ...
 
+    async def strays(self) -> frozenset[Stray]:
+        """Routes of our protocol in other tables than ours. It walks every table: not for every look."""
+
     async def rules(self) -> frozenset[Rule]:
         """Every rule of this host, also other people's."""
 
     async def replace(self, route: Route) -> None: ...
 
     async def remove(self, route: Route) -> None:
+        """Removing what is already gone is no error."""
+
+    async def remove_stray(self, stray: Stray) -> None:
         """Removing what is already gone is no error."""
 
     async def add_rule(self, rule: Rule) -> None:
@@ -89,7 +95,8 @@ class Kernel(Protocol):
 
 
 # linux/rtnetlink.h, linux/fib_rules.h, linux/netlink.h
-_RTM_NEWLINK, _RTM_DELLINK, _RTM_DELADDR, _RTM_NEWROUTE, _RTM_DELROUTE, _RTM_DELRULE = 16, 17, 21, 24, 25, 33
+_RTM_NEWLINK, _RTM_DELLINK, _RTM_DELADDR, _RTM_NEWROUTE, _RTM_DELROUTE = 16, 17, 21, 24, 25
+_RTM_NEWRULE, _RTM_DELRULE = 32, 33
 _GROUPS: Final = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | (1 << 18)  # link, v4 address/route/rule, v6 the same
 _NLM_F_REPLACE: Final = 0x100
 # A lookup as (message, flags): pyroute2's own "get" asks for an acknowledgement too, and keeps every one of them.
@@ -210,6 +217,17 @@ class Netlink:
                     (ours if mine else foreign).add(self._route(message, family))
         return Table(frozenset(ours), frozenset(foreign))
 
+    async def strays(self) -> frozenset[Stray]:
+        found: set[Stray] = set()
+        for family in self.families:
+            start = partial(_dump_protocol, family=_FAMILIES[family], protocol=self._settings.protocol)
+            for message in await self._dump("look for routes of ours in other tables", start):
+                table = message.get("table")
+                # A kernel older than 4.20 does not filter.
+                if table != self._settings.table and message["proto"] == self._settings.protocol:
+                    found.add(Stray(table, self._route(message, family)))
+        return frozenset(found)
+
     async def rules(self) -> frozenset[Rule]:
         found: set[Rule] = set()
         for family in self.families:
@@ -226,10 +244,14 @@ class Netlink:
         await self._ask(f"set route {route}", lambda ipr: ipr.route("replace", **request))
 
     async def remove(self, route: Route) -> None:
+        await self.remove_stray(Stray(self._settings.table, route))
+
+    async def remove_stray(self, stray: Stray) -> None:
+        route = stray.route
         try:
             # Scope "nowhere" matches a route of any scope.
-            request = {**self._request(route), "scope": _RT_SCOPE_NOWHERE}
-            await self._ask(f"remove route {route}", lambda ipr: ipr.route("del", **request), gone=(errno.ESRCH,))
+            request = {**self._request(route), "table": stray.table, "scope": _RT_SCOPE_NOWHERE}
+            await self._ask(f"remove route {stray}", lambda ipr: ipr.route("del", **request), gone=(errno.ESRCH,))
         except _NoDevice:
             return  # a route cannot outlive its interface
 
@@ -367,6 +389,10 @@ def _dump_routes(ipr: Any, family: int, table: int) -> Awaitable[Any]:
     return cast("Awaitable[Any]", ipr.route("dump", family=family, table=table))
 
 
+def _dump_protocol(ipr: Any, family: int, protocol: int) -> Awaitable[Any]:
+    return cast("Awaitable[Any]", ipr.route("dump", family=family, proto=protocol))
+
+
 def _dump_rules(ipr: Any, family: int) -> Awaitable[Any]:
     return cast("Awaitable[Any]", ipr.rule("dump", family=family))
 
@@ -438,6 +464,8 @@ def _words(data: bytes, settings: Settings, own_port: int) -> list[str]:
                 words.append("an address was removed")
             elif kind == _RTM_DELRULE:
                 words.append("a rule was removed")
+            elif kind == _RTM_NEWRULE:
+                words.append("a rule was added")
             elif kind in (_RTM_NEWROUTE, _RTM_DELROUTE) and offset + 28 <= len(data):
                 # struct rtmsg: family, lengths, tos, then table and protocol; tables above 255 show as "compat".
                 table, protocol = data[offset + 20], data[offset + 21]

@@ -10,7 +10,7 @@ from typing import Final
 
 from vagus_agent.config import Address, Config, Peer
 from vagus_agent.core import ladder
-from vagus_agent.core.ladder import OVERRIDE_METRIC, Route, Rule, Wanted
+from vagus_agent.core.ladder import OVERRIDE_METRIC, Route, Rule, Stray, Wanted
 from vagus_agent.net.netlink import Kernel, SteeringError
 
 
@@ -54,6 +54,8 @@ class Steering:
         # Our routes and everybody else's in our table, as far as we know.
         self._standing: frozenset[Route] = frozenset()
         self._foreign: frozenset[Route] = frozenset()
+        # What an earlier configuration left in other tables.
+        self._strays: frozenset[Stray] = frozenset()
         self._last = Outcome()
 
     @property
@@ -202,6 +204,9 @@ class Steering:
                 if failures:
                     break
             self._looked = True
+            if self._strays and not failures:
+                changed = True
+                failures += await self._sweep()
             failures += self._occupied(overrides)
             paths, wrong = await self._verify(self._config.peers, overrides, goal)
             failures += wrong
@@ -222,8 +227,11 @@ class Steering:
         if drift is not None and self._looked:
             drift += self._drift(table.ours, rules, previously)
         elif drift is not None:
-            leftovers = table.ours - self._wanted(self._overrides).routes
-            drift += [f"left by an earlier run: {route}" for route in sorted(leftovers, key=str)]
+            self._strays = await self._kernel.strays()
+            leftovers: list[object] = sorted(table.ours - self._wanted(self._overrides).routes, key=str)
+            leftovers += self._rule_diff(rules)[1]
+            leftovers += sorted(self._strays, key=str)
+            drift += [f"left by an earlier run: {leftover}" for leftover in leftovers]
         self._standing = table.ours
         return rules
 
@@ -300,6 +308,17 @@ class Steering:
                 failures[route.destination] = str(error)
         return failures
 
+    async def _sweep(self) -> list[str]:
+        """Remove the strays, once all that is wanted stands; returns failures in words."""
+        failures = []
+        for stray in sorted(self._strays, key=str):
+            try:
+                await self._kernel.remove_stray(stray)
+                self._strays -= {stray}
+            except SteeringError as error:
+                failures.append(str(error))
+        return failures
+
     async def _verify(
         self, peers: Iterable[Peer], overrides: Mapping[str, str], goal: Wanted
     ) -> tuple[dict[str, str], list[str]]:
@@ -335,7 +354,7 @@ class Steering:
             wrong = [f"{peer.name} ({address}) should go by {expected or 'no path'}, but the kernel says: {way}"]
             if found.table not in (0, settings.table):
                 rules = shadowing(self._config, await self._kernel.rules(), address.version)
-                wrong += [f"perhaps because of {rule}" for rule in rules]
+                wrong += [f"perhaps because of {rule} ({rule.owner})" for rule in rules]
             return path, wrong
         paths = self._config.paths_to(peer)
         if assigned and assigned != paths[0].name and OVERRIDE_METRIC not in rungs:
@@ -408,4 +427,8 @@ async def clear(kernel: Kernel, config: Config, overrides_only: bool) -> list[st
         if not overrides_only or route.metric == OVERRIDE_METRIC:
             await kernel.remove(route)
             removed.append(str(route))
+    if not overrides_only:
+        for stray in sorted(await kernel.strays(), key=str):
+            await kernel.remove_stray(stray)
+            removed.append(str(stray))
     return removed
