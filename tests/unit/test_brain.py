@@ -346,6 +346,36 @@ def test_a_brain_without_its_disk_takes_over_assignments_trials_and_origins_from
     assert other.pair("a--c").assigned == "backup", "what a person decided stays"
 
 
+def test_what_agents_did_alone_is_taken_over_on_trial() -> None:
+    floor = Floor()
+    before = floor.desired("a").epoch
+    floor.outbox.retained = {
+        topic: payload for topic, payload in floor.outbox.retained.items() if "desired" not in topic
+    }
+    floor.kill("overlay", "a--b")
+    alone = Observed(
+        v=1,
+        node="a",
+        session="a-s1",
+        epoch=before,
+        generation=9,
+        state=ObservedState.APPLIED,
+        paths={"b": "backup", "c": "overlay"},
+        reflex={"b": "backup"},
+    )
+    floor.outbox.retained[topics.node("test", "a", "observed")] = encode(alone)
+    floor.start(session="s2")
+    floor.run(TICK_S, answering=False)
+    assert (floor.word("a", "b").path, floor.word("a", "b").trial) == ("backup", True)
+    assert floor.word("a", "b").origin == "reflex"
+    floor.answer()
+    floor.run(TICK_S)
+    assert (floor.word("b", "a").path, floor.word("b", "a").trial) == ("backup", False)
+    (entry,) = floor.entries("adopt")
+    assert "by itself: taken over" in entry.reason
+    assert entry.outcome.startswith("done at both ends")
+
+
 def test_while_the_session_is_away_no_trial_is_judged() -> None:
     floor = Floor()
     floor.commands.switchover("a--b", "backup", floor.now, who="ann", reason="work")

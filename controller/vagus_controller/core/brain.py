@@ -21,6 +21,7 @@ from collections.abc import Iterable
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from vagus_controller.config import Config
 from vagus_controller.core import evidence, leadership, picture
@@ -125,7 +126,7 @@ class Brain:
         for name, intent in before.intents.items():
             pair = pair_named(name)
             if pair is not None:
-                self.failover.intents[pair] = msgspec.structs.replace(intent, since=now)
+                self.failover.intents[pair] = replace(intent, since=now)
         self.pauses.restore(before.pauses, now)
         self.failover.restore(before.memory, now)
         return ""
@@ -326,9 +327,12 @@ class Brain:
         self._assignments.begin_epoch()
         self.plans.executor.be_patient(now)
         self.plans.resume(self._trials(), now)
-        for found in self.failover.take_found():
-            subject = "--".join(found.pair)
-            self.outbox.decision("vagus", found.kind, subject, found.reason, outcome="told both ends")
+        found = self.failover.take_found()
+        for each in found:
+            # Taken over on trial too: the ends say whether it carries.
+            self.failover.intents.pop(each.pair, None)
+        homes = {each.pair: self.fleet.paths_of(each.pair)[0] for each in found}
+        self.plans.decided([replace(each, was=homes[each.pair], urgent=True) for each in found], now)
         for node in self.fleet.nodes:
             self._publish_desired(node)
 
