@@ -199,6 +199,38 @@ def test_a_relayed_overlay_between_members_is_left_before_quorum_goes_and_gone_h
         lab.start_controller()
 
 
+def test_a_pair_whose_overlay_flaps_stays_on_the_backup_even_over_a_restart_until_a_person_moves_it(lab: Lab) -> None:
+    name = pair_name(*PAIR)
+    damped = {"failover": {"damping": {"half_life_s": 300.0}}}
+    lab.kill_controller()
+    lab.start_controller(settings=damped)
+    until_well(lab)
+    since = Since(lab)
+    try:
+        for outage in ("first", "second"):
+            lab.cut("overlay", *PAIR)
+            until_settled(lab, "backup", [PAIR])
+            lab.mend("overlay", *PAIR)
+            if outage == "first":
+                until_settled(lab, "overlay", [PAIR])
+        until(
+            lambda: any("damped" in hold["reason"] for hold in since.ledger("hold", name)),
+            lambda: f"it is told why the pair stays: {state(lab)}",
+        )
+        lab.kill_controller()
+        lab.start_controller(settings=damped)
+        until(lambda: pair(lab, *PAIR)["status"] == "waiting", lambda: f"the pair waits: {state(lab)}")
+        holds(lambda: ends_go(lab, "backup", [PAIR]), FAILBACK_HOLD_S + 1.5, "it went home by itself")
+        [check] = [one for one in lab.api(f"/api/v1/why/{name}")["checks"] if one["what"] == "flap damping"]
+        assert check["result"] == "block"
+        assert len(since.ledger("failback", name)) == 1
+        lab.api("/api/v1/failback", method="POST", body={"pair": name, "reason": "the router was replaced"})
+        until_settled(lab, "overlay", [PAIR])
+    finally:
+        lab.kill_controller()
+        lab.start_controller()
+
+
 def test_tailscale_riding_the_backup_is_flagged(lab: Lab) -> None:
     since = Since(lab)
     file = lab["pi1"].directory / "localapi.json"
