@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import math
+import random
 
 import pytest
 from hypothesis import given
@@ -173,6 +175,22 @@ def test_half_the_loss_is_trouble_between_members() -> None:
         world.members = frozenset(PAIR) if members else frozenset()
         world.figures["overlay"] |= {"loss_10s": 0.03, "loss_60s": 0.03}
         assert bool(world.pass_time(120)) == members
+
+
+def test_equal_loss_on_both_paths_moves_nobody_whatever_chance_makes_of_it() -> None:
+    """5 % each way on both paths for two hours, between members: windows of 300 probes differ by chance."""
+    world = measured()
+    world.members = frozenset(PAIR)
+    dice = random.Random(1)
+    fates: dict[str, collections.deque[bool]] = {path: collections.deque(maxlen=300) for path in ("overlay", "backup")}
+    moves = []
+    for _ in range(3600):
+        for path, window in fates.items():
+            window.extend(dice.random() < 1 - 0.95**2 for _ in range(10))
+            loss_10s = sum(list(window)[-50:]) / 50
+            world.figures[path] |= {"loss_10s": loss_10s, "loss_60s": sum(window) / len(window)}
+        moves += world.pass_time(2)
+    assert moves == []
 
 
 def test_what_is_slow_from_the_start_is_usual() -> None:

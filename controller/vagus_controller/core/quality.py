@@ -5,7 +5,8 @@ a relay in the way; between two etcd members also a round trip that etcd's timer
 enter and a lower one to leave, and trouble must last before it counts, and be over as long before it does not.
 
 Whether another path is better is one figure, `reach_s`: the time within which 99 of 100 small messages are across and
-answered, each lost one sent again as TCP does. It must be better by a margin, and over the same time.
+answered, each lost one sent again as TCP does. It must be better by a margin, beyond what chance makes of the lost
+probes of a minute, and over the same time.
 
 Per path one learned figure and two counters: O(1) memory, whatever the time.
 """
@@ -31,6 +32,8 @@ _LEAST_EXCESS_S: Final = 0.03
 _LEAST_RTO_S: Final = 0.2
 _DEVIATIONS: Final = 4.0
 _UNANSWERED: Final = 0.01
+# Standard deviations within which a share of lost probes is chance: many paths are compared, for years.
+_CHANCE: Final = 3.0
 # Of members: etcd's documentation wants the heartbeat at 0.5 to 1.5 round trips, and ten in an election timeout.
 _HEARTBEATS: Final = 2.0
 _ROUND_TRIPS_IN_ELECTION: Final = 10.0
@@ -45,25 +48,40 @@ Mode = str
 
 
 class Reading(NamedTuple):
-    """What both ends measure of a path, the worse of the two; `baseline_s` None: not learned yet."""
+    """What both ends measure of a path, the worse of the two; `baseline_s` None: not learned yet. `probes`: the number
+    that the loss of 60 s was counted on."""
 
     rtt_s: float
     jitter_s: float
     loss_10s: float
     loss_60s: float
     relayed: bool
+    probes: int = 300
     baseline_s: float | None = None
 
     @property
     def reach_s(self) -> float:
+        return self._reach(self.loss_60s)
+
+    def _reach(self, loss: float) -> float:
         worst = self.rtt_s + _DEVIATIONS * self.jitter_s
-        if self.loss_60s <= _UNANSWERED:
+        if loss <= _UNANSWERED:
             return worst
-        if self.loss_60s >= 1.0:
+        if loss >= 1.0:
             return math.inf
         # Sent n times, one in a hundred is still unanswered; each time waits twice as long as the one before.
-        sent = math.log(_UNANSWERED) / math.log(self.loss_60s)
+        sent = math.log(_UNANSWERED) / math.log(loss)
         return worst + max(worst, _LEAST_RTO_S) * (math.exp2(min(sent - 1.0, 30.0)) - 1.0)
+
+    def better_than(self, other: Reading, margin: float) -> bool:
+        """Whether it reaches sooner by the share `margin`. A difference in loss that chance explains is none."""
+        mine, theirs = self.loss_60s, other.loss_60s
+        mean = (mine * self.probes + theirs * other.probes) / (self.probes + other.probes)
+        deviation = math.sqrt(mean * (1 - mean) * (1 / self.probes + 1 / other.probes))
+        if abs(mine - theirs) < _CHANCE * deviation:
+            mine = theirs = mean
+        here, there = other._reach(theirs), self._reach(mine)
+        return there <= here * (1.0 - margin) and here - there >= _LEAST_EXCESS_S
 
     def words(self) -> str:
         loss = f"{self.loss_60s:.1%} lost in 60 s" + (", relayed" if self.relayed else "")
@@ -183,7 +201,7 @@ class Quality:
             memory = self._paths[pair, path] = _Path()
         ends = [fleet.believed(node, peer, path, now) for node, peer in (pair, pair[::-1])]
         at = max((end.at for end in ends if end is not None), default=-math.inf)
-        reading = _read([end.link for end in ends if end is not None])
+        reading = _read([end.link for end in ends if end is not None], _interval_s(fleet, pair, path))
         if reading is None:
             memory.forget()
             return
@@ -230,7 +248,7 @@ class Quality:
     def _is_better(self, there: _Path, here: _Path) -> bool:
         if there.reading is None or here.reading is None or there.kinds.keys() - here.kinds.keys():
             return False
-        return there.reading.reach_s <= here.reading.reach_s * (1.0 - self._settings.margin)
+        return there.reading.better_than(here.reading, self._settings.margin)
 
     def _compare(self, there: _Path, here: _Path, current: str, dwell_s: float) -> None:
         if there.reading is None or here.reading is None:
@@ -242,7 +260,14 @@ class Quality:
         there.better.update(better, not better, max(there.at, here.at))
 
 
-def _read(links: list[Link]) -> Reading | None:
+def _interval_s(fleet: Fleet, pair: Pair, path: str) -> float:
+    """The longer of the ends' idle intervals on the path."""
+    states = [fleet.nodes[node] for node in pair if node in fleet.nodes]
+    offers = [offer for state in states if (offer := state.path_offer(path)) is not None]
+    return max((offer.idle_interval_s for offer in offers), default=0.2)
+
+
+def _read(links: list[Link], interval_s: float) -> Reading | None:
     """The worse of what the ends say; None when neither has measured a round trip."""
     trips = [link.rtt_s for link in links if link.rtt_s is not None]
     if not trips:
@@ -253,6 +278,7 @@ def _read(links: list[Link]) -> Reading | None:
         loss_10s=max(link.loss_10s or 0.0 for link in links),
         loss_60s=max(link.loss_60s or 0.0 for link in links),
         relayed=any(link.relay in _RELAYED for link in links),
+        probes=max(int(60 / max(interval_s, 0.01)), 1),
     )
 
 
