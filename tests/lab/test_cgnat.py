@@ -26,6 +26,7 @@ from lab.fleet_helpers import (
     verdict,
 )
 from lab.harness import HostSpec, Lab, TcpStream, tailscale_rules
+from lab.harness.services import command
 from lab.harness.tailscale_rules import End
 
 SPECS = [
@@ -206,3 +207,25 @@ def _do_the_remedy(lab: Lab, pattern: str, words: str) -> None:
     found = re.search(pattern, words)
     assert found, words
     lab["pi1"].run(found.group().split())
+
+
+def test_the_doctor_says_the_same_words(lab: Lab) -> None:
+    lab.cgnat_drop(True, "pi1")
+    try:
+        status, found = _doctor(lab)
+        assert status == 1
+        assert "Tailscale's firewall drops 100.64.0." in found
+        assert "disable-linux-cgnat-drop-rule" in found
+        assert "1 problem\n" in found
+    finally:
+        lab.cgnat_drop(False, "pi1")
+    status, found = _doctor(lab)
+    assert "no firewall rule drops 100.64.0.0/10 on other interfaces" in found
+    assert "WireGuard's AllowedIPs have every peer's addresses" in found
+    assert status == 0, found
+
+
+def _doctor(lab: Lab) -> tuple[int, str]:
+    config = str(lab["pi1"].directory / "agent.toml")
+    done = lab["pi1"].run([*command("vagus-agent"), "doctor", "--config", config], check=False)
+    return done.returncode, done.stdout
