@@ -341,6 +341,18 @@ def test_who_does_not_lead_any_more_ends_nothing() -> None:
     assert isinstance(floor.start((step(AB),))[0], Try)
 
 
+def test_a_blackout_does_not_wash_away_what_a_person_planned() -> None:
+    floor = Floor()
+    floor.start((step(AB),))
+    floor.say("a", AB, "failed")
+    for _ in range(100):
+        floor.start((step(AC),), urgent=True)
+        floor.say("a", AC, "verified")
+        floor.say("c", AC, "verified")
+    assert floor.executor.last[-1].plan.steps[0].pair == AB
+    assert len(floor.executor.last) < 50
+
+
 WORDS = st.tuples(
     st.sampled_from(["a", "b", "c"]),
     st.sampled_from([AB, AC, BC]),

@@ -105,7 +105,7 @@ class Plans:
             self._outbox.outcome(entry, f"left on trial to whoever leads next: {reason}")
         self._entries.clear()
         self._untold.clear()
-        self._carry_out(self.executor.abandon(reason), now)
+        self._carry_out(self.executor.abandon(f"since {reason}"), now)
 
     def _plan(self, stages: tuple[tuple[Decision, ...], ...], *, urgent: bool = False, resumed: bool = False) -> Plan:
         reason = stages[0][0].reason

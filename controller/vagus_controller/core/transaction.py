@@ -33,7 +33,8 @@ from vagus_protocol.messages import Observed, ObservedState
 PATIENCE_S: Final = 5.0
 # When the old path is dead and neither end has said anything: until the agents' own patience is over too.
 LAST_WORD_S: Final = 12.0
-_PLANS_KEPT: Final = 50
+# Of the plans that are over, and as many of the urgent ones: a blackout has hundreds.
+_PLANS_KEPT: Final = 30
 
 StepState = Literal["waits", "on trial", "confirmed", "rolled back", "refused", "not begun", "taken out"]
 
@@ -208,7 +209,8 @@ class Executor:
         self._runs: dict[int, Run] = {}
         # those that are not urgent: few, while there may be thousands of the others
         self._careful: dict[int, Run] = {}
-        self.last: deque[Run] = deque(maxlen=_PLANS_KEPT)
+        self._over: deque[Run] = deque(maxlen=_PLANS_KEPT)
+        self._over_urgent: deque[Run] = deque(maxlen=_PLANS_KEPT)
         self._by_pair: dict[Pair, Run] = {}
         # node → the pairs on trial that it is an end of
         self._by_node: dict[str, dict[Pair, Run]] = {}
@@ -221,6 +223,11 @@ class Executor:
     @property
     def running(self) -> list[Run]:
         return list(self._runs.values())
+
+    @property
+    def last(self) -> list[Run]:
+        """The plans that are over, the newest first."""
+        return sorted((*self._over, *self._over_urgent), key=lambda run: -run.plan.id)
 
     @property
     def busy(self) -> str:
@@ -421,7 +428,7 @@ class Executor:
                 del self._by_pair[pair]
         del self._runs[run.plan.id]
         self._careful.pop(run.plan.id, None)
-        self.last.appendleft(run)
+        (self._over_urgent if run.plan.urgent else self._over).appendleft(run)
         return Finished(run.plan, stopped)
 
 
