@@ -27,7 +27,7 @@ from vagus_agent.core import report
 from vagus_agent.core.complaints import Complaints
 from vagus_agent.core.conduct import Conduct, State
 from vagus_agent.core.link import Change, Link
-from vagus_agent.core.prober import Prober, Proof, starved
+from vagus_agent.core.prober import Gap, Prober, Proof, starved
 from vagus_agent.net.netlink import Netlink, SteeringError
 from vagus_agent.net.steering import Interfaces, Outcome, Steering
 from vagus_agent.net.udp import ProbeSockets
@@ -97,7 +97,9 @@ class Agent:
             loop.add_signal_handler(number, self._stop.set)
         now = monotonic()
         self._prober = Prober(self.config, self.keys.probe, secrets.randbits(64), now, random.random())
-        self._sockets = ProbeSockets(self.config, self._prober, self._on_changes, self._on_proof, monotonic)
+        self._sockets = ProbeSockets(
+            self.config, self._prober, self._on_changes, self._on_proof, monotonic, self._on_gap
+        )
         self._system = SystemProbe(self.config.report)
         self._links: dict[str, list[Link]] = {
             peer.name: [link for link in self._prober.links if link.peer == peer.name] for peer in self.config.peers
@@ -213,6 +215,10 @@ class Agent:
         self._conduct.on_proof(proof)
         self._follow()
 
+    def _on_gap(self, gap: Gap) -> None:
+        self._conduct.on_gap(gap)
+        self._follow()
+
     def _on_desired(self, payload: bytes) -> None:
         if not payload:
             return
@@ -269,6 +275,8 @@ class Agent:
         """Do what the conduct asks for, after every word to it."""
         if self._conduct.overrides != self._steering.overrides:
             self._steer.set()
+        for peer, path in self._conduct.take_measure():
+            self._sockets.measure(peer, path)
         for peer, path in self._conduct.take_verify():
             self._sockets.verify(peer, path)
             self._checks.verify(peer, partial(self._on_checks, peer, path))

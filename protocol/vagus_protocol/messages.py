@@ -291,13 +291,14 @@ Origin = Literal["default", "auto", "operator", "reflex"]
 
 class Assignment(Message, frozen=True, kw_only=True):
     """The path to a peer. `trial`: apply and verify it, and go back to the last confirmed path unless the same path
-    comes without `trial` within the desired's `confirm_within_s`. `origin`: who wanted it, for a controller that takes
-    over."""
+    comes without `trial` within the desired's `confirm_within_s`. `drill`: a trial that is a rehearsal; the agent
+    measures the gap that traffic sees. `origin`: who wanted it, for a controller that takes over."""
 
     path: Name
     reason: Text = ""
     origin: Origin = "default"
     trial: bool = False
+    drill: bool = False
 
 
 class Desired(Payload, frozen=True, kw_only=True):
@@ -322,7 +323,8 @@ class Verification(Message, frozen=True, kw_only=True):
     """What became of a trial of (epoch, generation): packets over the kernel's own route came back on `path`.
 
     `reverted`: it was not confirmed in time, and the last confirmed path carries the peer again. `failed_checks`: the
-    service checks with this peer that fail over the new path, and did not before.
+    service checks with this peer that fail over the new path, and did not before. `gap_s`: of a drill, the longest time
+    around the switch in which no packet by the kernel's own route was answered, 0 when each was; None: not known (yet).
     """
 
     path: Name
@@ -331,6 +333,7 @@ class Verification(Message, frozen=True, kw_only=True):
     state: Literal["pending", "verified", "failed", "reverted"]
     reason: Text = ""
     failed_checks: tuple[Text, ...] = ()
+    gap_s: Seconds | None = None
 
 
 class Observed(Payload, frozen=True, kw_only=True):

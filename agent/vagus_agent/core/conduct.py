@@ -7,12 +7,13 @@ A driver (the daemon, or a simulation in virtual time) tells what happens, and a
     conduct.on_session, on_controller, on_desired, on_rejected                         what the broker says
     conduct.on_links                          a link changed: its state, or the peer's view of it
     conduct.on_kernel                         after every write or look: what was asked for, what the kernel answers
-    conduct.on_proof, on_checks               what became of a verification (the order does not matter)
+    conduct.on_proof, on_checks, on_gap       what became of a verification (the order does not matter)
     conduct.tick                              at `deadline`, and with every report
 
 After each of them, in this order:
 
     overrides        peer → path: what differs from what the kernel was asked for last, ask it for; then `on_kernel`
+    take_measure()   for each: `Prober.measure`, whose Gap goes to `on_gap`
     take_verify()    for each: `Prober.verify`, whose Proof goes to `on_proof`, and the peer's service checks at once,
                      whose result goes to `on_checks` (it is not waited for where the configuration has none)
     take_notes()     events to tell
@@ -35,7 +36,7 @@ from vagus_agent.config import Config
 from vagus_agent.core import desired, reflex
 from vagus_agent.core.complaints import Complaints
 from vagus_agent.core.link import Link
-from vagus_agent.core.prober import Proof
+from vagus_agent.core.prober import Gap, Proof
 from vagus_agent.core.trial import Kept, Trial
 from vagus_protocol.messages import (
     ControllerPresence,
@@ -78,6 +79,13 @@ class Verify(NamedTuple):
     path: str
 
 
+class Measure(NamedTuple):
+    """Measure what traffic to `peer` sees of its move to `path`, from before the move on."""
+
+    peer: str
+    path: str
+
+
 class Conduct:
     def __init__(self, config: Config, links: Mapping[str, Sequence[Link]], session: str, now: float) -> None:
         self._config = config
@@ -101,6 +109,7 @@ class Conduct:
         self._checked_peers = {check.peer for check in config.checks if check.peer}
         self._notes: list[Note] = []
         self._verify: list[Verify] = []
+        self._measure: list[Measure] = []
         self._told: Observed | None = None
         self._unsaved = False
 
@@ -180,6 +189,10 @@ class Conduct:
 
     def take_verify(self) -> list[Verify]:
         taken, self._verify = self._verify, []
+        return taken
+
+    def take_measure(self) -> list[Measure]:
+        taken, self._measure = self._measure, []
         return taken
 
     def take_notes(self) -> list[Note]:
@@ -285,6 +298,8 @@ class Conduct:
             if peer in self._held:
                 trial.running = False
                 self._trial_failed(peer, trial, f"{path} is down here, and {self._held[peer]} answers: it stays")
+            elif message.assignments[peer].drill:
+                self._measure.append(Measure(peer, path))
         self._begin()
 
     def on_rejected(self, reason: str, now: float) -> None:
@@ -326,6 +341,11 @@ class Conduct:
             trial.proven(proof.reason)
         else:
             self._trial_failed(proof.peer, trial, proof.reason)
+
+    def on_gap(self, gap: Gap) -> None:
+        trial = self._trials.get(gap.peer)
+        if trial is not None and trial.path == gap.path:
+            trial.gap_s = gap.seconds
 
     def on_checks(self, peer: str, path: str, failed: tuple[str, ...]) -> None:
         """The service checks of `peer` ran over `path`; `failed`: those that fail now and did not before."""

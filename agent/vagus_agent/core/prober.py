@@ -45,6 +45,11 @@ _LOSS_CHECK_S: Final = 2.0
 # that stands still for a moment decides it.
 _VERIFY_PROBES: Final = 5
 _VERIFY_S: Final = 1.0
+# Measuring what traffic sees of a switch: a probe each so often, which is what a gap can be told apart by, for so long,
+# and until the last answer may have come.
+_GAUGE_EVERY_S: Final = 0.02
+_GAUGE_S: Final = 3.0
+_GAUGE_WAIT_S: Final = (0.5, 1.0)
 
 
 def starved(system: System) -> bool:
@@ -98,6 +103,46 @@ class _Verification(Struct):
         return min(self.next_send, self.until) if self.left else self.until
 
 
+class Gap(Struct, frozen=True):
+    """What a measurement found: the longest time in which no packet to `peer` by the kernel's own route was answered,
+    from the last one before that came back to the first one after; 0: all came back."""
+
+    peer: str
+    path: str
+    seconds: float
+
+
+class _Gauge(Struct):
+    """One measurement. `sent`: seq → (sent, sent_us), in their order; `answered`: seqs."""
+
+    peer: str
+    path: str
+    next_send: float
+    until: float
+    over: float
+    sent: dict[int, tuple[float, int]] = {}
+    answered: set[int] = set()
+
+    @property
+    def deadline(self) -> float:
+        return self.next_send if self.next_send < self.until else self.over
+
+    @property
+    def gap(self) -> float:
+        gap = 0.0
+        good = last = next((sent for sent, _ in self.sent.values()), 0.0)
+        lost = False
+        for seq, (sent, _) in self.sent.items():
+            last = sent
+            if seq not in self.answered:
+                lost = True
+                continue
+            if lost:
+                gap = max(gap, sent - good)
+            good, lost = sent, False
+        return max(gap, last - good)
+
+
 class _Peer(Struct):
     name: str
     hash: int
@@ -116,6 +161,7 @@ class Prober:
         """`boot`: 64 random bits of this process; `phase` in 0..1 spreads the nodes' idle probes."""
         self.changes: list[Change] = []
         self.proofs: list[Proof] = []
+        self.gaps: list[Gap] = []
         self.links: list[Link] = []
         # a peer changed its mind about a link since the owner last reset this
         self.peer_changed = False
@@ -128,6 +174,7 @@ class Prober:
         self._by_hash: dict[int, _Peer] = {}
         self._outstanding: dict[int, _Outstanding] = {}
         self._verifications: dict[str, _Verification] = {}
+        self._gauges: dict[str, _Gauge] = {}
         self._seq = 0
         self._lag = 0.0
         self._lag_at = now
@@ -154,7 +201,7 @@ class Prober:
     @property
     def awaits_echoes(self) -> bool:
         """Whether `poll` could take an echo that was not read yet for a lost one."""
-        return bool(self._outstanding or self._verifications)
+        return bool(self._outstanding or self._verifications or self._gauges)
 
     @property
     def deadline(self) -> float:
@@ -166,6 +213,8 @@ class Prober:
             first = min(first, probe.deadline)
         for verification in self._verifications.values():
             first = min(first, verification.deadline)
+        for gauge in self._gauges.values():
+            first = min(first, gauge.deadline)
         self._due = first
         return first
 
@@ -183,6 +232,8 @@ class Prober:
                 sends.append(self._probe(link, now))
         for verification in tuple(self._verifications.values()):
             sends += self._verify(verification, now)
+        for gauge in tuple(self._gauges.values()):
+            sends += self._measure(gauge, now)
         if now >= self._loss_check:
             self._loss_check = now + _LOSS_CHECK_S
             for link in self.links:
@@ -268,12 +319,15 @@ class Prober:
             return []
         verification.left -= 1
         verification.next_send = now + verification.interval
+        return [self._unpinned(link.peer, link.path, verification.sent, now)]
+
+    def _unpinned(self, peer: str, path: str, sent: dict[int, tuple[float, int]], now: float) -> Send:
         self._seq = (self._seq + 1) & 0xFFFFFFFF
         sent_us = int(now * 1e6)
-        verification.sent[self._seq] = now, sent_us
+        sent[self._seq] = now, sent_us
         # An interval of nothing: no peer aligns its phase to these.
-        data = self._packet(Kind.PROBE, link.peer, link.path, self._seq, sent_us, 0, 0.0)
-        return [msgspec.structs.replace(data, pinned=False)]
+        data = self._packet(Kind.PROBE, peer, path, self._seq, sent_us, 0, 0.0)
+        return msgspec.structs.replace(data, pinned=False)
 
     def _verified(self, verification: _Verification, path: str, packet: Packet, arrived: float) -> None:
         """An echo of one of its probes, which came back on `path`: the peer sends it where it heard the probe."""
@@ -287,6 +341,26 @@ class Prober:
     def _conclude(self, link: Link, ok: bool, reason: str) -> None:
         del self._verifications[link.peer]
         self.proofs.append(Proof(link.peer, link.path, ok, reason))
+
+    def measure(self, peer: str, path: str, now: float) -> None:
+        """Measure from now on what traffic to `peer` sees of its move to `path`; the result is one of `gaps`.
+
+        It replaces an earlier measurement of the same peer. Its probes count for nothing else.
+        """
+        least, most = _GAUGE_WAIT_S
+        until = now + _GAUGE_S
+        wait = min(max(3 * self._peers[peer].links[path].timeout, least), most)
+        self._gauges[peer] = _Gauge(peer, path, now, until, until + wait)
+
+    def _measure(self, gauge: _Gauge, now: float) -> list[Send]:
+        if now >= gauge.over:
+            del self._gauges[gauge.peer]
+            self.gaps.append(Gap(gauge.peer, gauge.path, gauge.gap))
+            return []
+        if now < gauge.next_send or gauge.next_send >= gauge.until:
+            return []
+        gauge.next_send = now + _GAUGE_EVERY_S
+        return [self._unpinned(gauge.peer, gauge.path, gauge.sent, now)]
 
     def unroutable(self, peer: str, why: str) -> None:
         """The kernel did not take a packet that was not pinned: `why` in words."""
@@ -334,6 +408,12 @@ class Prober:
             if verification.sent[packet.seq][1] == packet.sent_us:
                 self._verified(verification, path, packet, arrived)
                 self._learn(peer, packet, now)
+            return
+        gauge = self._gauges.get(peer.name)
+        if gauge is not None and packet.seq in gauge.sent:
+            # By whichever path: before the switch it is the old one.
+            if gauge.sent[packet.seq][1] == packet.sent_us:
+                gauge.answered.add(packet.seq)
             return
         probe = self._outstanding.get(packet.seq)
         if probe is None or probe.link is not peer.links[path] or probe.sent_us != packet.sent_us:

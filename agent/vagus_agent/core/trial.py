@@ -46,6 +46,8 @@ class Trial:
     begun: bool = False
     proof: str = ""
     checked: bool = False
+    # Of a drill.
+    gap_s: float | None = None
 
     @classmethod
     def resumed(cls, kept: Kept, now: float) -> Trial:
@@ -68,6 +70,7 @@ class Trial:
             state=self.state,
             reason=self.reason[:1000],
             failed_checks=self.failed_checks,
+            gap_s=self.gap_s,
         )
 
     # --- its verification --------------------------------------------------------------------------------------------

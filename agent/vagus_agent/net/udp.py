@@ -20,7 +20,7 @@ from typing import Final
 
 from vagus_agent.config import Address, Config
 from vagus_agent.core.link import Change
-from vagus_agent.core.prober import Prober, Proof, Send
+from vagus_agent.core.prober import Gap, Prober, Proof, Send
 from vagus_protocol.probe import MAX_PACKET
 
 # Linux values; Python's socket module lacks the first two.
@@ -59,11 +59,13 @@ class ProbeSockets:
         on_changes: Callable[[Sequence[Change]], None],
         on_proof: Callable[[Proof], None],
         now: Callable[[], float],
+        on_gap: Callable[[Gap], None] = lambda _: None,
     ) -> None:
         self._config = config
         self._prober = prober
         self._on_changes = on_changes
         self._on_proof = on_proof
+        self._on_gap = on_gap
         self._now = now
         self._sockets: dict[int, socket.socket] = {}
         # path → an IPv6 socket that only sends, tied to the path's interface
@@ -131,6 +133,11 @@ class ProbeSockets:
         self._prober.verify(peer, path, self._now())
         self._poll()
 
+    def measure(self, peer: str, path: str) -> None:
+        """As `Prober.measure`, at once; the result goes to `on_gap`."""
+        self._prober.measure(peer, path, self._now())
+        self._poll()
+
     def _readable(self, version: int, sock: socket.socket) -> None:
         if self._now() < self._due:
             self._drain(version, sock)
@@ -158,6 +165,9 @@ class ProbeSockets:
         proofs, self._prober.proofs[:] = tuple(self._prober.proofs), []
         for proof in proofs:
             self._on_proof(proof)
+        gaps, self._prober.gaps[:] = tuple(self._prober.gaps), []
+        for gap in gaps:
+            self._on_gap(gap)
         due = self._prober.deadline
         if self._timer is not None:
             if due == self._due:
