@@ -302,11 +302,13 @@ class Assignment(Message, frozen=True, kw_only=True):
 
 
 class Desired(Payload, frozen=True, kw_only=True):
-    """The body that is signed. `assignments`: peer → path; a peer that is not named takes its first path."""
+    """The body that is signed. `assignments`: peer → path; a peer that is not named takes its first path. `session`: the
+    controller's, of this life."""
 
     fleet: Name
     node: Name
     controller: Name
+    session: Text = ""
     epoch: Count
     generation: Count
     assignments: dict[Name, Assignment]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from unit import fleet_builders as build
@@ -493,6 +494,28 @@ def test_a_recommendation_waits_for_a_person_and_is_carried_out_when_approved() 
     floor.run(1)
     assert floor.pair("a--b").assigned == "backup"
     assert floor.pair("a--b").origin == "auto"
+
+
+def test_an_epoch_that_was_anothers_is_left() -> None:
+    """The broker forgot everything, and so did we: what agents follow tells that our epoch had been given before."""
+    floor = Floor()
+    epoch = floor.desired("a").epoch
+    told = floor.desired("a").generation
+    seen = Observed(v=1, node="a", session="a-s1", epoch=epoch, generation=told, state=ObservedState.APPLIED)
+    floor.say("a", "observed", seen)
+    assert floor.brain.leadership.epoch == epoch
+    floor.say("a", "observed", msgspec.structs.replace(seen, generation=told + 50))
+    assert floor.brain.leadership.epoch == floor.desired("a").epoch == epoch + 1
+    refused = msgspec.structs.replace(
+        seen,
+        epoch=epoch + 1,
+        generation=1,
+        state=ObservedState.REFUSED,
+        refused_epoch=epoch + 1,
+        refused_generation=floor.desired("a").generation,
+    )
+    floor.say("a", "observed", refused)
+    assert floor.desired("a").epoch == epoch + 2
 
 
 def test_who_comes_new_hears_that_the_leader_lives() -> None:

@@ -41,6 +41,24 @@ def test_only_a_greater_term_is_taken(last: tuple[int, int], new: tuple[int, int
         assert isinstance(verdict, Refusal)
 
 
+def test_an_epoch_is_one_controllers() -> None:
+    """Two that lost their memory, and whose broker did, may choose the same one: what they tell must not be mixed."""
+    first = judge(msgspec.structs.replace(desired(1, 1, b="backup"), session="s1"), Accepted(), CONFIG)
+    assert isinstance(first, Accepted)
+    for session in ("s2", ""):
+        other = msgspec.structs.replace(desired(1, 2, b="overlay"), session=session)
+        verdict = judge(other, first, CONFIG)
+        assert isinstance(verdict, Refusal)
+        assert "it needs a greater one" in verdict.reason
+    again = msgspec.structs.replace(desired(1, 2, b="overlay"), session="s1")
+    assert judge(again, first, CONFIG) == Accepted(1, 2, {"b": "overlay"})
+    greater = msgspec.structs.replace(desired(2, 1, b="overlay"), session="s2")
+    assert judge(greater, first, CONFIG) == Accepted(2, 1, {"b": "overlay"})
+    assert judge(again, Accepted(1, 1, {"b": "backup"}), CONFIG) == Accepted(1, 2, {"b": "overlay"}), (
+        "an older state file"
+    )
+
+
 def test_the_same_again_is_the_same() -> None:
     kept = Accepted(1, 1, {"b": "backup"})
     assert judge(desired(1, 1, b="backup"), kept, CONFIG) is kept

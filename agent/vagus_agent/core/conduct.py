@@ -58,6 +58,7 @@ class State(Struct, frozen=True):
 
     epoch: int = 0
     generation: int = 0
+    author: str = ""
     assignments: dict[str, str] = {}
     reflex: dict[str, str] = {}
     trials: dict[str, Kept] = {}
@@ -140,6 +141,7 @@ class Conduct:
         return State(
             epoch=self._accepted.epoch,
             generation=self._accepted.generation,
+            author=self._accepted.author,
             assignments=dict(self._accepted.assignments),
             reflex=dict(self._held),
             trials={peer: trial.kept() for peer, trial in self._trials.items()},
@@ -223,7 +225,7 @@ class Conduct:
         state on disk says what was decided.
         """
         on_trial = {peer: kept.path for peer, kept in state.trials.items()}
-        self._accepted = desired.Accepted(state.epoch, state.generation, state.assignments, on_trial)
+        self._accepted = desired.Accepted(state.epoch, state.generation, state.assignments, on_trial, state.author)
         self._trials = {peer: Trial.resumed(kept, now) for peer, kept in state.trials.items()}
         for peer, kept in self._trials.items():
             if kept.running and not self._offers(peer, kept.path):

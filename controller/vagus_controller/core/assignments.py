@@ -21,9 +21,10 @@ class Told(NamedTuple):
 
 
 class Assignments:
-    def __init__(self, fleet_name: str, controller: str, fleet_key: bytes) -> None:
+    def __init__(self, fleet_name: str, controller: str, fleet_key: bytes, session: str = "") -> None:
         self._fleet_name = fleet_name
         self._controller = controller
+        self._session = session
         self._fleet_key = fleet_key
         self._keys: dict[str, bytes] = {}
         self._generation = 0
@@ -55,6 +56,7 @@ class Assignments:
             fleet=self._fleet_name,
             node=node,
             controller=self._controller,
+            session=self._session,
             epoch=epoch,
             generation=self._generation,
             assignments=assignments,

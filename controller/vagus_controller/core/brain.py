@@ -98,7 +98,7 @@ class Brain:
         self.outbox = outbox
         self._version = version
         self._started = now
-        self._assignments = Assignments(config.fleet, config.name, fleet_key)
+        self._assignments = Assignments(config.fleet, config.name, fleet_key, session)
         self._liveness = Liveness(config)
         self._links = Links(config)
         self._quorum = Quorum(config)
@@ -226,6 +226,12 @@ class Brain:
             text = f"{node} refused epoch {observed.refused_epoch}: {observed.reason}"
             self.outbox.complain(node, text)
             self._apply_leadership(self.leadership.was_refused(observed.refused_epoch, observed.epoch), now)
+        told = self._assignments.told.get(node)
+        if told is not None and self._settled and observed.epoch == told.term[0] == self.leadership.epoch:
+            refused = (observed.refused_epoch, observed.refused_generation)
+            if observed.generation > told.term[1] or refused == told.term:
+                # Neither we nor the broker remembered who had it: nothing that we say under it would be taken.
+                self._apply_leadership(self.leadership.shares_epoch(node), now)
         if observed.reflex:
             self._decide(now, [_ordered(node, peer) for peer in observed.reflex])
 

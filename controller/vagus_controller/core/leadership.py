@@ -81,6 +81,10 @@ class Leadership:
             return self._stand_by(f"agents follow epoch {accepted_epoch}, this one had {self.epoch}")
         return self._lead(f"agents had accepted epoch {accepted_epoch}, and nobody leads under it")
 
+    def shares_epoch(self, node: str) -> Change | None:
+        """A node has accepted another controller's word, or that of an earlier life of ours, under our epoch."""
+        return self._lead(f"{node} follows another word under epoch {self.epoch}") if self.leads else None
+
     def tick(self, now: float, connected: bool) -> Change | None:
         """Take the lead when nobody has it. Call it only once all retained messages are in."""
         if self.leads or not connected:
