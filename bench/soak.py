@@ -69,7 +69,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     print(f"seed {options.seed}", file=sys.stderr, flush=True)
-    settings = {"failover": {"failback_hold_s": 10.0, "max_moves": 100_000}}
+    # Pairs go home within the hour, or the second cut of a pair would find it on the backup.
+    calm = {"half_life_s": 30.0, "longest_hold_s": 10.0}
+    settings = {"failover": {"failback_hold_s": 10.0, "max_moves": 100_000, "damping": calm}}
     with Lab(_HOSTS, controller=settings) as lab, ExitStack() as stack:
         lab.start_broker()
         lab.start_agents()
