@@ -1,0 +1,235 @@
+"""A controller: the real brain, with a session, a disk and a person at its side."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from sim import settings
+from sim.broker import Broker, Client
+from sim.engine import Engine, Fuse, Process
+from vagus_controller.core.brain import TICK_S, Brain
+from vagus_controller.core.commands import Commands
+from vagus_controller.core.fleet import Notice
+from vagus_controller.core.verdict import Verdict
+from vagus_controller.views import LedgerEntry, PlanAsk, Refused, Severity
+from vagus_protocol import topics
+
+Trace = Callable[[str, str], None]
+
+_PREFIXES = (f"{topics.ROOT}/{settings.FLEET}/nodes/", f"{topics.ROOT}/{settings.FLEET}/controllers/")
+
+# The stages of a person's plan are over by then.
+_PLAN_S = 30.0
+
+
+class Witness(Protocol):
+    """What the invariants are told of a controller."""
+
+    def said(self, chief: Chief, topic: str, payload: bytes) -> None: ...
+
+
+class Chief:
+    """`disk`: what it saved; `image`: an older state of it."""
+
+    def __init__(
+        self, engine: Engine, broker: Broker, name: str, rng: random.Random, witness: Witness, trace: Trace
+    ) -> None:
+        self.process = Process(engine, name)
+        self.name = name
+        self.disk = b""
+        self.image = b""
+        self.brain: Brain | None = None
+        self.lives = 0
+        # between two things that it says or keeps
+        self.word_fuse = Fuse(self)
+        # until when what it does may be a person's command (by the engine's clock)
+        self.by_hand_until = -1.0
+        # what a person paused here ("fleet", or a node), and until when by the engine's clock
+        self._pauses: list[tuple[str, float]] = []
+        self._witness = witness
+        self._engine, self._broker, self._rng, self._trace = engine, broker, rng, trace
+        self._client: Client | None = None
+
+    # --- life ------------------------------------------------------------------------------------------------------
+
+    def start(self, disk: str = "kept") -> None:
+        if self.process.running:
+            return
+        if disk == "lost":
+            self.disk = b""
+        elif disk == "older":
+            self.disk = self.image
+        if disk != "kept":
+            self._pauses.clear()
+        self.lives += 1
+        self.process.clock_offset = self._rng.uniform(0.0, 1e5)
+        self.process.begin()
+        config = settings.controller_config(self.name)
+        session = f"{self._rng.getrandbits(32):08x}"
+        now = self.process.now
+        self.brain = Brain(config, settings.FLEET_KEY, session, _Outbox(self), now, version="sim")
+        if self.disk:
+            trouble = self.brain.restore(self.disk, now)
+            assert not trouble, trouble
+        self._topic, will = self.brain.presence(online=False)
+        self._client = Client(
+            self._broker,
+            self.process,
+            self,
+            f"{self.name}-{session}",
+            lambda topic: topic.startswith(_PREFIXES),
+            (self._topic, will),
+            self._rng,
+        )
+        self._client.start()
+        self._trace(self.name, f"starts, session {session}")
+        self.process.after(self._rng.uniform(0.0, TICK_S), self._tick)
+
+    def crash(self, silent: bool = False) -> None:
+        self.word_fuse.left = None
+        if not self.process.running:
+            return
+        self._trace(self.name, "crashes")
+        self.process.end()
+        self.brain = None
+        if self._client is not None:
+            self._broker.crashed(self._client, silent)
+            self._client = None
+
+    @property
+    def leads(self) -> bool:
+        return self.brain is not None and self.process.awake and self.brain.leadership.leads
+
+    def paused(self, node: str) -> bool:
+        """Whether a pause that a person set here covers the node, for the next tenth of a second at least."""
+        return any(what in ("fleet", node) and self._engine.now < until - 0.1 for what, until in self._pauses)
+
+    def freeze(self) -> None:
+        if self.process.awake and self._client is not None:
+            self.process.freeze()
+            self._broker.frozen(self._client)
+
+    # --- Port ------------------------------------------------------------------------------------------------------
+
+    def session_began(self) -> None:
+        assert self._client is not None
+        assert self.brain is not None
+        self._settling = True
+        self.brain.on_session(True, "broker", self.process.now)
+        self._client.subscribe()
+
+    def session_lost(self, reason: str) -> None:
+        assert self.brain is not None
+        self._settling = True
+        self.brain.on_session(False, reason, self.process.now)
+
+    def subscribed(self) -> None:
+        # The echo of our own presence comes after everything that the broker retained.
+        assert self.brain is not None
+        self.brain.announce()
+
+    def received(self, topic: str, payload: bytes, retained: bool) -> None:
+        assert self.brain is not None
+        self.brain.on_message(topic, payload, self.process.now)
+        if topic == self._topic and not retained and self._settling:
+            self._settling = False
+            self.process.after(self._rng.uniform(0.0, 0.1), self._settled)
+
+    def acknowledged(self, number: int, heard: bool) -> None: ...
+
+    # --- the rest --------------------------------------------------------------------------------------------------
+
+    def _settled(self) -> None:
+        if self.brain is not None and not self._settling:
+            self.brain.settled(self.process.now)
+
+    def _tick(self) -> None:
+        assert self.brain is not None
+        self.brain.tick(self.process.now)
+        self.process.after(TICK_S, self._tick)
+
+    def command(self, what: str, *args: str) -> None:
+        """A person's command; what is refused is told, and no more."""
+        if self.brain is None or not self.process.awake:
+            return
+        commands, now, force = Commands(self.brain), self.process.now, args[-1:] == ("force",)
+        lasts = _PLAN_S if what == "plan" else 0.0
+        self.by_hand_until = max(self.by_hand_until, self._engine.now + lasts)
+        try:
+            if what == "switchover":
+                commands.switchover(args[0], args[1], now, who="person", reason="asked", force=force)
+            elif what == "failback":
+                commands.failback(args[0], now, who="person", reason="asked")
+            elif what == "plan":
+                commands.plan(PlanAsk(path=args[0], scope="fleet", reason="asked", force=force), now, who="person")
+            elif what == "pause":
+                scope, target = ("fleet", "") if args[0] == "fleet" else ("node", args[0])
+                commands.pause(scope, target, now, who="person", reason="work", for_s=settings.PAUSE_S)
+                self._pauses.append((args[0], self._engine.now + settings.PAUSE_S))
+            elif what == "resume":
+                for pause in list(self.brain.pauses.standing):
+                    commands.resume(pause.id, who="person")
+                self._pauses.clear()
+            self._trace(self.name, f"a person: {what} {' '.join(args)}")
+        except (Refused, KeyError) as refused:
+            self._trace(self.name, f"a person: {what} {' '.join(args)}: refused: {refused}")
+
+    def say(self, topic: str, payload: bytes) -> None:
+        self.word_fuse.step()
+        self._witness.said(self, topic, payload)
+        if self._client is not None:
+            self._client.publish(topic, payload, True)
+
+    def tell(self, text: str) -> None:
+        self._trace(self.name, text)
+
+    def save(self) -> None:
+        self.word_fuse.step()
+        if self.brain is not None:
+            self.disk = self.brain.saved(self.process.now)
+
+
+class _Outbox:
+    def __init__(self, chief: Chief) -> None:
+        self._chief = chief
+        self._entries = 0
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        self._chief.say(topic, payload)
+
+    def event(self, source: str, kind: str, subject: str, text: str, severity: Severity = Severity.INFO) -> None:
+        if source == "controller":
+            self._chief.tell(f"{kind} {subject}: {text}")
+
+    def notices(self, notices: Iterable[Notice]) -> None: ...
+
+    def complain(self, who: str, text: str) -> None:
+        self._chief.tell(f"complains of {who}: {text}")
+
+    def decision(
+        self, who: str, action: str, subject: str, reason: str, *, evidence: Sequence[str] = (), outcome: str = ""
+    ) -> LedgerEntry:
+        self._entries += 1
+        self._chief.tell(f"{action} {subject} ({who}): {reason}")
+        return LedgerEntry(
+            id=self._entries,
+            at=0.0,
+            who=who,
+            action=action,
+            subject=subject,
+            reason=reason,
+            evidence=tuple(evidence),
+            outcome=outcome,
+        )
+
+    def outcome(self, entry: LedgerEntry, outcome: str) -> None:
+        self._chief.tell(f"{entry.action} {entry.subject}: {outcome}")
+
+    def verdicts(self, verdicts: Iterable[Verdict]) -> None: ...
+
+    def save(self) -> None:
+        self._chief.save()
+
+    def changed(self) -> None: ...
