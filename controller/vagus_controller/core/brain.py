@@ -217,6 +217,8 @@ class Brain:
         if isinstance(observed, Rejected) or observed.node != node:
             self._reject(node, "observed", observed)
             return
+        state = self.fleet.nodes.get(node)
+        self._has_gone_back(state.observed if state is not None else None, observed)
         self.outbox.notices(self.fleet.on_observed(observed, now))
         self.leadership.heard_epoch(observed.epoch)
         state = self.fleet.nodes.get(node)
@@ -234,6 +236,19 @@ class Brain:
                 self._apply_leadership(self.leadership.shares_epoch(node), now)
         if observed.reflex:
             self._decide(now, [_ordered(node, peer) for peer in observed.reflex])
+
+    def _has_gone_back(self, before: Observed | None, observed: Observed) -> None:
+        """Tell of a node that has forgotten what it had accepted: it was told anew, but an older one could fool it."""
+        if before is None or before.session == observed.session:
+            return
+        had, has = (before.epoch, before.generation), (observed.epoch, observed.generation)
+        if has < had:
+            lost = "lost" if has == (0, 0) else "older than what it had accepted, as from an old disk image"
+            text = (
+                f"its state on disk is {lost}: it went back from epoch {had[0]} generation {had[1]} to epoch {has[0]} "
+                f"generation {has[1]}, and is told the newest"
+            )
+            self.outbox.event("controller", "fencing", observed.node, text, Severity.WARNING)
 
     def _on_presence(self, node: str, payload: bytes, now: float) -> None:
         presence = decode(payload, Presence)
@@ -271,9 +286,13 @@ class Brain:
         if isinstance(presence, Rejected) or presence.controller != where.controller:
             self._reject(where.controller, "presence", presence)
             return
-        if presence.controller == self.config.name and presence.session != self.session and not presence.online:
-            # The last will of our own earlier session, after our birth.
-            self.announce()
+        if presence.controller == self.config.name and presence.session != self.session:
+            if presence.online and self._settled:
+                text = f"another controller calls itself {presence.controller} too: give each its own `name`"
+                self.outbox.complain(presence.controller, f"{text} (its session is {presence.session})")
+            if not presence.online or self.leadership.leads:
+                # The last will of our own earlier session, after our birth; or a twin's word in the place of ours.
+                self.announce()
         self._apply_leadership(self.leadership.saw_presence(presence, fresh=self._settled), now)
         if self._settled and self.leadership.leads and presence.online and not presence.leader:
             self._greetings = _GREETINGS
@@ -411,8 +430,18 @@ class Brain:
             paused=lambda node: self.pauses.on(self.fleet, node),
             busy=self.plans.busy(now),
             planned=self.plans.executor.planned,
+            heard=self._answered,
             wall=None if self._wall_ahead is None else now + self._wall_ahead,
         )
+
+    def _answered(self, node: str) -> bool:
+        """Whether the node has taken or refused the newest that we told it."""
+        told, state = self._assignments.told.get(node), self.fleet.nodes.get(node)
+        if told is None or state is None or state.observed is None:
+            return True
+        observed = state.observed
+        taken, refused = (observed.epoch, observed.generation), (observed.refused_epoch, observed.refused_generation)
+        return taken >= told.term or refused == told.term
 
     # --- transaction.Checks --------------------------------------------------------------------------------------
 

@@ -54,6 +54,7 @@ class Situation(Struct, frozen=True, kw_only=True):
     """What the other detectors say, and the pauses: `paused(node)` is the pause's reason or "".
 
     `busy`: the plan under way that is not urgent, in words, or ""; `planned`: the pairs that wait in its later stages.
+    `heard(node)`: whether the node has answered the newest that it was told; what it did alone before is no news.
     `wall`: wall-clock epoch seconds, for maintenance windows alone; None: not known, and then no window covers
     anything.
     """
@@ -66,4 +67,5 @@ class Situation(Struct, frozen=True, kw_only=True):
     paused: Callable[[str], str]
     busy: str = ""
     planned: frozenset[Pair] = frozenset()
+    heard: Callable[[str], bool] = lambda _: True
     wall: float | None = None

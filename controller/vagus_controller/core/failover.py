@@ -287,7 +287,7 @@ class Failover:
             wish = self._escape(fleet, pair, better, intent, impaired, now, dead=dead)
         else:
             wish = (
-                self._reflex(fleet, pair, paths, intent, now)
+                self._reflex(fleet, situation, pair, paths, intent, now)
                 or self._relief(fleet, pair, paths, intent, now)
                 or self._homeward(fleet, pair, paths[0], intent, now)
             )
@@ -363,12 +363,14 @@ class Failover:
             fleet, pair, path, now, self.settings.proven_within_s
         )
 
-    def _reflex(self, fleet: Fleet, pair: Pair, paths: list[str], intent: Intent, now: float) -> Decision | None:
+    def _reflex(
+        self, fleet: Fleet, situation: Situation, pair: Pair, paths: list[str], intent: Intent, now: float
+    ) -> Decision | None:
         """Adopt what an agent did alone, or send it home."""
         for node, peer in (pair, pair[::-1]):
             state = fleet.nodes.get(node)
             path = state.observed.reflex.get(peer) if state is not None and state.observed is not None else None
-            if path is None or path not in paths or path == intent.path:
+            if path is None or path not in paths or path == intent.path or not situation.heard(node):
                 continue
             unfit = self.unfit(fleet, pair, path, now)
             home_unfit = self.unfit(fleet, pair, intent.path, now)

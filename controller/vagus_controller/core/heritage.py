@@ -1,7 +1,8 @@
 """What the leader before us told: its retained desireds, which only a controller of this fleet can have signed.
 
 They say more than agents do: who wanted a path, and whether it is on trial. A pair that an agent has moved by itself
-since is not inherited: what the agent says of it is newer.
+since is not inherited: what the agent says of it is newer. Nor is a desired that is older than what its node has
+accepted: it was published again, by mistake or by malice, or the broker has lost the newest.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ class Heritage:
         """Make what nodes were told the intents; the pairs that were told."""
         newest: dict[Pair, tuple[Term, Assignment]] = {}
         for node, desired in self._told.items():
+            if _outdated(fleet, desired):
+                continue
             for peer, word in desired.assignments.items():
                 pair = (node, peer) if node < peer else (peer, node)
                 known = newest.get(pair)
@@ -60,7 +63,7 @@ def _intent(word: Assignment, known: Intent | None, paths: list[str], now: float
     if not word.trial:
         if known is not None and same:
             kept = known.origin if word.origin == "default" and not home else word.origin
-            return replace(known, origin=kept, trial_from="", trial_from_origin="default")
+            return replace(known, origin=kept, trial_from="", trial_from_origin="default", drill=False)
         return (
             None
             if home and origin == "default"
@@ -68,8 +71,9 @@ def _intent(word: Assignment, known: Intent | None, paths: list[str], now: float
         )
     if known is not None and same and known.trial_from:
         return known
-    left = Intent(path=next((path for path in paths if path != word.path), word.path))
-    if known is not None and not same:
+    # What is drilled was on its first path, and its way back is a trial of that.
+    left = Intent(path=paths[0] if word.drill else next((path for path in paths if path != word.path), word.path))
+    if known is not None and not same and not word.drill:
         left = known
     elif left.path != paths[0]:
         left = replace(left, origin="auto")
@@ -80,6 +84,7 @@ def _intent(word: Assignment, known: Intent | None, paths: list[str], now: float
         since=now,
         trial_from=left.path,
         trial_from_origin=left.origin,
+        drill=word.drill,
     )
 
 
@@ -89,6 +94,13 @@ def _moved_alone(fleet: Fleet, pair: Pair) -> bool:
         if state is not None and state.observed is not None and peer in state.observed.reflex:
             return True
     return False
+
+
+def _outdated(fleet: Fleet, desired: Desired) -> bool:
+    state = fleet.nodes.get(desired.node)
+    if state is None or state.observed is None:
+        return False
+    return _term(desired) < (state.observed.epoch, state.observed.generation)
 
 
 def _term(desired: Desired) -> Term:

@@ -4,6 +4,9 @@ Model. An epoch is a leadership term and the fencing token: agents take a desire
 greater than the last they took. The stores of truth are the retained presences of controllers, the retained desired,
 and what agents say they accepted. A controller leads under an epoch greater than all it has seen; one that sees another
 leader under a greater epoch stands by until that one is gone. Two that collide on one epoch part by their session id.
+
+What the broker retains under our own name in another session is ourselves before a restart, and nobody waits for that.
+Who speaks under it now is a twin, by somebody's mistake: it counts as any other controller.
 """
 
 from __future__ import annotations
@@ -97,7 +100,7 @@ class Leadership:
             return None
         if self._vacant_since is None:
             self._vacant_since = now
-        others = [other for name, other in self._others.items() if name != self.name]
+        others = [other for name, other in self._others.items() if name != self.name or self._has_twin()]
         # One after the other: of two that waited alike, both would lead.
         before = sum(other.online and other.session > self.session for other in others)
         if others and now - self._vacant_since < TAKEOVER_S * (1 + before):
@@ -107,12 +110,17 @@ class Leadership:
         return self._lead("no other controller leads")
 
     def _leader(self) -> ControllerPresence | None:
-        """Another controller that leads. Our own name in another session is ourselves before a restart, or a twin: a
-        twin sees our greater epoch and stands by."""
+        """Another controller that leads."""
         others = [
-            p for p in self._others.values() if p.online and p.leader and (p.controller != self.name or self.leads)
+            p
+            for p in self._others.values()
+            if p.online and p.leader and (p.controller != self.name or self._has_twin())
         ]
         return max(others, key=lambda presence: presence.epoch, default=None)
+
+    def _has_twin(self) -> bool:
+        """Whether another process speaks under our name."""
+        return self.name in self._fresh and self._others[self.name].online
 
     def _lead(self, reason: str) -> Change:
         self.leads, self.epoch, self.reason = True, self._seen + 1, reason
