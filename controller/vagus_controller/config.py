@@ -132,6 +132,12 @@ class Failover(Section, frozen=True, kw_only=True):
     windows: tuple[Window, ...] = ()
 
 
+class Drill(Section, frozen=True, kw_only=True):
+    # Rehearse the failover and failback of every pair at these times: a cron expression in UTC, such as "0 4 * * 0".
+    # Empty: only when a person asks for it.
+    schedule: str = ""
+
+
 class Config(Section, frozen=True, kw_only=True):
     fleet: str
     name: str
@@ -145,4 +151,5 @@ class Config(Section, frozen=True, kw_only=True):
     liveness: Liveness = Liveness()
     load: Load = Load()
     failover: Failover = Failover()
+    drill: Drill = Drill()
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -8,6 +8,7 @@ from vagus_controller.config import (
     Broker,
     Config,
     Damping,
+    Drill,
     Failover,
     Http,
     Liveness,
@@ -19,6 +20,7 @@ from vagus_controller.config import (
 )
 from vagus_controller.core.damping import ceiling as damping_ceiling
 from vagus_controller.core.windows import parse as parse_window
+from vagus_controller.schedule import Schedule
 from vagus_protocol.codec import Rejected
 from vagus_protocol.signing import parse_key
 from vagus_runtime import checks, settings
@@ -174,6 +176,16 @@ def _check_window(window: Window, say: Say) -> None:
         say("target", f"is missing: the {window.scope} that the window covers")
 
 
+def _check_drill(drill: Drill, say: Say) -> None:
+    if not drill.schedule:
+        return
+    try:
+        Schedule(drill.schedule)
+    except ValueError as error:
+        example = 'minute hour day month weekday, such as "0 4 * * 0" for Sundays at 04:00 UTC'
+        say("schedule", f"{show(drill.schedule)} is no cron expression ({error}): it is {example}")
+
+
 _CHECKS: dict[type, settings.Check] = {
     Config: _check_config,
     Broker: checks.check_broker,
@@ -186,4 +198,5 @@ _CHECKS: dict[type, settings.Check] = {
     Damping: _check_damping,
     Quality: _check_quality,
     Window: _check_window,
+    Drill: _check_drill,
 }

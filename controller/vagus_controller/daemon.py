@@ -24,8 +24,9 @@ from vagus_controller.chronicle import Chronicle
 from vagus_controller.config import Config
 from vagus_controller.core.brain import TICK_S, Brain
 from vagus_controller.core.commands import Commands
+from vagus_controller.schedule import Schedule
 from vagus_controller.store import Store
-from vagus_controller.views import CheckView, FleetView, LedgerEntry, PauseView, PlanAsk, PlanView
+from vagus_controller.views import CheckView, DrillAsk, DrillView, FleetView, LedgerEntry, PauseView, PlanAsk, PlanView
 from vagus_protocol import topics
 from vagus_runtime.sdnotify import Notifier
 
@@ -69,6 +70,7 @@ class Controller:
         session = secrets.token_hex(8)
         self._brain = Brain(config, fleet_key, session, self._outbox, monotonic(), version=version("vagus"))
         self._commands = Commands(self._brain)
+        self._schedule = Schedule(config.drill.schedule) if config.drill.schedule else None
         self.broker = BrokerSession(
             config.mqtt,
             client_id=f"vagus-{config.fleet}-{config.name}-{session[:6]}",
@@ -139,6 +141,8 @@ class Controller:
         while True:
             started = monotonic()
             self._brain.tick(started, time.time())
+            if self._schedule is not None and self._schedule.due(time.time()):
+                self._commands.scheduled_drill(started)
             self._notifier.status(self._brain.summary(started))
             self._notifier.watchdog()
             due = max(due + TICK_S, monotonic())
@@ -178,6 +182,12 @@ class Controller:
 
     def plans(self) -> tuple[PlanView, ...]:
         return self._brain.plans.views(monotonic())
+
+    def drill(self, ask: DrillAsk, *, who: str) -> DrillView:
+        return self._commands.drill(ask, monotonic(), who=who)
+
+    def drills(self) -> tuple[DrillView, ...]:
+        return self._brain.drills.views(monotonic())
 
     def pause(self, scope: str, target: str, *, who: str, reason: str, for_s: float) -> PauseView:
         return self._commands.pause(scope, target, monotonic(), who=who, reason=reason, for_s=for_s)

@@ -75,6 +75,16 @@ class PathView(View, frozen=True, kw_only=True):
     unproven: str
 
 
+class LastDrill(View, frozen=True, kw_only=True):
+    """A pair's last drill. `at`: wall-clock epoch seconds, 0: not known. `gap_s`: the longest gap that either end
+    measured, out or back, 0: none that could be told; None: not measured, or not `ok`."""
+
+    at: float
+    ok: bool
+    words: str
+    gap_s: float | None
+
+
 class PairView(View, frozen=True, kw_only=True):
     """`name` is "a--b", a < b. `assigned`: what the controller wants; `observed`: what a's and b's kernels do."""
 
@@ -88,6 +98,7 @@ class PairView(View, frozen=True, kw_only=True):
     reason: str
     since_s: float
     paths: tuple[PathView, ...]
+    drill: LastDrill | None = None
 
 
 class MemberView(View, frozen=True, kw_only=True):
@@ -169,6 +180,40 @@ class PlanAsk(Struct, frozen=True, kw_only=True):
     dry_run: bool = False
 
 
+class DrillAsk(Struct, frozen=True, kw_only=True):
+    """The pair "a--b" that `target` names, all pairs with an end at the site that it names, or the whole fleet."""
+
+    scope: Literal["pair", "site", "fleet"]
+    target: str = ""
+    reason: str = ""
+
+
+class DrillPairView(View, frozen=True, kw_only=True):
+    """One pair of a drill. `state`: waits, out (by `path`), back (on trial by its first path), ok, aborted, skipped,
+    not begun. Gaps in seconds, on the way out and back; 0: none that could be told; None: not measured."""
+
+    pair: str
+    path: str
+    state: str
+    reason: str
+    gap_s: float | None
+    gap_back_s: float | None
+
+
+class DrillView(View, frozen=True, kw_only=True):
+    """A drill; `outcome`: why it stopped, "" when it did not. `what`: the pair, a site, or the fleet."""
+
+    id: int
+    who: str
+    what: str
+    reason: str
+    state: Literal["under way", "done", "stopped"]
+    outcome: str
+    at: float
+    age_s: float
+    pairs: tuple[DrillPairView, ...]
+
+
 class FleetView(View, frozen=True, kw_only=True):
     """The whole picture, one object: GET /api/v1/fleet and the first SSE message."""
 
@@ -205,7 +250,7 @@ class EventEntry(View, frozen=True, kw_only=True):
 
 class LedgerEntry(View, frozen=True, kw_only=True):
     """A decision, also one not to act. `action`: failover, failback, switchover, adopt, revert, hold, recommend, plan,
-    pause, resume, refuse."""
+    drill, pause, resume, refuse."""
 
     id: int
     at: float
@@ -256,6 +301,8 @@ class Operator(Protocol):
     def approve(self, pair: str, *, who: str, reason: str) -> LedgerEntry: ...
     def plan(self, ask: PlanAsk, *, who: str) -> PlanView: ...
     def plans(self) -> tuple[PlanView, ...]: ...
+    def drill(self, ask: DrillAsk, *, who: str) -> DrillView: ...
+    def drills(self) -> tuple[DrillView, ...]: ...
     def pause(self, scope: str, target: str, *, who: str, reason: str, for_s: float) -> PauseView: ...
     def resume(self, pause_id: int, *, who: str) -> None: ...
 

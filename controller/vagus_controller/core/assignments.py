@@ -45,7 +45,10 @@ class Assignments:
             intent = failover.intent(fleet, (min(node, peer.name), max(node, peer.name)))
             path = intent.path if intent.path in peer.paths else peer.paths[0]
             trial = intent.trial_from != "" and path == intent.path
-            assignments[peer.name] = Assignment(path=path, reason=intent.reason, origin=intent.origin, trial=trial)
+            drill = trial and intent.drill
+            assignments[peer.name] = Assignment(
+                path=path, reason=intent.reason, origin=intent.origin, trial=trial, drill=drill
+            )
         words = {peer: (word.path, word.origin, word.trial) for peer, word in assignments.items()}
         known = self.told.get(node)
         if known is not None and known.words == words:

@@ -30,6 +30,7 @@ from vagus_controller.core.detect.link import Links
 from vagus_controller.core.detect.liveness import Liveness
 from vagus_controller.core.detect.load import LoadDetector
 from vagus_controller.core.detect.quorum import Quorum
+from vagus_controller.core.drills import Drills
 from vagus_controller.core.explain import explain
 from vagus_controller.core.failover import Decision, Failover, Intent, Kind, Memory, Pair, Situation
 from vagus_controller.core.fleet import Fleet
@@ -38,7 +39,7 @@ from vagus_controller.core.outbox import Outbox
 from vagus_controller.core.pauses import Pause, Pauses
 from vagus_controller.core.plans import Plans
 from vagus_controller.core.transaction import Plan
-from vagus_controller.views import CheckView, FleetView, Severity
+from vagus_controller.views import CheckView, FleetView, LastDrill, Severity
 from vagus_protocol import topics
 from vagus_protocol.codec import Rejected, decode, encode
 from vagus_protocol.messages import (
@@ -82,6 +83,7 @@ class _Saved(msgspec.Struct):
     intents: dict[str, Intent] = {}
     pauses: list[Pause] = []
     memory: Memory = Memory()
+    drills: dict[str, LastDrill] = {}
 
 
 class Brain:
@@ -104,6 +106,7 @@ class Brain:
         self._quorum = Quorum(config)
         self._load = LoadDetector(config)
         self.plans = Plans(self.failover, self, self._publish_desired, outbox)
+        self.drills = Drills(self.fleet, self.failover, self.plans, self.pauses, outbox, self._situation)
         self._heritage = Heritage()
         # nodes whose retained desired is not ours any more, and older
         self._overwritten: set[str] = set()
@@ -129,6 +132,7 @@ class Brain:
                 self.failover.intents[pair] = replace(intent, since=now)
         self.pauses.restore(before.pauses, now)
         self.failover.restore(before.memory, now)
+        self.drills.restore({pair: last for name, last in before.drills.items() if (pair := pair_named(name))})
         return ""
 
     def saved(self, now: float) -> bytes:
@@ -137,6 +141,7 @@ class Brain:
             intents={"--".join(pair): intent for pair, intent in self.failover.intents.items()},
             pauses=self.pauses.left(now),
             memory=self.failover.snapshot(now),
+            drills=self.drills.saved(),
         )
         return msgspec.json.encode(saved)
 
@@ -323,6 +328,7 @@ class Brain:
     def goodbye(self, now: float) -> None:
         """The last word of this life. What is on trial goes on in the next."""
         if self._settled and self.leadership.leads:
+            self.drills.interrupt("this controller stops", now)
             self.plans.flush()
         self.plans.abandon("this controller stops", now)
         self.outbox.publish(*self.presence(online=False))
@@ -351,6 +357,7 @@ class Brain:
         self._heritage.forget()
         self._assignments.begin_epoch()
         self.plans.executor.be_patient(now)
+        self.drills.revert_found(now)
         self.plans.resume(self._trials(), now)
         found = self.failover.take_found()
         for each in found:
@@ -403,6 +410,7 @@ class Brain:
                 self._greetings -= 1
                 self.announce()
             self.plans.tick(now)
+            self.drills.tick(now)
         observed = {name: state.observed for name, state in self.fleet.nodes.items() if state.observed is not None}
         alone = [_ordered(name, peer) for name, each in observed.items() for peer in each.reflex]
         self._decide(now, dict.fromkeys((*self._links.judged, *self.failover.restless(self.fleet), *alone)))
@@ -414,6 +422,7 @@ class Brain:
     def _decide(self, now: float, pairs: Iterable[Pair]) -> None:
         if not (self._settled and self.leadership.leads):
             return
+        self.drills.watch(now)
         known = [pair for pair in pairs if len(self.fleet.paths_of(pair)) > 1]
         decisions = self.failover.evaluate(self.fleet, self._situation(now), now, known)
         if decisions:
@@ -508,6 +517,7 @@ class Brain:
             fleet=self.fleet,
             failover=self.failover,
             plans=self.plans,
+            drills=self.drills.last,
             observer=self._observer,
             nodes=self._liveness.verdicts,
             loads=self._load.verdicts,

@@ -11,7 +11,7 @@ from vagus_controller.core.failover import Decision, Pair
 from vagus_controller.core.plans import in_stages, view_of
 from vagus_controller.core.transaction import PATIENCE_S, Plan, Run
 from vagus_controller.core.verdict import some
-from vagus_controller.views import LedgerEntry, PauseView, PlanAsk, PlanView, Refused
+from vagus_controller.views import DrillAsk, DrillView, LedgerEntry, PauseView, PlanAsk, PlanView, Refused
 
 
 class _Choice(Struct):
@@ -33,6 +33,7 @@ class Commands:
     ) -> LedgerEntry:
         """Move a pair to `path` and hold it there."""
         self._must_lead()
+        self._end_drill(who, now)
         known = self._known(pair)
         step = self._step(known, path, reason)
         limitation = self._brain.failover.limitation(self._brain.fleet, known, path, now)
@@ -45,6 +46,7 @@ class Commands:
     def failback(self, pair: str, now: float, *, who: str, reason: str) -> LedgerEntry:
         """Move a pair to its first path."""
         self._must_lead()
+        self._end_drill(who, now)
         known = self._known(pair)
         step = self._step(known, "", reason)
         limitation = self._brain.failover.limitation(self._brain.fleet, known, step.path, now)
@@ -57,6 +59,7 @@ class Commands:
     def approve(self, pair: str, now: float, *, who: str, reason: str) -> LedgerEntry:
         """Carry out the move that is recommended for a pair."""
         self._must_lead()
+        self._end_drill(who, now)
         known = self._known(pair)
         waiting = self._brain.failover.waiting(known)
         if waiting is None or waiting.kind != "recommend":
@@ -74,6 +77,8 @@ class Commands:
     def plan(self, ask: PlanAsk, now: float, *, who: str) -> PlanView:
         """Move many pairs, canary first; a rehearsal only says how."""
         self._must_lead()
+        if not ask.dry_run:
+            self._end_drill(who, now)
         choice = self._choose(ask, now)
         if not choice.steps:
             whither = ask.path or "its first path"
@@ -206,12 +211,34 @@ class Commands:
             raise Refused(f"{'--'.join(step.pair)} is not moved ({state}): {why}")
         return entry
 
+    # --- drills --------------------------------------------------------------------------------------------------
+
+    def drill(self, ask: DrillAsk, now: float, *, who: str) -> DrillView:
+        """Rehearse failover and failback of a pair, of a site's pairs or of all, one at a time."""
+        self._must_lead()
+        if ask.scope == "pair":
+            pairs, what = [self._known(ask.target)], "--".join(self._known(ask.target))
+        else:
+            pairs = self._covered(ask.scope, ask.target)
+            what = f"site {ask.target}" if ask.scope == "site" else "fleet"
+        return self._brain.drills.ask(pairs, what, now, who=who, reason=ask.reason, automatic=False)
+
+    def scheduled_drill(self, now: float) -> None:
+        """A drill of the fleet is due; whoever does not lead leaves it to the one that does."""
+        if self._brain.leadership.leads:
+            self._brain.drills.scheduled(now)
+
+    def _end_drill(self, who: str, now: float) -> None:
+        """A person's command comes before a rehearsal."""
+        self._brain.drills.interrupt(f"{who} asked for something else", now)
+
     # --- pauses --------------------------------------------------------------------------------------------------
 
     def pause(self, scope: str, target: str, now: float, *, who: str, reason: str, for_s: float) -> PauseView:
         """Stop automatic moves of the fleet, a site or a node for a while."""
         brain = self._brain
         pause = brain.pauses.add(brain.fleet, scope, target, reason, who, for_s, now)
+        brain.drills.interrupt(f"{who} paused {pause.covers}", now)
         brain.outbox.save()
         self._tell(who, "pause", pause.covers, f"{reason or 'no reason given'}, for {for_s:.0f} s")
         return pause.view(now)

@@ -11,12 +11,12 @@ from vagus_controller.core.fleet import Pair
 from vagus_controller.core.verdict import Verdict
 from vagus_protocol.messages import Origin
 
-Kind = Literal["failover", "failback", "switchover", "adopt", "revert", "recommend", "hold"]
+Kind = Literal["failover", "failback", "switchover", "adopt", "revert", "recommend", "hold", "drill"]
 
 
 class Intent(Struct, frozen=True, kw_only=True):
     """The path that both ends of a pair are told to use. `since`: monotonic. `trial_from`: the path that is left, while
-    the move is on trial, and the origin of that."""
+    the move is on trial, and the origin of that; `drill`: it is nothing but rehearsed."""
 
     path: str
     origin: Origin = "default"
@@ -24,6 +24,7 @@ class Intent(Struct, frozen=True, kw_only=True):
     since: float = 0.0
     trial_from: str = ""
     trial_from_origin: Origin = "default"
+    drill: bool = False
 
 
 class Decision(Struct, frozen=True, kw_only=True):

@@ -166,7 +166,7 @@ class Failover:
         """The trial of the pair's path is over and well."""
         intent = self.intents.get(pair)
         if intent is not None and intent.trial_from:
-            self.intents[pair] = replace(intent, trial_from="", trial_from_origin="default")
+            self.intents[pair] = replace(intent, trial_from="", trial_from_origin="default", drill=False)
             self.trials.succeeded(pair, intent.path)
 
     def rolled_back(self, pair: Pair, reason: str, now: float, *, failed: bool = True) -> None:
@@ -200,6 +200,7 @@ class Failover:
             since=now,
             trial_from=trial_from,
             trial_from_origin=trial_from_origin,
+            drill=decision.kind == "drill",
         )
 
     def _forget_old(self, now: float) -> None:

@@ -15,6 +15,7 @@ from vagus_controller.core.plans import Plans
 from vagus_controller.core.verdict import Verdict
 from vagus_controller.views import (
     FleetView,
+    LastDrill,
     LinkEnd,
     NodeView,
     PairView,
@@ -33,6 +34,8 @@ class Sources(Struct, frozen=True, kw_only=True):
     fleet: Fleet
     failover: Failover
     plans: Plans
+    # pair → its last drill
+    drills: Mapping[Pair, LastDrill] = {}
     observer: Verdict
     nodes: Mapping[str, Verdict]
     loads: Mapping[str, Verdict]
@@ -188,6 +191,7 @@ def _pair(sources: Sources, pair: Pair) -> PairView:
         reason=reason,
         since_s=max(sources.now - intent.since, 0.0) if intent.since else sources.now - sources.started,
         paths=tuple(_path(sources, pair, path) for path in fleet.paths_of(pair)),
+        drill=sources.drills.get(pair),
     )
 
 

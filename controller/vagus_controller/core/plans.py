@@ -23,6 +23,7 @@ from vagus_controller.core.transaction import (
     Refuse,
     RollBack,
     Run,
+    SendBack,
     Try,
 )
 from vagus_controller.views import LedgerEntry, PlanView, Severity, StageView, StepView
@@ -45,6 +46,8 @@ class Plans:
         self._failover = failover
         self._tell = tell
         self._outbox = outbox
+        # told of what a drill comes to, which has lines of its own; what it wants done next
+        self.on_drill: Callable[[Action, float], list[Action]] = lambda _action, _now: []
         # pair on trial → its line in the ledger
         self._entries: dict[Pair, LedgerEntry] = {}
         # plan of several steps by a person → its line
@@ -93,6 +96,13 @@ class Plans:
         self._start([plan], now)
         return self._entries.get(plan.steps[0].pair)
 
+    def drill(self, plan: Plan, now: float) -> None:
+        self._start([plan], now)
+
+    def cancel(self, pair: Pair, reason: str, now: float) -> None:
+        """End the trial of a pair, and its plan."""
+        self._carry_out(self.executor.cancel(pair, reason, now), now)
+
     def resume(self, trials: Iterable[Decision], now: float) -> None:
         """What was on trial under an earlier epoch goes on, each pair by itself."""
         plans = [self._plan(((trial,),), urgent=True, resumed=True) for trial in trials]
@@ -140,6 +150,8 @@ class Plans:
     def _carry_out(self, actions: list[Action], now: float) -> None:
         if not actions:
             return
+        for action in [action for action in actions if action.plan.drill]:
+            actions = [*actions, *self.on_drill(action, now)]
         touched: set[str] = set()
         for action in actions:
             if isinstance(action, Try):
@@ -152,6 +164,9 @@ class Plans:
                 self._untold.add(action.step.pair)
             elif isinstance(action, RollBack):
                 self._failover.rolled_back(action.step.pair, action.reason, now, failed=action.failed)
+                touched.update(action.step.pair)
+            elif isinstance(action, SendBack):
+                self._failover.rolled_back(action.step.pair, "it was a drill", now, failed=False)
                 touched.update(action.step.pair)
         terms = {node: self._tell(node) for node in sorted(touched)}
         self._untold = {pair for pair in self._untold if not touched.issuperset(pair)}
@@ -170,6 +185,8 @@ class Plans:
 
     def _write_down(self, action: Action) -> None:
         plan = action.plan
+        if plan.drill or isinstance(action, SendBack):
+            return
         if isinstance(action, Try):
             for step in action.steps:
                 self._entries[step.pair] = self._write(step, plan.who, outcome=_ON_TRIAL)

@@ -13,6 +13,9 @@ good.
 Invariants: a pair is in one trial at most; each trial ends confirmed or rolled back, never both, within `LAST_WORD_S`;
 no step of a later stage is on trial before the stages before it are confirmed.
 
+A drill is two plans: out, whose trial is watched for `HOLD_S` and then sent back instead of confirmed, and back, the
+trial of the path that it came from.
+
 What is told apart of an end: nothing yet, under way, applied (an agent that knows no trials), verified, failed.
 """
 
@@ -33,6 +36,10 @@ from vagus_protocol.messages import Observed, ObservedState
 PATIENCE_S: Final = 5.0
 # When the old path is dead and neither end has said anything: until the agents' own patience is over too.
 LAST_WORD_S: Final = 12.0
+# A drill stays on its way out for so long once it is verified, longer than its ends measure; and, from its beginning,
+# for no longer than this, so that they are told to go back before they do it themselves.
+HOLD_S: Final = 5.0
+LONGEST_DRILL_S: Final = 8.0
 # Of the plans that are over, and as many of the urgent ones: a blackout has hundreds.
 _PLANS_KEPT: Final = 30
 
@@ -41,7 +48,8 @@ StepState = Literal["waits", "on trial", "confirmed", "rolled back", "refused", 
 
 class Plan(Struct, frozen=True, kw_only=True):
     """What is to be done, and for whom. `urgent`: decided by what is dead already, so nothing is checked again first;
-    `force`: a person wants it although a check says no. `resumed`: it was on trial before, under an earlier epoch."""
+    `force`: a person wants it although a check says no. `resumed`: it was on trial before, under an earlier epoch.
+    `drill`: which half of one it is."""
 
     id: int
     who: str
@@ -50,6 +58,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     urgent: bool = False
     force: bool = False
     resumed: bool = False
+    drill: Literal["", "out", "back"] = ""
 
     @property
     def steps(self) -> tuple[Decision, ...]:
@@ -77,11 +86,21 @@ class Try(Struct, frozen=True):
 
 
 class Confirm(Struct, frozen=True):
-    """The step stands; `outcome` in words."""
+    """The step stands; `outcome` in words. `gap_s`: of a drill, the longest that an end measured."""
 
     plan: Plan
     step: Decision
     outcome: str
+    gap_s: float | None = None
+
+
+class SendBack(Struct, frozen=True):
+    """A drill's way out went well: back to `was`."""
+
+    plan: Plan
+    step: Decision
+    outcome: str
+    gap_s: float | None
 
 
 class RollBack(Struct, frozen=True):
@@ -108,7 +127,7 @@ class Finished(Struct, frozen=True):
     stopped: str
 
 
-Action = Try | Confirm | RollBack | Refuse | Finished
+Action = Try | Confirm | SendBack | RollBack | Refuse | Finished
 
 
 class Checks(Protocol):
@@ -137,6 +156,7 @@ class _End:
     reason: str = ""
     failed_checks: tuple[str, ...] = ()
     at: float = 0.0
+    gap_s: float | None = None
 
     @property
     def good(self) -> bool:
@@ -157,6 +177,7 @@ class _End:
                 self.state, self.reason = "under way", found.reason
             elif found.state == "verified":
                 self.state, self.reason, self.failed_checks = "verified", found.reason, found.failed_checks
+                self.gap_s = found.gap_s
             else:
                 back = "went back by itself: " if found.state == "reverted" else ""
                 self.state, self.reason = "failed", back + found.reason
@@ -186,6 +207,12 @@ class _Trial:
     ends: tuple[_End, ...]
     began: float
     since: float
+
+    @property
+    def gap_s(self) -> float | None:
+        """The longest that an end measured; None when one could not."""
+        gaps = [end.gap_s for end in self.ends]
+        return None if None in gaps else max(gap for gap in gaps if gap is not None)
 
 
 @dataclass(slots=True)
@@ -298,6 +325,17 @@ class Executor:
             run.states[pair] = ("taken out", "it was moved otherwise")
             del self._by_pair[pair]
 
+    def cancel(self, pair: Pair, reason: str, now: float) -> list[Action]:
+        """End the trial of a pair, and its plan: back, unless what it left is dead and an end says that this is not."""
+        run = self._by_pair[pair]
+        trial = run.trials[pair]
+        action: Action
+        if any(end.good for end in trial.ends) and self._checks.dead(run.plan, trial.step, now):
+            action = self._confirm(run, trial, f"confirmed, since {trial.step.was} is dead ({reason})")
+        else:
+            action = self._roll_back(run, trial, reason, failed=False)
+        return [action, self._finish(run, reason)]
+
     def be_patient(self, now: float) -> None:
         """Nothing could be heard for a while: what is on trial has its whole time again."""
         for run in self._runs.values():
@@ -356,7 +394,7 @@ class Executor:
         if not bad:
             if any(good is None for _, good, _ in verdicts):
                 return []
-            confirmed = [self._confirm(run, trial, words) for trial, _, words in verdicts]
+            confirmed = [self._succeed(run, trial, words, now) for trial, _, words in verdicts]
             return [*confirmed, *self._go_on(run, now)]
         actions: list[Action] = []
         first = bad[0]
@@ -381,7 +419,7 @@ class Executor:
         failed = [end for end in waited if end.state == "failed"]
         open_ = [end for end in waited if not end.settled]
         if waited and all(end.good for end in waited):
-            return True, _done(trial, waited)
+            return (None, "") if plan.drill and _to_watch(plan, trial, waited, now) else (True, _done(trial, waited))
         over = lasted >= PATIENCE_S
         troubles = [words for end in trial.ends if (words := end.trouble(step.path, lasted))]
         wrong = failed or any(end.failed_checks for end in waited)
@@ -399,9 +437,17 @@ class Executor:
             return None, ""
         return False, why
 
+    def _succeed(self, run: Run, trial: _Trial, outcome: str, now: float) -> Action:
+        if run.plan.drill != "out":
+            return self._confirm(run, trial, outcome)
+        if self._checks.dead(run.plan, trial.step, now):
+            return self._confirm(run, trial, f"confirmed, since {trial.step.was} is dead")
+        self._end_trial(run, trial, "rolled back", outcome)
+        return SendBack(run.plan, trial.step, outcome, trial.gap_s)
+
     def _confirm(self, run: Run, trial: _Trial, outcome: str) -> Action:
         self._end_trial(run, trial, "confirmed", outcome)
-        return Confirm(run.plan, trial.step, outcome)
+        return Confirm(run.plan, trial.step, outcome, trial.gap_s)
 
     def _roll_back(self, run: Run, trial: _Trial, reason: str, *, failed: bool) -> Action:
         self._end_trial(run, trial, "rolled back", reason)
@@ -434,6 +480,13 @@ class Executor:
 
 def _refused(observed: Observed) -> Term:
     return observed.refused_epoch, observed.refused_generation
+
+
+def _to_watch(plan: Plan, trial: _Trial, waited: list[_End], now: float) -> bool:
+    """Whether a drill's trial, which is well, has to go on."""
+    if plan.drill == "back":
+        return trial.gap_s is None and now - trial.since < PATIENCE_S
+    return now < min(max(end.at for end in waited) + HOLD_S, trial.began + LONGEST_DRILL_S)
 
 
 def _done(trial: _Trial, waited: list[_End]) -> str:
