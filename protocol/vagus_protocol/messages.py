@@ -302,8 +302,8 @@ class Assignment(Message, frozen=True, kw_only=True):
 
 
 class Desired(Payload, frozen=True, kw_only=True):
-    """The body that is signed. `assignments`: peer → path; a peer that is not named takes its first path. `session`: the
-    controller's, of this life."""
+    """The body that is signed. `assignments`: peer → path; a peer that is not named takes its first path. `session`:
+    the controller's, of this life."""
 
     fleet: Name
     node: Name
