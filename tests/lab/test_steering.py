@@ -266,7 +266,12 @@ def test_a_watching_agent_repairs_a_flush_and_a_deleted_rule_under_a_live_connec
         await second.reconcile({"n1": "backup"}, "start")
         watch = asyncio.create_task(first.watch(told.append))
         try:
-            for damage in ("route flush table 5180", "-6 route flush table 5180", "rule del pref 5180"):
+            for damage in (
+                "route flush table 5180",
+                "-6 route flush table 5180",
+                "rule del pref 5180",
+                "-6 rule del pref 5180",
+            ):
                 await asyncio.sleep(0.2)
                 told.clear()
                 started = time.perf_counter()
