@@ -7,8 +7,11 @@ from itertools import combinations
 
 from vagus_controller.views import (
     CheckView,
+    DrillPairView,
+    DrillView,
     EventEntry,
     FleetView,
+    LastDrill,
     LedgerEntry,
     LinkEnd,
     MemberView,
@@ -182,6 +185,7 @@ def pair(a: str, b: str, overlay_s: float, backup_s: float) -> PairView:
         reason="the overlay is up from both ends",
         since_s=266_400.0,
         paths=(path_view(a, b, "overlay", overlay_s), path_view(a, b, "backup", backup_s)),
+        drill=LastDrill(at=AT - 3 * 86_400, ok=True, words="backup: done at both ends", gap_s=0.04),
     )
 
 
@@ -486,6 +490,24 @@ def plan(path: str, canary: str, other: str) -> PlanView:
         stops=("a trial that an end does not verify",),
         skipped=("a third pair is assigned to it already",),
         age_s=2.0,
+    )
+
+
+def drill(name: str) -> DrillView:
+    """Of one pair, done."""
+    done = DrillPairView(
+        pair=name, path="backup", state="ok", reason="backup: done at both ends", gap_s=0.04, gap_back_s=0.0
+    )
+    return DrillView(
+        id=3,
+        who="ines@desk",
+        what=name,
+        reason="before the holidays",
+        state="done",
+        outcome="",
+        at=AT - 86_400,
+        age_s=86_400.0,
+        pairs=(done,),
     )
 
 

@@ -57,6 +57,11 @@ def test_a_change_shows_without_reload(page: Page, site: Site) -> None:
     assert page.evaluate("window.sameDocument") is True
 
 
+def test_an_opened_pair_tells_its_last_drill(page: Page) -> None:
+    open_pair(page, BERLIN_OSAKA)
+    expect(page.locator(f'[data-pair="{BERLIN_OSAKA}"]')).to_contain_text("Last drill 3 d ago: ok, gap 40 ms.")
+
+
 def test_both_ends_of_an_opened_pair_stay_open_over_updates(page: Page, site: Site) -> None:
     site.tell("fleet", samples.bad_hour())
     summary = page.locator(f'[data-pair="{BERLIN_OSAKA}"] > summary')

@@ -20,6 +20,8 @@ from vagus_controller.store import Store
 from vagus_controller.views import (
     Change,
     CheckView,
+    DrillAsk,
+    DrillView,
     EventEntry,
     FleetView,
     LedgerEntry,
@@ -71,6 +73,13 @@ class MemoryOperator:
 
     def plans(self) -> tuple[PlanView, ...]:
         return (samples.plan("backup", self.view.pairs[0].name, self.view.pairs[1].name),)
+
+    def drill(self, ask: DrillAsk, *, who: str) -> DrillView:
+        self._command("drill", ask, who)
+        return samples.drill(ask.target or self.view.pairs[0].name)
+
+    def drills(self) -> tuple[DrillView, ...]:
+        return (samples.drill(self.view.pairs[0].name),)
 
     def pause(self, scope: str, target: str, *, who: str, reason: str, for_s: float) -> PauseView:
         self._command("pause", scope, target, who, reason, for_s)

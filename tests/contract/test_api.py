@@ -23,7 +23,7 @@ from vagus_controller.api.auth import load_token
 from vagus_controller.api.metrics import MAX_PAIRS, exposition
 from vagus_controller.api.stream import ChangeFeed, Subscriber, parse_marks
 from vagus_controller.config import Http
-from vagus_controller.views import Change, EventEntry, FleetView, PlanAsk, Severity
+from vagus_controller.views import Change, DrillAsk, EventEntry, FleetView, PlanAsk, Severity
 from vagus_runtime.settings import ConfigError
 
 PAIR = samples.calm().pairs[0].name
@@ -139,7 +139,7 @@ def test_the_openapi_document_names_every_route_and_no_other_host(client: httpx.
     answer = client.get("/api/v1/openapi.json")
     paths = answer.json()["paths"]
     expected = "fleet nodes nodes/{name} links links/{pair} quorum events ledger pauses pauses/{pause_id} switchover"
-    for path in [*expected.split(), "plans", "pairs/{pair}/approve", "failback", "stream", "why/{subject}"]:
+    for path in [*expected.split(), "plans", "drills", "pairs/{pair}/approve", "failback", "stream", "why/{subject}"]:
         assert f"/api/v1/{path}" in paths
     assert "http://" not in answer.text
     assert "https://" not in answer.text
@@ -181,6 +181,28 @@ def test_a_plan_is_made_and_rehearsed(running: Running, client: httpx.Client) ->
     assert "did you mean pi-osaka" in problem(client.post("/api/v1/plans", json=unknown), 404)
     assert "no pair 'a--b'" in problem(client.post("/api/v1/plans", json={"path": "backup", "pairs": ["a--b"]}), 404)
     assert "path" in problem(client.post("/api/v1/plans", json={"scope": "fleet"}), 400)
+
+
+def test_a_drill_of_a_pair_a_site_or_all(running: Running, client: httpx.Client) -> None:
+    turned = "--".join(reversed(PAIR.split("--")))
+    answer = client.post("/api/v1/drills", json={"scope": "pair", "target": turned, "reason": "to know"})
+    assert answer.status_code == 202
+    assert answer.json()["pairs"][0]["gap_s"] == 0.04
+    assert client.post("/api/v1/drills", json={"scope": "site", "target": "osaka"}).status_code == 202
+    assert client.post("/api/v1/drills", json={"scope": "fleet"}).status_code == 202
+    assert [asked for _, asked, _ in running.operator.asked] == [
+        DrillAsk(scope="pair", target=PAIR, reason="to know"),
+        DrillAsk(scope="site", target="osaka"),
+        DrillAsk(scope="fleet"),
+    ]
+    assert [each["id"] for each in client.get("/api/v1/drills").json()] == [3]
+    assert "no pair" in problem(client.post("/api/v1/drills", json={"scope": "pair", "target": "a--b"}), 404)
+    assert "did you mean osaka" in problem(
+        client.post("/api/v1/drills", json={"scope": "site", "target": "osakka"}), 404
+    )
+    assert "target" in problem(client.post("/api/v1/drills", json={"scope": "fleet", "target": "osaka"}), 400)
+    running.operator.refusal = "no drill now: an incident"
+    assert "an incident" in problem(client.post("/api/v1/drills", json={"scope": "fleet"}), 409)
 
 
 def test_a_recommendation_is_approved(running: Running, client: httpx.Client) -> None:
@@ -286,7 +308,10 @@ def test_a_bug_shows_no_traceback(running: Running, client: httpx.Client, caplog
 def test_nothing_without_the_token(running: Running, stranger: httpx.Client, headers: dict[str, Any]) -> None:
     for method, path in (
         *(("GET", f"/api/v1/{each}") for each in ("fleet", "nodes", "events", "openapi.json", "stream", "why/fleet")),
-        *(("POST", f"/api/v1/{each}") for each in ("switchover", "failback", "plans", "pairs/a--b/approve", "pauses")),
+        *(
+            ("POST", f"/api/v1/{each}")
+            for each in ("switchover", "failback", "plans", "drills", "pairs/a--b/approve", "pauses")
+        ),
         ("DELETE", "/api/v1/pauses/1"),
         ("GET", "/metrics"),
     ):

@@ -18,7 +18,7 @@ import pytest
 
 from browser import samples
 from contract.fleet_samples import TOKEN, Running
-from vagus_controller.views import FleetView, PlanAsk, Severity
+from vagus_controller.views import DrillAsk, FleetView, PlanAsk, Severity
 
 VAGUSCTL = str(Path(sys.executable).with_name("vagusctl"))
 PAIR = samples.calm().pairs[0].name
@@ -216,6 +216,25 @@ def test_a_plan_is_shown_before_it_is_made(running: Running, ctl: Command) -> No
     shown = ctl("plans").stdout
     assert "0 of 2" in shown
     assert "switchover of 2 pairs to backup" in shown
+
+
+def test_drills(running: Running, ctl: Command) -> None:
+    begun = ctl("drill", PAIR, "--reason", "to know")
+    assert begun.returncode == 0
+    assert "vagusctl drills" in begun.stdout
+    assert ctl("drill", "--site", "osaka").returncode == 0
+    assert ctl("drill", "--fleet").returncode == 0
+    assert ctl("drill").returncode == 2
+    assert ctl("drill", PAIR, "--fleet").returncode == 2
+    assert [asked[1] for asked in running.operator.asked] == [
+        DrillAsk(scope="pair", target=PAIR, reason="to know"),
+        DrillAsk(scope="site", target="osaka"),
+        DrillAsk(scope="fleet"),
+    ]
+    shown = ctl("drills").stdout
+    for words in (PAIR, "ok", "40 ms", "none"):
+        assert words in shown
+    assert "last drill 3 d ago: ok: backup: done at both ends" in ctl("why", PAIR).stdout
 
 
 def test_approve(running: Running, ctl: Command) -> None:

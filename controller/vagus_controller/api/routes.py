@@ -29,6 +29,8 @@ from vagus_controller.api.stream import (
 )
 from vagus_controller.views import (
     CheckView,
+    DrillAsk,
+    DrillView,
     EventEntry,
     FleetView,
     History,
@@ -93,6 +95,14 @@ class PlansAsk(Ask, frozen=True, kw_only=True):
     reason: Reason = ""
     force: bool = False
     dry_run: bool = False
+
+
+class DrillsAsk(Ask, frozen=True, kw_only=True):
+    """See views.DrillAsk."""
+
+    scope: Literal["pair", "site", "fleet"]
+    target: Annotated[str, Meta(max_length=200)] = ""
+    reason: Reason = ""
 
 
 class PauseAsk(Ask, frozen=True, kw_only=True):
@@ -189,6 +199,21 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
         )
         return operator.plan(ask, who=_who(request))
 
+    @get("/drills", sync_to_thread=False, summary="The drill under way, and the last ones, newest first")
+    def drills() -> tuple[DrillView, ...]:
+        return operator.drills()
+
+    @post("/drills", status_code=202, sync_to_thread=False, summary="Rehearse failover and failback, pair by pair")
+    def drill(request: Asked, data: RequestBody[DrillsAsk]) -> DrillView:
+        fleet, target = operator.fleet(), data.target
+        if data.scope == "pair":
+            target = find_pair(fleet, target).name
+        elif data.scope == "site" and target not in _targets(fleet, "site"):
+            raise unknown("site", target, _targets(fleet, "site"))
+        elif data.scope == "fleet" and target:
+            raise HTTPException(status_code=400, detail="target: must be empty when the scope is the fleet")
+        return operator.drill(DrillAsk(scope=data.scope, target=target, reason=data.reason), who=_who(request))
+
     @post("/pauses", sync_to_thread=False, summary="Stop automatic moves for a while")
     def pause(request: Asked, data: RequestBody[PauseAsk]) -> PauseView:
         targets = _targets(operator.fleet(), data.scope)
@@ -232,7 +257,7 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
 
     return (
         *(fleet, nodes, node, links, link, quorum, pauses, events, ledger, why),
-        *(switchover, failback, approve, plans, plan, pause, resume, stream),
+        *(switchover, failback, approve, plans, plan, drills, drill, pause, resume, stream),
     )
 
 

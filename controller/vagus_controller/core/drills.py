@@ -28,7 +28,6 @@ from vagus_controller.views import DrillPairView, DrillView, LastDrill, LedgerEn
 from vagus_protocol.messages import LinkState, Origin
 
 _KEPT: Final = 20
-_TROUBLE: Final = (LinkState.SUSPECT, LinkState.DOWN)
 
 PairState = Literal["waits", "out", "back", "ok", "aborted", "skipped", "not begun"]
 
@@ -229,13 +228,15 @@ class Drills:
         return "", f"{why_not}: only a proven standby is drilled, see `vagusctl why {'--'.join(pair)}`"
 
     def _trouble(self, pair: Pair, paths: Sequence[str], now: float) -> str:
+        """Which end is silent, or calls one of the paths down. A suspicion is none yet: its end tells within a moment
+        what comes of it, and on a busy machine most come to nothing."""
         for path in paths:
             for node, peer in (pair, pair[::-1]):
                 seen = self._fleet.believed(node, peer, path, now)
                 if seen is None:
                     return f"{node} is silent"
-                if seen.link.state in _TROUBLE:
-                    return f"{path} is {seen.link.state} at {node} ({seen.link.reason or 'no reason given'})"
+                if seen.link.state is LinkState.DOWN:
+                    return f"{path} is down at {node} ({seen.link.reason or 'no reason given'})"
         return ""
 
     # --- what ends one early -------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from rich.console import Console
 from vagus_controller.ctl import tables
 from vagus_controller.ctl.client import NOT_ALLOWED, Client, CtlError, decode
 from vagus_controller.views import (
+    DrillView,
     EventEntry,
     FleetView,
     LedgerEntry,
@@ -193,6 +194,37 @@ def plans(context: typer.Context, json: Json = False) -> None:
     """Plans of moves: those under way and the last ones."""
     data = _client(context).ask("GET", "/plans")
     _show(json, data, tuple[PlanView, ...], tables.plans)
+
+
+@app.command()
+def drill(
+    context: typer.Context,
+    pair: Annotated[str | None, typer.Argument(metavar="[PAIR]", help="Two nodes: a--b")] = None,
+    site: Site = None,
+    fleet: Fleet = False,
+    reason: Reason = "",
+    json: Json = False,
+) -> None:
+    """Rehearse failover and failback, one pair at a time: out to the backup, verified, measured, and back.
+
+    It begins only while all is well, and ends at the first bad sign, with the pair back on its first path.
+    """
+    scopes = {"pair": pair, "site": site, "fleet": "" if fleet else None}
+    chosen = [(scope, target) for scope, target in scopes.items() if target is not None]
+    if len(chosen) != 1:
+        raise CtlError("name a PAIR, or one of --site SITE and --fleet", 2)
+    scope, target = chosen[0]
+    data = _client(context).ask("POST", "/drills", {"scope": scope, "target": target, "reason": reason})
+    _show(json, data, DrillView, lambda console, made: tables.drills(console, [made]))
+    if not json:
+        typer.echo("see how it goes: vagusctl drills")
+
+
+@app.command()
+def drills(context: typer.Context, json: Json = False) -> None:
+    """Drills: the one under way and the last ones, with the gaps that traffic saw."""
+    data = _client(context).ask("GET", "/drills")
+    _show(json, data, tuple[DrillView, ...], tables.drills)
 
 
 @app.command()

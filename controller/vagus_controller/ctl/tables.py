@@ -13,8 +13,10 @@ from rich.text import Text
 
 from vagus_controller.views import (
     CheckView,
+    DrillView,
     EventEntry,
     FleetView,
+    LastDrill,
     LedgerEntry,
     NodeView,
     PairView,
@@ -315,6 +317,37 @@ def plans(console: Console, found: Sequence[PlanView]) -> None:
     table(console, columns, rows, "no plan yet")
 
 
+_DRILL_STYLES: Final = {"ok": Severity.OK, "aborted": Severity.WARNING, "skipped": Severity.WARNING}
+
+
+def drills(console: Console, found: Sequence[DrillView]) -> None:
+    columns = (
+        *(Column("drill"), Column("began"), Column("who", 90), Column("pair"), Column("by", 60), Column("state")),
+        *(Column("gap out"), Column("gap back"), Column("note", 70)),
+    )
+    rows = [
+        (
+            *(str(each.id), f"{duration(each.age_s)} ago", each.who, one.pair, one.path),
+            *(text(one.state, _DRILL_STYLES.get(one.state)), gap(one.gap_s), gap(one.gap_back_s), one.reason),
+        )
+        for each in found
+        for one in each.pairs
+    ]
+    table(console, columns, rows, "no drill since this controller began; `vagusctl drill` begins one")
+    for each in found:
+        if each.outcome:
+            console.print(text(f"drill {each.id} {each.outcome}", Severity.WARNING))
+
+
+def _last_drill(name: str, last: LastDrill) -> str:
+    when = f" {duration(max(time.time() - last.at, 0))} ago" if last.at else ""
+    return f"{name}: last drill{when}: {'ok' if last.ok else 'aborted'}: {last.words}"
+
+
+def gap(seconds: float | None) -> str:
+    return ABSENT if seconds is None else f"{seconds * 1000:.0f} ms" if seconds else "none"
+
+
 def checks(console: Console, found: Sequence[CheckView]) -> None:
     columns = (Column("looked at", 60), Column("result"), Column("now"))
     rows = [(each.what, "" if each.result == "info" else each.result, each.text) for each in found]
@@ -324,6 +357,9 @@ def checks(console: Console, found: Sequence[CheckView]) -> None:
 def why(console: Console, found: WhyView) -> None:
     verdicts(console, found.verdicts, "no finding")
     links(console, found.pairs)
+    for pair in found.pairs:
+        if pair.drill is not None:
+            console.print(text(_last_drill(pair.name, pair.drill), None if pair.drill.ok else Severity.WARNING))
     if found.checks:
         checks(console, found.checks)
     console.print("decisions:")

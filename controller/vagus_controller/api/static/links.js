@@ -242,9 +242,17 @@ function pairBody(pair, elapsed) {
       `Assigned to ${text(pair.assigned)} (${ORIGINS[pair.origin] ?? pair.origin}) for ${duration(pair.since_s + elapsed)}. `,
       `Now ${kernel(a, pair.observed[0])}, ${kernel(b, pair.observed[1])}.`,
     ),
+    pair.drill && h(`p.${pair.drill.ok ? 'muted' : 'warn-text'}`, {}, lastDrill(pair.drill)),
     pair.paths.map((path) => pathBody(pair, path, elapsed)),
     h('div.actions', { 'data-key': 'actions' }, actions(pair)),
   );
+}
+
+// "Last drill 3 d ago: ok, gap 40 ms."
+function lastDrill({ at, ok, words, gap_s: gap }) {
+  const when = at ? ` ${ago(Math.max(Date.now() / 1000 - at, 0))}` : '';
+  const seen = gap === null ? 'gap not measured' : gap ? `gap ${duration(gap)}` : 'no gap';
+  return closed(`Last drill${when}: ${ok ? `ok, ${seen}` : `aborted, ${words}`}`);
 }
 
 // What a person may do now: away to each other path, or home.
