@@ -41,6 +41,9 @@ REGRESSIONS: Final[dict[str, Schedule]] = {
         Fault(9.0, "controller_starts", ("north", "lost")),
         controllers=1,
     ),
+    "a leader that was cut off took over an epoch whose words were the same as its own": _schedule(
+        105217, "healed", Fault(4.712, "cut_broker", ("north",)), Fault(11.259, "mend_broker", ("north",))
+    ),
     "an agent that came before its leader was never greeted": _schedule(
         293,
         "healed",

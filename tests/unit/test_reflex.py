@@ -50,6 +50,8 @@ def test_an_epoch_is_one_controllers() -> None:
         verdict = judge(other, first, CONFIG)
         assert isinstance(verdict, Refusal)
         assert "it needs a greater one" in verdict.reason
+    same = judge(msgspec.structs.replace(desired(1, 1, b="backup"), session="s2"), first, CONFIG)
+    assert isinstance(same, Refusal), "the other one must learn of it before it decides anything"
     again = msgspec.structs.replace(desired(1, 2, b="overlay"), session="s1")
     assert judge(again, first, CONFIG) == Accepted(1, 2, {"b": "overlay"})
     greater = msgspec.structs.replace(desired(2, 1, b="overlay"), session="s2")

@@ -40,7 +40,8 @@ def judge(desired: Desired, last: Accepted, config: Config) -> Accepted | Refusa
     term = (desired.epoch, desired.generation)
     confirmed = {peer: assignment.path for peer, assignment in desired.assignments.items() if not assignment.trial}
     trials = {peer: assignment.path for peer, assignment in desired.assignments.items() if assignment.trial}
-    if term == last.term:
+    foreign = desired.epoch == last.epoch and last.author != "" and author != last.author
+    if term == last.term and not foreign:
         if (confirmed, trials) == (_without(last.assignments, last.trials), dict(last.trials)):
             return last
         return Refusal(
@@ -52,7 +53,7 @@ def judge(desired: Desired, last: Accepted, config: Config) -> Accepted | Refusa
             f"epoch {term[0]} generation {term[1]} of {desired.controller} is older than the accepted "
             f"{last.epoch}/{last.generation}: a replay, or a controller that lost its lead"
         )
-    if desired.epoch == last.epoch and last.author and author != last.author:
+    if foreign:
         return Refusal(
             f"epoch {desired.epoch} is that of {last.author} here, and {author} uses it too: it needs a greater one"
         )

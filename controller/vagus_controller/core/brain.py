@@ -175,6 +175,9 @@ class Brain:
             # The broker may have lost what it retained.
             for node, told in self._assignments.told.items():
                 self._send_desired(node, told.payload)
+            for state in list(self.fleet.nodes.values()):
+                if state.observed is not None:
+                    self._keep_apart(state.observed, now)
 
     def on_message(self, topic: str, payload: bytes, now: float) -> None:
         where = topics.parse(topic)
@@ -233,12 +236,8 @@ class Brain:
             text = f"{node} refused epoch {observed.refused_epoch}: {observed.reason}"
             self.outbox.complain(node, text)
             self._apply_leadership(self.leadership.was_refused(observed.refused_epoch, observed.epoch), now)
-        told = self._assignments.told.get(node)
-        if told is not None and self._settled and observed.epoch == told.term[0] == self.leadership.epoch:
-            refused = (observed.refused_epoch, observed.refused_generation)
-            if observed.generation > told.term[1] or refused == told.term:
-                # Neither we nor the broker remembered who had it: nothing that we say under it would be taken.
-                self._apply_leadership(self.leadership.shares_epoch(node), now)
+        if self._settled:
+            self._keep_apart(observed, now)
         if observed.reflex:
             self._decide(now, [_ordered(node, peer) for peer in observed.reflex])
 
@@ -254,6 +253,18 @@ class Brain:
                 f"generation {has[1]}, and is told the newest"
             )
             self.outbox.event("controller", "fencing", observed.node, text, Severity.WARNING)
+
+    def _keep_apart(self, observed: Observed, now: float) -> None:
+        """Leave an epoch under which a node follows another: nothing that we say under it would be taken.
+
+        It may have been given twice when neither we nor the broker remembered it, or while we were cut off.
+        """
+        told = self._assignments.told.get(observed.node)
+        if told is None or not observed.epoch == told.term[0] == self.leadership.epoch:
+            return
+        refused = (observed.refused_epoch, observed.refused_generation)
+        if observed.generation > told.term[1] or refused == told.term:
+            self._apply_leadership(self.leadership.shares_epoch(observed.node), now)
 
     def _on_presence(self, node: str, payload: bytes, now: float) -> None:
         presence = decode(payload, Presence)
