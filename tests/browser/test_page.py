@@ -59,7 +59,7 @@ def test_a_change_shows_without_reload(page: Page, site: Site) -> None:
 
 def test_an_opened_pair_tells_its_last_drill(page: Page) -> None:
     open_pair(page, BERLIN_OSAKA)
-    expect(page.locator(f'[data-pair="{BERLIN_OSAKA}"]')).to_contain_text("Last drill 3 d ago: ok, gap 40 ms.")
+    expect(page.locator(f'details[data-pair="{BERLIN_OSAKA}"]')).to_contain_text("Last drill 3 d ago: ok, gap 40 ms.")
 
 
 def test_both_ends_of_an_opened_pair_stay_open_over_updates(page: Page, site: Site) -> None:
