@@ -325,8 +325,9 @@ class Verification(Message, frozen=True, kw_only=True):
     """What became of a trial of (epoch, generation): packets over the kernel's own route came back on `path`.
 
     `reverted`: it was not confirmed in time, and the last confirmed path carries the peer again. `failed_checks`: the
-    service checks with this peer that fail over the new path, and did not before. `gap_s`: of a drill, the longest time
-    around the switch in which no packet by the kernel's own route was answered, 0 when each was; None: not known (yet).
+    service checks with this peer that fail over the new path, and did not before. `gap_s`: of a drill, the longest that
+    a packet by the kernel's own route, sent again every 20 ms, waited for its answer beyond the usual round trip; 0:
+    less than these 20 ms; None: not known (yet).
     """
 
     path: Name

@@ -57,6 +57,17 @@ def test_paths_of_different_length_are_no_gap(overlay: float, backup: float) -> 
     assert measured(network).seconds == 0.0
 
 
+def test_a_path_that_stands_still_and_then_delivers_all_is_a_gap_too() -> None:
+    network = healthy()
+    begin = network.now
+
+    def delay(sender: str, to: str, path: str) -> float:
+        return max(0.001, begin + 1.25 - network.now) if begin + 1.0 <= network.now else 0.001
+
+    network.delay = delay
+    assert measured(network).seconds == pytest.approx(0.25, abs=2 * EVERY_S)
+
+
 def test_it_counts_neither_for_loss_nor_for_the_links() -> None:
     network = healthy()
     measured(network, silent=(0, 99))

@@ -11,6 +11,7 @@ together.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import Final
 
 import msgspec
@@ -104,8 +105,8 @@ class _Verification(Struct):
 
 
 class Gap(Struct, frozen=True):
-    """What a measurement found: the longest time in which no packet to `peer` by the kernel's own route was answered,
-    from the last one before that came back to the first one after; 0: all came back."""
+    """What a measurement found: the longest that a packet to `peer` by the kernel's own route, sent again every 20 ms
+    until an answer comes, had to wait beyond the usual round trip; 0: less than these 20 ms."""
 
     peer: str
     path: str
@@ -113,7 +114,8 @@ class Gap(Struct, frozen=True):
 
 
 class _Gauge(Struct):
-    """One measurement. `sent`: seq → (sent, sent_us), in their order; `answered`: seqs."""
+    """One measurement. `sent`: seq → (sent, sent_us), in their order; `answered`: seq → when its echo arrived, without
+    the time that the peer held it."""
 
     peer: str
     path: str
@@ -121,26 +123,21 @@ class _Gauge(Struct):
     until: float
     over: float
     sent: dict[int, tuple[float, int]] = {}
-    answered: set[int] = set()
+    answered: dict[int, float] = {}
 
     @property
     def deadline(self) -> float:
         return self.next_send if self.next_send < self.until else self.over
 
-    @property
-    def gap(self) -> float:
-        gap = 0.0
-        good = last = next((sent for sent, _ in self.sent.values()), 0.0)
-        lost = False
-        for seq, (sent, _) in self.sent.items():
-            last = sent
-            if seq not in self.answered:
-                lost = True
-                continue
-            if lost:
-                gap = max(gap, sent - good)
-            good, lost = sent, False
-        return max(gap, last - good)
+    def gap(self, usual_s: float) -> float:
+        """`usual_s`: the round trip of the longer path."""
+        longest, soonest = 0.0, inf
+        for seq, (sent, _) in reversed(self.sent.items()):
+            soonest = min(soonest, self.answered.get(seq, inf))
+            # What was never answered waited until the last one was sent, at least.
+            until = soonest if soonest < inf else self.until + usual_s
+            longest = max(longest, until - sent - usual_s)
+        return longest if longest >= _GAUGE_EVERY_S else 0.0
 
 
 class _Peer(Struct):
@@ -355,7 +352,8 @@ class Prober:
     def _measure(self, gauge: _Gauge, now: float) -> list[Send]:
         if now >= gauge.over:
             del self._gauges[gauge.peer]
-            self.gaps.append(Gap(gauge.peer, gauge.path, gauge.gap))
+            usual_s = max(link.rtt or 0.0 for link in self._peers[gauge.peer].links.values())
+            self.gaps.append(Gap(gauge.peer, gauge.path, gauge.gap(usual_s)))
             return []
         if now < gauge.next_send or gauge.next_send >= gauge.until:
             return []
@@ -413,7 +411,7 @@ class Prober:
         if gauge is not None and packet.seq in gauge.sent:
             # By whichever path: before the switch it is the old one.
             if gauge.sent[packet.seq][1] == packet.sent_us:
-                gauge.answered.add(packet.seq)
+                gauge.answered[packet.seq] = arrived - packet.hold_us / 1e6
             return
         probe = self._outstanding.get(packet.seq)
         if probe is None or probe.link is not peer.links[path] or probe.sent_us != packet.sent_us:
