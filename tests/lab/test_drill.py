@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+import urllib.error
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +12,6 @@ import pytest
 
 from lab.fleet_helpers import (
     THREE,
-    ends_go,
     failback,
     healed,
     pair,
@@ -27,6 +28,7 @@ from lab.harness import Lab, TcpStream
 PAIR = ("pi1", "pi2")
 OTHER = ("pi1", "vps")
 NAME = pair_name(*PAIR)
+MOST_TRIES = 3
 DRILL = {"scope": "pair", "target": NAME, "reason": "a test"}
 
 
@@ -39,16 +41,23 @@ def shared() -> Iterator[Lab]:
 @pytest.fixture
 def lab(shared: Lab) -> Iterator[Lab]:
     with healed(shared) as lab:
-        # The controller doubts itself for a while after its start.
         yield lab
 
 
 def begin(lab: Lab) -> None:
-    until(
-        lambda: not drills(lab) or drills(lab)[0]["state"] != "under way",
-        "no drill is under way",
-    )
-    lab.api("/api/v1/drills", method="POST", body=DRILL)
+    """Once it is not refused: a standby of a busy machine is unproven now and then."""
+    refusals: list[str] = []
+
+    def begun() -> bool:
+        try:
+            lab.api("/api/v1/drills", method="POST", body=DRILL)
+        except urllib.error.HTTPError as error:
+            with error:
+                refusals.append(str(json.loads(error.read())["detail"]))
+            return False
+        return True
+
+    until(begun, lambda: f"a drill begins: {refusals[-1:]}")
 
 
 def drills(lab: Lab) -> Any:
@@ -64,9 +73,14 @@ def ended(lab: Lab) -> Any:
 def test_a_drill_leaves_everything_as_it_was_and_the_stream_lives(lab: Lab) -> None:
     before = {name: table(lab, name) for name in PAIR}
     with TcpStream(lab, *PAIR) as tcp:
-        begin(lab)
-        until(lambda: ends_go(lab, "backup", [PAIR]), lambda: f"out: {drills(lab)}")
-        [found] = ended(lab)["pairs"]
+        for _ in range(MOST_TRIES):
+            begin(lab)
+            until(lambda: pair(lab, *PAIR)["observed"] == ["backup", "backup"], lambda: f"out: {drills(lab)}")
+            [found] = ended(lab)["pairs"]
+            if found["state"] == "ok":
+                break
+            # A tunnel of a starved machine may stand still, and then a drill rightly ends.
+            until_settled(lab, "overlay", [PAIR])
         assert found["state"] == "ok", found
         assert found["gap_s"] is not None, "both ends measured the way out"
         assert found["gap_back_s"] is not None, "both ends measured the way back"
@@ -76,8 +90,8 @@ def test_a_drill_leaves_everything_as_it_was_and_the_stream_lives(lab: Lab) -> N
     assert {name: table(lab, name) for name in PAIR} == before
     assert pair(lab, *PAIR)["origin"] == "default"
     assert pair(lab, *PAIR)["drill"]["ok"] is True
-    [line] = [one for one in lab.api("/api/v1/ledger?limit=100") if one["action"] == "drill"]
-    assert line["outcome"].startswith("ok: ")
+    newest = next(one for one in lab.api("/api/v1/ledger?limit=100") if one["action"] == "drill")
+    assert newest["outcome"].startswith("ok: ")
 
 
 def test_during_an_incident_it_is_refused(lab: Lab) -> None:
@@ -93,7 +107,7 @@ def test_during_an_incident_it_is_refused(lab: Lab) -> None:
 def test_a_backup_that_is_cut_in_mid_drill_aborts_and_reverts(lab: Lab) -> None:
     with TcpStream(lab, *PAIR) as tcp:
         begin(lab)
-        until(lambda: ends_go(lab, "backup", [PAIR]), lambda: f"out: {drills(lab)}")
+        until(lambda: pair(lab, *PAIR)["observed"] == ["backup", "backup"], lambda: f"out: {drills(lab)}")
         lab.cut("backup", *PAIR)
         found = ended(lab)
         assert found["pairs"][0]["state"] == "aborted", found

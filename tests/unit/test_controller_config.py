@@ -88,6 +88,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("failover.quality.most_share", 25, "failover.quality.most_share: must be between 0 and 1, not 25"),
     ("failover.quality.etcd_heartbeat_s", 100, "failover.quality.etcd_heartbeat_s: must be between 0.005 and 60"),
     ("failover.quality.etcd_election_s", 0.3, "failover.quality.etcd_election_s: must be at least 5 times"),
+    ("drill.schedule", "sundays", 'drill.schedule: "sundays" is no cron expression'),
     ("failover.windows", [{"at": "sun 02:00-04:00"}], 'failover.windows[1].reason: is missing: text "…"'),
     ("failover.windows", [WINDOW | {"at": "sunday"}], 'failover.windows[1].at: "sunday": must be days and hours'),
     ("failover.windows", [WINDOW | {"reason": " "}], "failover.windows[1].reason: must not be empty"),
