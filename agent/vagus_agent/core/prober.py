@@ -201,17 +201,19 @@ class Prober:
         return bool(self._outstanding or self._verifications or self._gauges)
 
     @property
+    def due(self) -> float:
+        """The deadline as `poll` found it: it stands when that sent nothing, and nothing else happened since."""
+        return self._due
+
+    @property
     def deadline(self) -> float:
         """When `poll` must be called next. A plain scan: a node has tens of links, and a heap cost more here."""
         first = self._loss_check
-        for link in self.links:
-            first = min(first, link.deadline)
-        for probe in self._outstanding.values():
-            first = min(first, probe.deadline)
-        for verification in self._verifications.values():
-            first = min(first, verification.deadline)
-        for gauge in self._gauges.values():
-            first = min(first, gauge.deadline)
+        for waiting in (self.links, self._outstanding.values(), self._verifications.values(), self._gauges.values()):
+            for one in waiting:
+                due = one.deadline
+                if due < first:
+                    first = due
         self._due = first
         return first
 
@@ -222,6 +224,8 @@ class Prober:
         if self._lag or now - self._due > _ORDINARY_LAG_S:
             self._notice_lag(now)
         sends: list[Send] = []
+        if self.deadline > now + _TOGETHER_S:
+            return sends
         for seq in [seq for seq, probe in self._outstanding.items() if probe.deadline <= now]:
             self._expire(seq, now)
         for link in self.links:

@@ -157,7 +157,23 @@ class ProbeSockets:
             self._drain(version, sock)
 
     def _poll(self) -> None:
-        self._send(self._prober.poll(self._now()))
+        prober = self._prober
+        sends = prober.poll(self._now())
+        if sends or prober.changes or prober.peer_changed or prober.proofs or prober.gaps:
+            self._send(sends)
+            self._tell()
+            due = prober.deadline
+        else:
+            due = prober.due
+        if self._timer is not None:
+            if due == self._due:
+                return
+            self._timer.cancel()
+        if self._sockets:
+            self._due = due
+            self._timer = self._loop.call_at(due, self._fired)
+
+    def _tell(self) -> None:
         if self._prober.changes or self._prober.peer_changed:
             changes, self._prober.changes[:] = tuple(self._prober.changes), []
             self._prober.peer_changed = False
@@ -168,14 +184,6 @@ class ProbeSockets:
         gaps, self._prober.gaps[:] = tuple(self._prober.gaps), []
         for gap in gaps:
             self._on_gap(gap)
-        due = self._prober.deadline
-        if self._timer is not None:
-            if due == self._due:
-                return
-            self._timer.cancel()
-        if self._sockets:
-            self._due = due
-            self._timer = self._loop.call_at(due, self._fired)
 
     def _drain(self, version: int, sock: socket.socket) -> None:
         for _ in range(_BATCH):
