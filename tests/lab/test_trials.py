@@ -66,7 +66,9 @@ class Leader:
         return self.term
 
     def observed(self, name: str) -> Observed:
-        found = decode(retained(self._lab, "observed")[name], Observed)
+        """What the node says of itself, once it has said anything."""
+        payload = until(lambda: retained(self._lab, "observed").get(name), f"a word of {name}")
+        found = decode(payload, Observed)
         assert isinstance(found, Observed)
         return found
 
