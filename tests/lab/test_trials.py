@@ -176,7 +176,8 @@ def test_a_service_that_does_not_answer_over_the_new_path_is_named(shared: Lab, 
         until(lambda: web.listens(PORT), "the service listens")
         shared.process("pi1", "agent").stop()
         shared.start_agents("pi1", settings={"checks": [check]})
-        until(lambda: shared["pi1"].processes["agent"].alive, "the agent is back")
+        leader.say("overlay", trial=False)
+        until(lambda: leader.observed("pi1").generation == leader.term[1], "the agent is back and listens")
         leader.say("backup", trial=True)
         assert [word.failed_checks for word in leader.until("verified")] == [(), ()]
         leader.say("overlay", trial=False)
