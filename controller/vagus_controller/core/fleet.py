@@ -367,7 +367,11 @@ class Fleet:
         state = self._admit(observed.node, now, notices)
         if state is None:
             return tuple(notices)
-        if state.observed is None or observed.session not in state._old_sessions:
+        last = state.observed
+        # What a replaced session said last may come late, but never with a greater term: such a word is the agent's
+        # own, and somebody else has spoken under its name.
+        newer = last is None or (observed.epoch, observed.generation) > (last.epoch, last.generation)
+        if newer or observed.session not in state._old_sessions:
             state.observed = observed
             state.observed_at = now
             self._stir(state.name)
