@@ -21,7 +21,7 @@ class Path(Section, frozen=True, kw_only=True):
     name: str
     interface: str
     # Seconds between idle probes. Detection is bounded by one of these plus the burst; bytes per day grow with 1/it.
-    idle_interval_s: float = 0.2
+    idle_interval_s: float = 0.25
     # LTE and the like: slower idle probes (where idle_interval_s is left out) and rarer reports.
     metered: bool = False
     # The path's own networks: an overlay endpoint inside another path's networks means "riding the backup".

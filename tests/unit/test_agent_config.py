@@ -78,7 +78,7 @@ def test_a_metered_path_probes_slowly_unless_it_says_otherwise(tmp_path: Path, o
     change(raw, "paths.1.metered", True)
     if own is not None:
         change(raw, "paths.1.idle_interval_s", own)
-    assert [path.idle_interval_s for path in load(written(tmp_path, raw)).paths] == [0.2, expected]
+    assert [path.idle_interval_s for path in load(written(tmp_path, raw)).paths] == [0.25, expected]
 
 
 # Where the sound file (FULL) is changed, to what (None: removed), and what must be told.

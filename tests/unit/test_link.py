@@ -125,8 +125,8 @@ def test_every_link_comes_up_and_idles_at_its_interval() -> None:
     network = healthy()
     before = network.sent
     network.run(100)
-    # 2 nodes × 2 links × 5 probes a second, each with its echo
-    assert network.sent - before == pytest.approx(2 * 2 * 5 * 2 * 100, rel=0.02)
+    # 2 nodes × 2 links × 4 probes a second, each with its echo
+    assert network.sent - before == pytest.approx(2 * 2 * 4 * 2 * 100, rel=0.02)
     assert network.changes == []
 
 
@@ -141,7 +141,7 @@ def test_silent_cut_is_found_by_both_ends_within_the_stated_bound(seed: int, mom
     found = {node: change.at - cut for node, change in network.downs()}
     assert set(found) == {"a", "b"}
     # 0.65 × idle + timeout + 4 × burst interval + confirm wait, on a way of 2 ms
-    assert max(found.values()) <= 0.13 + 0.022 + 0.048 + 0.08 + 1e-6
+    assert max(found.values()) <= 0.1625 + 0.022 + 0.048 + 0.08 + 1e-6
     assert abs(found["a"] - found["b"]) < 0.02
     assert network.state("a", "b", "backup") is UP
 
@@ -240,7 +240,7 @@ def test_a_starved_machine_finds_a_cut_later_and_still_finds_it(seed: int) -> No
     network.run(2)
     downs = network.downs()
     assert {node for node, _ in downs} == {"a", "b"}
-    assert max(change.at for _, change in downs) - cut <= 0.278 + 0.4 + 1e-6
+    assert max(change.at for _, change in downs) - cut <= 0.311 + 0.4 + 1e-6
 
 
 @pytest.mark.parametrize(
