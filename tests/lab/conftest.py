@@ -9,7 +9,22 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
+from lab.fleet_helpers import THREE, healed, running
 from lab.harness import Lab
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Lab]:
+    """A VPS with broker and controller, and two Pis; a module that needs another fleet has its own."""
+    with running(THREE) as lab:
+        yield lab
+
+
+@pytest.fixture
+def lab(shared: Lab) -> Iterator[Lab]:
+    """The module's fleet: all well before a test, and after it."""
+    with healed(shared) as lab:
+        yield lab
 
 
 @pytest.fixture(autouse=True)

@@ -6,31 +6,27 @@ import json
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import msgspec
-import pytest
 
 from lab.fleet_helpers import (
     REPORT_S,
-    THREE,
     Since,
     Wire,
     desired_of,
     desired_topic,
     ends_go,
     fleet,
-    healed,
     holds,
     kernel_goes,
     node,
     pair_name,
     pairs,
     retained,
-    running,
     sealed,
     table,
     until,
@@ -62,18 +58,6 @@ KINDS: dict[topics.NodeLeaf, type[Payload]] = {
 }
 # Different complaints about one sender in a minute; beyond that the next minute is waited for.
 MOST_COMPLAINTS = 10
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Lab]:
-    with running(THREE) as lab:
-        yield lab
-
-
-@pytest.fixture
-def lab(shared: Lab) -> Iterator[Lab]:
-    with healed(shared) as lab:
-        yield lab
 
 
 class Unmoved:

@@ -13,7 +13,6 @@ import pytest
 
 from lab.fleet_helpers import (
     Since,
-    healed,
     holds,
     kernel_goes,
     pair,
@@ -44,12 +43,6 @@ EXAMINED_S = 75.0
 def shared() -> Iterator[Lab]:
     """Hosts on 100.x addresses, the CGNAT drop lifted everywhere."""
     with running(SPECS, cgnat=True) as lab:
-        yield lab
-
-
-@pytest.fixture
-def lab(shared: Lab) -> Iterator[Lab]:
-    with healed(shared) as lab:
         yield lab
 
 

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from lab.fleet_helpers import (
-    THREE,
     Since,
     ends_go,
-    healed,
     kernel_goes,
     retained,
-    running,
     table,
     until,
     until_settled,
@@ -28,18 +24,6 @@ PAIR = ("pi1", "pi2")
 BACKUP = INTERFACE["backup"]
 # Anything that differs is found within this; most of it at once.
 FOUND_S = 30.0
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Lab]:
-    with running(THREE) as lab:
-        yield lab
-
-
-@pytest.fixture
-def lab(shared: Lab) -> Iterator[Lab]:
-    with healed(shared) as lab:
-        yield lab
 
 
 def ip(lab: Lab, name: str, *commands: str) -> None:

@@ -5,19 +5,13 @@ from __future__ import annotations
 import json
 import time
 import urllib.error
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
-
 from lab.fleet_helpers import (
-    THREE,
     failback,
-    healed,
     pair,
     pair_name,
     problem,
-    running,
     state,
     table,
     until,
@@ -30,18 +24,6 @@ OTHER = ("pi1", "vps")
 NAME = pair_name(*PAIR)
 MOST_TRIES = 3
 DRILL = {"scope": "pair", "target": NAME, "reason": "a test"}
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Lab]:
-    with running(THREE) as lab:
-        yield lab
-
-
-@pytest.fixture
-def lab(shared: Lab) -> Iterator[Lab]:
-    with healed(shared) as lab:
-        yield lab
 
 
 def begin(lab: Lab) -> None:

@@ -16,7 +16,6 @@ from lab.fleet_helpers import (
     desired_topic,
     ends_go,
     fleet,
-    healed,
     holds,
     kernel_goes,
     node,
@@ -46,12 +45,6 @@ LOSS_IS_OVER_S = 100.0
 def shared() -> Iterator[Lab]:
     """A VPS with broker and controller, three Pis with etcd: a test that breaks something mends it."""
     with running(FOUR_WITH_ETCD, etcd=True) as lab:
-        yield lab
-
-
-@pytest.fixture
-def lab(shared: Lab) -> Iterator[Lab]:
-    with healed(shared) as lab:
         yield lab
 
 

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 import pytest
 
 from lab.fleet_helpers import (
-    THREE,
     Since,
     Wire,
     desired_of,
@@ -22,13 +21,11 @@ from lab.fleet_helpers import (
     ends_go,
     failback,
     fleet,
-    healed,
     holds,
     kernel_goes,
     node,
     pair_name,
     retained,
-    running,
     until,
     until_settled,
     until_well,
@@ -41,18 +38,6 @@ from lab.harness.services import CONTROLLER, command, to_toml, write_private
 PAIR = ("pi1", "pi2")
 # For so long two ends may differ, on a machine that is busy: their messages are on the way, or a host boots.
 MOMENT_S = 3.0
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Lab]:
-    with running(THREE) as lab:
-        yield lab
-
-
-@pytest.fixture
-def lab(shared: Lab) -> Iterator[Lab]:
-    with healed(shared) as lab:
-        yield lab
 
 
 class Watch(contextlib.AbstractContextManager["Watch"]):

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-
-import pytest
 
 from lab.fleet_helpers import (
     ORPHANED_AFTER_S,
-    THREE,
     Since,
     ends_go,
-    healed,
     holds,
     pair,
     pair_name,
     pairs,
     restart_agents,
-    running,
     state,
     until,
     until_settled,
@@ -29,18 +23,6 @@ from lab.harness import Lab, TcpStream, UdpStream
 PAIR = ("pi1", "pi2")
 # Silence that a change of hands may cost on a busy machine. What it costs on an idle one: bench/blackout.
 BLIP_S = 1.5
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Lab]:
-    with running(THREE) as lab:
-        yield lab
-
-
-@pytest.fixture
-def lab(shared: Lab) -> Iterator[Lab]:
-    with healed(shared) as lab:
-        yield lab
 
 
 def until_alone_on(lab: Lab, path: str) -> None:

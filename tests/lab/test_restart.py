@@ -19,7 +19,6 @@ from lab.fleet_helpers import (
     desired_of,
     ends_go,
     fleet,
-    healed,
     holds,
     kernel_goes,
     node,
@@ -51,12 +50,6 @@ BLIP_S = 1.0
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Lab]:
     with running(FOUR) as lab:
-        yield lab
-
-
-@pytest.fixture
-def lab(shared: Lab) -> Iterator[Lab]:
-    with healed(shared) as lab:
         yield lab
 
 

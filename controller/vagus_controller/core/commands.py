@@ -3,6 +3,8 @@ names."""
 
 from __future__ import annotations
 
+from typing import Final
+
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -12,6 +14,8 @@ from vagus_controller.core.plans import in_stages, view_of
 from vagus_controller.core.transaction import PATIENCE_S, Plan, Run
 from vagus_controller.core.verdict import some
 from vagus_controller.views import DrillAsk, DrillView, LedgerEntry, PauseView, PlanAsk, PlanView, Refused
+
+_NEEDS_REASON: Final = "a forced switchover needs a reason: it is kept in the ledger"
 
 
 class _Choice(Struct):
@@ -93,7 +97,7 @@ class Commands:
                 "Name the others alone, or force it and give a reason"
             )
         elif unfit and not ask.reason:
-            refusal = "a forced switchover needs a reason: it is kept in the ledger"
+            refusal = _NEEDS_REASON
         elif busy:
             refusal = f"a plan is under way ({busy}): ask again when it has ended, `vagusctl plans` shows it"
         steps = [
@@ -273,5 +277,5 @@ class Commands:
 
 def _forced(step: Decision, reason: str, limitation: str) -> Decision:
     if not reason:
-        raise Refused("a forced switchover needs a reason: it is kept in the ledger")
+        raise Refused(_NEEDS_REASON)
     return replace(step, reason=f"{reason} (forced although {limitation})")

@@ -26,14 +26,10 @@ from vagus_controller.core.transaction import (
     SendBack,
     Try,
 )
+from vagus_controller.core.trials import retry_s
 from vagus_controller.views import LedgerEntry, PlanView, Severity, StageView, StepView
 from vagus_protocol.messages import Observed
 
-# After an automatic plan was stopped by a failed trial, the next waits for so long, doubled by every further one: else
-# each pair in turn would be the canary of its own plan.
-_COOL_S: Final = 10.0
-_MOST_COOL_S: Final = 600.0
-_MOST_DOUBLINGS: Final = 6
 _ON_TRIAL: Final = "on trial at both ends"
 
 
@@ -208,9 +204,10 @@ class Plans:
         if not failed:
             self._stopped = self._stopped if action.stopped else 0
             return
-        self._cool_until = now + min(_COOL_S * 2.0 ** min(self._stopped, _MOST_DOUBLINGS), _MOST_COOL_S)
-        self._cool_since = action.stopped
+        # Else each pair in turn would be the canary of its own plan.
         self._stopped += 1
+        self._cool_until = now + retry_s(self._stopped)
+        self._cool_since = action.stopped
 
     def _finished(self, action: Finished) -> None:
         plan = action.plan

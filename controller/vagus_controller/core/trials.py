@@ -15,6 +15,11 @@ _MOST_RETRY_S: Final = 600.0
 _MOST_DOUBLINGS: Final = 6
 
 
+def retry_s(failures: int) -> float:
+    """How long to wait after so many failures in a row."""
+    return min(_RETRY_S * 2.0 ** min(failures - 1, _MOST_DOUBLINGS), _MOST_RETRY_S)
+
+
 class _Failed(Struct, frozen=True):
     """Failures in a row, the last of them at `at`."""
 
@@ -24,7 +29,7 @@ class _Failed(Struct, frozen=True):
 
     @property
     def until(self) -> float:
-        return self.at + min(_RETRY_S * 2.0 ** min(self.count - 1, _MOST_DOUBLINGS), _MOST_RETRY_S)
+        return self.at + retry_s(self.count)
 
 
 class Trials:
