@@ -182,14 +182,12 @@ def _weigh(lab: Lab, sizes: dict[str, list[tuple[float, int]]], now: float) -> N
     """Resident KiB of every daemon that runs, by who it is and in which life."""
     for host in lab.hosts.values():
         for name in ("agent", "controller"):
-            try:
-                pid = lab.process(host.name, name).pid
-                status = Path(f"/proc/{pid}/status").read_text()
-            except (OSError, LookupError, RuntimeError):
+            process = host.processes.get(name)
+            if process is None or not process.alive:
                 continue
-            for line in status.splitlines():
+            for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
                 if line.startswith("VmRSS:"):
-                    sizes.setdefault(f"{name} {host.name} {pid}", []).append((now, int(line.split()[1])))
+                    sizes.setdefault(f"{name} {host.name} {process.pid}", []).append((now, int(line.split()[1])))
 
 
 # --- what came of it -------------------------------------------------------------------------------------------------
