@@ -91,6 +91,8 @@ class Steering(Section, frozen=True, kw_only=True):
     mark: int = 0x80000
     mask: int = 0xFF0000
     recheck_s: float = 30.0
+    # After a move, forget the connections whose source was translated to the address of the path that was left.
+    flush_conntrack: bool = False
 
 
 class Etcd(Section, frozen=True, kw_only=True):

@@ -227,6 +227,8 @@ def _check_steering(steering: Steering, say: Say) -> None:
         say("mark", f"{steering.mark:#x} has bits outside mask {steering.mask:#x}: no packet would match")
     if steering.mark == 0:
         say("mark", "must not be 0: every unmarked packet would skip the rule")
+    if steering.flush_conntrack and not steering.enabled:
+        say("flush_conntrack", "follows the agent's own moves: it needs enabled = true")
 
 
 def _check_etcd(etcd: Etcd, say: Say) -> None:

@@ -23,6 +23,7 @@ from typing import Final
 from vagus_agent import threads
 from vagus_agent.config import METERED_REPORT_FACTOR, Config, Network
 from vagus_agent.config_file import Keys
+from vagus_agent.conntrack_flush import ConntrackFlush
 from vagus_agent.core import report
 from vagus_agent.core.complaints import Complaints
 from vagus_agent.core.conduct import Conduct, State
@@ -106,6 +107,11 @@ class Agent:
         }
         self._obstacles = ObstacleWatch(self.config, self._prober.links)
         self._conduct = Conduct(self.config, self._links, self.session, now)
+        self._flush = ConntrackFlush(
+            self.config,
+            partial(self._tell, EventKind.STEERING),
+            partial(self._complain, "conntrack", EventKind.STEERING),
+        )
         self._checks = ServiceChecks(self.config.checks, self.config.addresses, self._service_changed)
         self._uplink = Uplink(
             self.config.mqtt,
@@ -158,6 +164,8 @@ class Agent:
             self._checks.run(),
             self._obstacles.run(),
         ]
+        if self.config.steering.flush_conntrack:
+            loops.append(self._flush.run())
         if self.config.tailscale is not None:
             loops.append(self._tailscale_loop(TailscaleProbe(self.config.tailscale, self._other_networks())))
         tasks = [asyncio.ensure_future(loop) for loop in loops]
@@ -275,6 +283,7 @@ class Agent:
         """Do what the conduct asks for, after every word to it."""
         if self._conduct.overrides != self._steering.overrides:
             self._steer.set()
+        self._flush.on_paths(self._conduct.paths, self._conduct.on_trial)
         for peer, path in self._conduct.take_measure():
             self._sockets.measure(peer, path)
         for peer, path in self._conduct.take_verify():

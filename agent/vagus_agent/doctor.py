@@ -14,6 +14,7 @@ from vagus_agent import config_file, threads
 from vagus_agent.config import Config
 from vagus_agent.core import ladder, obstacles
 from vagus_agent.core.obstacles import Facts, Obstacle
+from vagus_agent.net import conntrack
 from vagus_agent.net import facts as read_facts
 from vagus_agent.net.netlink import Kernel, Netlink, SteeringError
 from vagus_agent.routes_command import wanted_now
@@ -47,6 +48,8 @@ async def examine(config: Config) -> list[Finding]:
     """All findings, without printing them."""
     places = await threads.run("facts", partial(read_facts.places, config))
     findings = [*_keys(config), *_addresses(config, places), *_privilege(), *_pressure(), *_networkd()]
+    if config.steering.flush_conntrack:
+        findings.append(await threads.run("conntrack", _conntrack))
     kernel = Netlink(config.steering)
     try:
         await kernel.open()
@@ -111,6 +114,16 @@ def _pressure() -> Iterator[Finding]:
         )
     else:
         yield Finding("ok", "pressure", "the kernel reports pressure (PSI)")
+
+
+def _conntrack() -> Finding:
+    """Blocks."""
+    try:
+        conntrack.check()
+    except conntrack.ConntrackError as error:
+        text = f"flush_conntrack is on, but translated connections cannot be forgotten here: {error}"
+        return Finding("problem", "conntrack", text, "run as root; modprobe nf_conntrack_netlink; or switch it off")
+    return Finding("ok", "conntrack", "translated connections can be forgotten after a move")
 
 
 def _networkd() -> Iterator[Finding]:

@@ -177,6 +177,11 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("steering.protocol", 256, "steering.protocol: must be between 1 and 255"),
     ("steering.mark", 0x1080000, "steering.mark: 0x1080000 has bits outside mask 0xff0000"),
     ("steering.mark", 0, "steering.mark: must not be 0"),
+    (
+        "steering",
+        {"enabled": False, "flush_conntrack": True},
+        "steering.flush_conntrack: follows the agent's own moves",
+    ),
     ("report.mounts", ["data"], 'report.mounts[1]: must be an absolute path, not "data"'),
     ("report.processes", ["/usr/bin/etcd"], "report.processes[1]:"),
     ("report.interval_s", -2, "report.interval_s: must be between 0.5 and 3600, not -2"),

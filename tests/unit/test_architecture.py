@@ -106,7 +106,7 @@ BANS: list[tuple[str, tuple[str, ...], str, tuple[str, ...]]] = [
         "vagus_agent",
         ("pyroute2",),
         "one writer of routes; its import costs more than the rest of the agent",
-        ("vagus_agent.net.netlink",),
+        ("vagus_agent.net.netlink", "vagus_agent.net.conntrack"),
     ),
     ("vagus_agent", ("paho",), "one place knows the MQTT library", ("vagus_agent.uplink",)),
     (

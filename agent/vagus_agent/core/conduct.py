@@ -132,6 +132,11 @@ class Conduct:
         return self._paths
 
     @property
+    def on_trial(self) -> set[str]:
+        """The peers whose path is not confirmed yet."""
+        return {peer for peer, trial in self._trials.items() if trial.running}
+
+    @property
     def term(self) -> tuple[int, int]:
         """(epoch, generation) of the last accepted desired."""
         return self._accepted.term

@@ -11,7 +11,7 @@ import socket
 import struct
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import partial
 from ipaddress import ip_address, ip_network
 from pathlib import Path as File
@@ -20,7 +20,7 @@ from typing import Final
 import psutil
 
 from vagus_agent import threads
-from vagus_agent.config import Config, Network, Path, Peer
+from vagus_agent.config import Address, Config, Network, Path, Peer
 from vagus_agent.core import ladder, obstacles
 from vagus_agent.core.obstacles import Device, Facts, Tunnel, TunnelPeer, Way
 from vagus_agent.net.netlink import Kernel
@@ -135,6 +135,17 @@ def places(config: Config) -> dict[str, frozenset[str]]:
             if plain in found:
                 found[plain].add(device)
     return {address: frozenset(devices) for address, devices in found.items()}
+
+
+def local_addresses(without: Container[str]) -> frozenset[Address]:
+    """This machine's addresses, except those that only the interfaces `without` have."""
+    return frozenset(
+        ip_address(one.address.partition("%")[0])
+        for device, addresses in psutil.net_if_addrs().items()
+        if device not in without
+        for one in addresses
+        if one.family in (socket.AF_INET, socket.AF_INET6)
+    )
 
 
 def _mtu(interface: str) -> int | None:
