@@ -21,7 +21,7 @@ from time import monotonic
 from typing import Final
 
 from vagus_agent import threads
-from vagus_agent.config import METERED_REPORT_FACTOR, Config, Network
+from vagus_agent.config import METERED_REPORT_FACTOR, Address, Config, Network
 from vagus_agent.config_file import Keys
 from vagus_agent.conntrack_flush import ConntrackFlush
 from vagus_agent.core import report
@@ -29,6 +29,7 @@ from vagus_agent.core.complaints import Complaints
 from vagus_agent.core.conduct import Conduct, State
 from vagus_agent.core.link import Change, Link
 from vagus_agent.core.prober import Gap, Prober, Proof, starved
+from vagus_agent.net import addresses
 from vagus_agent.net.netlink import Netlink, SteeringError
 from vagus_agent.net.steering import Interfaces, Outcome, Steering
 from vagus_agent.net.udp import ProbeSockets
@@ -96,6 +97,8 @@ class Agent:
         loop = self._loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+        if not await self._addresses_there():
+            return 0
         now = monotonic()
         self._prober = Prober(self.config, self.keys.probe, secrets.randbits(64), now, random.random())
         self._sockets = ProbeSockets(
@@ -134,6 +137,28 @@ class Agent:
         finally:
             self._sockets.close()
             await self._steering.close()
+
+    async def _addresses_there(self) -> bool:
+        """Wait for this node's service addresses, if need be; False: stopped meanwhile."""
+        waiting = asyncio.ensure_future(addresses.until_there(self.config.addresses, self._say_absent))
+        beside = [asyncio.ensure_future(self._stop.wait()), asyncio.ensure_future(self._watchdog_loop())]
+        try:
+            await asyncio.wait([waiting, *beside], return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                waiting.result()
+            return not self._stop.is_set()
+        finally:
+            for task in (waiting, *beside):
+                task.cancel()
+            await asyncio.gather(waiting, *beside, return_exceptions=True)
+
+    def _say_absent(self, missing: Sequence[Address]) -> None:
+        names = " and ".join(map(str, missing))
+        remedy = "; ".join(f"ip addr add {each}/{each.max_prefixlen} dev lo" for each in missing)
+        log.warning("waiting for service address %s, which this machine does not have yet; by hand: %s", names, remedy)
+        self._notifier.status(f"waiting for service address {names}, which this machine does not have yet")
+        # Running, as far as systemd is concerned: it would end a start that takes minutes.
+        self._notifier.ready()
 
     async def _take_over(self) -> None:
         """Start from what the kernel does now: a restart moves nothing.

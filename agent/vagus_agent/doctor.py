@@ -89,8 +89,10 @@ def _addresses(config: Config, places: Mapping[str, frozenset[str]]) -> Iterator
         found = obstacles.misplaced(own, places[str(own)])
         if found is None:
             yield Finding("ok", "service address", f"{own} is on lo")
-        else:
+        elif places[str(own)]:
             yield from _problems([found])
+        else:
+            yield Finding("problem", found.subject, f"{found.text}: an agent that starts waits for it", found.remedy)
 
 
 def _privilege() -> Iterator[Finding]:

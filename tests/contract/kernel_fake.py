@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 
 from vagus_agent.config import Steering
@@ -131,6 +131,18 @@ class FakeKernel:
 
     def add_address(self, address: str) -> None:
         self._addresses.add(address)
+        self._news.put_nowait("an address was added")
+
+    def remove_address(self, address: str) -> None:
+        """Routes with this source stay (Linux takes IPv4's of table main along, no others); IPv6's lose it."""
+        self._addresses.remove(address)
+        self._entries = [
+            replace(entry, route=replace(entry.route, source=None))
+            if entry.route.family == 6 and entry.route.source == address
+            else entry
+            for entry in self._entries
+        ]
+        self._news.put_nowait("an address was removed")
 
     def set_strict(self, device: str) -> None:
         self._strict.add(device)

@@ -38,6 +38,8 @@ class Host(Protocol):
 
     def add_address(self, address: str) -> None: ...
 
+    def remove_address(self, address: str) -> None: ...
+
     def set_strict(self, device: str) -> None: ...
 
     def put_route(self, route: Route, protocol: int, table: int = 5180) -> None: ...
@@ -85,6 +87,9 @@ class RealHost:
 
     def add_address(self, address: str) -> None:
         self._netns.ip(f"addr add {address}/{'128 nodad' if ':' in address else '32'} dev lo")
+
+    def remove_address(self, address: str) -> None:
+        self._netns.ip(f"addr del {address}/{'128' if ':' in address else '32'} dev lo")
 
     def set_strict(self, device: str) -> None:
         self._netns.sysctl(f"net.ipv4.conf.{device}.rp_filter", 1)
@@ -699,6 +704,27 @@ def test_watch_repairs_what_others_break_and_tells_once(host: Host) -> None:
             await until(lambda: told and told[-1].paths["oslo"] == "overlay", "the first rung comes back at once")
             assert told[-1].drift == ()
             assert indexes[-1]["overlay"] not in (None, before["overlay"])
+            await assert_in_place(host, {"berlin": "backup"})
+        finally:
+            watch.cancel()
+
+    run(host, work)
+
+
+@pytest.mark.parametrize("address", ["10.99.0.1", "fd99::1"])
+def test_a_service_address_that_goes_is_told_and_its_return_repairs_all_at_once(host: Host, address: str) -> None:
+    async def work() -> None:
+        steering = Steering(host.kernel, CONFIG, LOG)
+        told: list[Outcome] = []
+        await steering.reconcile({"berlin": "backup"}, "start")
+        watch = asyncio.create_task(steering.watch(told.append))
+        try:
+            await asyncio.sleep(0.2)
+            assert told == []
+            host.remove_address(address)
+            await until(lambda: told and told[-1].failed, "its end is told")
+            host.add_address(address)
+            await until(lambda: not told[-1].failed, "its return is news: nobody waits for the next look")
             await assert_in_place(host, {"berlin": "backup"})
         finally:
             watch.cancel()

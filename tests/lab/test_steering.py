@@ -519,7 +519,9 @@ def test_the_doctor_names_each_sickness_and_its_remedy(
     one.netns.ip("rule del pref 100")
 
     one.netns.ip("addr del 10.99.0.1/32 dev lo")
-    assert "ip addr add 10.99.0.1/32 dev lo" in problems(one)["service address"][1]
+    found = problems(one)
+    assert found["service address"][0] == "10.99.0.1 is on no interface: an agent that starts waits for it"
+    assert "ip addr add 10.99.0.1/32 dev lo" in found["service address"][1]
     one.netns.ip("addr add 10.99.0.1/32 dev lo")
 
     Path(one.config.keys_file).chmod(0o644)

@@ -95,7 +95,7 @@ class Kernel(Protocol):
 
 
 # linux/rtnetlink.h, linux/fib_rules.h, linux/netlink.h
-_RTM_NEWLINK, _RTM_DELLINK, _RTM_DELADDR, _RTM_NEWROUTE, _RTM_DELROUTE = 16, 17, 21, 24, 25
+_RTM_NEWLINK, _RTM_DELLINK, _RTM_NEWADDR, _RTM_DELADDR, _RTM_NEWROUTE, _RTM_DELROUTE = 16, 17, 20, 21, 24, 25
 _RTM_NEWRULE, _RTM_DELRULE = 32, 33
 _GROUPS: Final = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | (1 << 18)  # link, v4 address/route/rule, v6 the same
 _NLM_F_REPLACE: Final = 0x100
@@ -462,6 +462,11 @@ def _words(data: bytes, settings: Settings, own_port: int) -> list[str]:
                 words.append("an interface changed")
             elif kind == _RTM_DELADDR:
                 words.append("an address was removed")
+            elif kind == _RTM_NEWADDR:
+                # struct ifaddrmsg: family, prefix length. A whole prefix is no service address of the usual kind, and
+                # routers announce theirs every few seconds.
+                if offset + 18 <= len(data) and data[offset + 17] in (32, 128):
+                    words.append("an address was added")
             elif kind == _RTM_DELRULE:
                 words.append("a rule was removed")
             elif kind == _RTM_NEWRULE:
