@@ -6,7 +6,7 @@ import asyncio
 import socket
 import threading
 from itertools import count
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from playwright.sync_api import Page
 
@@ -27,6 +27,7 @@ FLAGS = (
     "--disable-sync",
     "--host-resolver-rules=MAP vagus.test 127.0.0.1",
 )
+Entry = TypeVar("Entry", EventEntry, LedgerEntry)
 TOKEN = "a-token-for-the-browser-tests"
 
 
@@ -64,10 +65,15 @@ class Board:
         self._ask("resume", pause_id)
 
     def events(self, *, limit: int, before: int | None = None, subject: str | None = None) -> list[EventEntry]:
-        return self.event_entries[:limit]
+        return _page(self.event_entries, limit, before, subject)
 
     def ledger(self, *, limit: int, before: int | None = None, subject: str | None = None) -> list[LedgerEntry]:
-        return self.ledger_entries[:limit]
+        return _page(self.ledger_entries, limit, before, subject)
+
+
+def _page(entries: list[Entry], limit: int, before: int | None, subject: str | None) -> list[Entry]:
+    found = [entry for entry in entries if before is None or entry.id < before]
+    return [entry for entry in found if subject is None or subject in entry.subject][:limit]
 
 
 class Site:
@@ -130,4 +136,9 @@ class Site:
         page.goto(self.url + "/login")
         page.get_by_label("Token").fill(TOKEN)
         page.get_by_role("button", name="Sign in").click()
+        page.wait_for_selector("#content:not([hidden])")
+
+    def open(self, page: Page, path: str) -> None:
+        """Of a page that is signed in."""
+        page.goto(self.url + path)
         page.wait_for_selector("#content:not([hidden])")

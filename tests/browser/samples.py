@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from itertools import combinations
 
+from msgspec.structs import replace
+
 from vagus_controller.views import (
     CheckView,
     DrillPairView,
@@ -284,7 +286,7 @@ def fleet_view(
         observer=verdict(
             "controller",
             "brain-1",
-            "sees",
+            "connected",
             Severity.OK,
             f"{len(nodes)} of {len(nodes)} nodes report through the broker",
         ),
@@ -379,6 +381,15 @@ def bad_hour() -> FleetView:
         quorum_view=quorum((BERLIN, LISBON, OSAKA), leader=BERLIN),
         pauses=(PauseView(id=4, scope="site", target="lisbon", reason="router swap", who="ines", expires_s=2_520.0),),
     )
+
+
+def blind() -> FleetView:
+    """The calm fleet, as a controller that lost its broker 40 s ago remembers it."""
+    seen = verdict(
+        "controller", "brain-1", "blind", Severity.CRITICAL, "no broker session for 40 s: connection lost", since_s=40.0
+    )
+    summary = f"This controller is in doubt about itself: {seen.reason}"
+    return replace(calm(), summary=summary, severity=Severity.CRITICAL, observer=seen, broker="")
 
 
 def large(count: int = 100, sites: int = 6, *, dead: int = 3) -> FleetView:

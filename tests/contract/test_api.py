@@ -372,7 +372,7 @@ def test_every_answer_has_the_strict_headers(client: httpx.Client) -> None:
     for path in (
         "/",
         "/login",
-        "/static/main.js",
+        "/static/any/fleet.js",
         "/healthz",
         "/metrics",
         "/api/v1/fleet",

@@ -67,7 +67,7 @@ def create_app(operator: Operator, history: History, changes: ChangeFeed, token:
             Router("/api/v1", route_handlers=[*api_routes(operator, history, changes)]),
             *other_routes(operator, changes, problems),
             *login_routes(token),
-            *cast("Sequence[ControllerRouterHandler]", page_routes),
+            *cast("Sequence[ControllerRouterHandler]", page_routes()),
         ],
         middleware=[Door(token)],
         exception_handlers={

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
-from string import Template
 from typing import Final
 
 from litestar import Request, get, post
@@ -14,14 +12,13 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.response import Response
 
 from vagus_controller.api import auth
+from vagus_controller.api.page import shell
 
-_FORM: Final = Path(__file__).parent / "templates" / "login.html"
 _WRONG: Final = '<p class="trouble" role="alert">That is not the token.</p>'
 
 
 def _form(trouble: str, status_code: int) -> Response[str]:
-    text = Template(_FORM.read_text(encoding="utf-8")).substitute(trouble=trouble)
-    return Response(text, media_type="text/html", status_code=status_code)
+    return Response(shell("login", trouble=trouble), media_type="text/html", status_code=status_code)
 
 
 def _session(request: Request[object, object, State], value: str, seconds: int) -> Cookie:

@@ -1,38 +1,44 @@
-// One dialog for every request that moves traffic: it states the consequence, and what came of it.
+// One dialog for every request that changes something: it states the consequence, and what came of it.
 
-const dialog = document.getElementById('ask');
-const form = dialog.querySelector('form');
-const { reason, force } = form.elements;
-const trouble = document.getElementById('ask-trouble');
-const yes = document.getElementById('ask-yes');
+import { h } from './dom.js';
+
+const title = h('h2', { id: 'ask-title' });
+const words = h('div.dialog-words');
+const reason = h('input', { name: 'reason', maxlength: 200, autocomplete: 'off', placeholder: 'for the ledger, optional' });
+const reasonLabel = h('label', {}, 'Why ', reason);
+const force = h('input', { type: 'checkbox' });
+const forceWords = h('span');
+const forceLabel = h('label.check', {}, force, ' ', forceWords);
+const trouble = h('p.trouble', { role: 'alert', hidden: true });
+const no = h('button.quiet', { type: 'button' }, 'Cancel');
+const yes = h('button.primary', { type: 'submit' });
+const form = h('form', { method: 'dialog' }, title, words, reasonLabel, forceLabel, trouble, h('div.dialog-buttons', {}, no, yes));
+const dialog = h('dialog', { 'aria-labelledby': 'ask-title' }, form);
+document.body.append(dialog);
+
 let pending = null;
 
-// `act({reason, force})` does it and throws an error with words; the dialog closes when it is done.
-export function ask({ title, consequence, warn = false, reason: asksReason = false, force: forceWords = '', confirm, act }) {
+// `consequence`: sentences or elements, the last one as a warning with `warn`. `reason`: ask for one. `force`: what
+// ticking the box means, "" for no box. `act({reason, force})` does it and throws an error with words; the dialog
+// closes when it is done.
+export function ask({ title: asked, consequence, warn = false, reason: asksReason = false, force: forced = '', confirm, act }) {
   pending = act;
-  document.getElementById('ask-title').textContent = title;
-  const words = document.getElementById('ask-words');
-  words.replaceChildren(
-    ...consequence.map((line) => {
-      const paragraph = document.createElement('p');
-      paragraph.textContent = line;
-      return paragraph;
-    }),
-  );
-  words.lastElementChild.classList.toggle('warn-text', warn);
+  title.textContent = asked;
+  words.replaceChildren(...consequence.map((line) => (line instanceof Node ? line : h('p', {}, line))));
+  words.lastElementChild?.classList.toggle('warn-text', warn);
   reason.value = '';
-  document.getElementById('ask-reason').hidden = !asksReason;
+  reasonLabel.hidden = !asksReason;
   force.checked = false;
-  document.getElementById('ask-force').hidden = forceWords === '';
-  document.getElementById('ask-force-words').textContent = forceWords;
+  forceLabel.hidden = forced === '';
+  forceWords.textContent = forced;
   yes.textContent = confirm;
   tell('');
   dialog.showModal();
 }
 
-function tell(words) {
-  trouble.textContent = words;
-  trouble.hidden = words === '';
+function tell(what) {
+  trouble.textContent = what;
+  trouble.hidden = what === '';
 }
 
 form.addEventListener('submit', async (event) => {
@@ -50,4 +56,4 @@ form.addEventListener('submit', async (event) => {
   }
 });
 
-document.getElementById('ask-no').addEventListener('click', () => dialog.close());
+no.addEventListener('click', () => dialog.close());

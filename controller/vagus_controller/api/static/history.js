@@ -1,20 +1,17 @@
-// Events and decisions, newest first, and pauses.
+// Lines of history: events and decisions.
 
 import { h, icon } from './dom.js';
-import { clock, closed, duration, known, sentence } from './format.js';
+import { clock, closed, known, sentence } from './format.js';
 
-// Kept on the page; the store has the rest.
-export const MOST_ENTRIES = 100;
-
-// `entries` with `entry` in its place: by id, newest first, none twice.
-export function merged(entries, more) {
+// `entries` with `more` in their places: by id, newest first, none twice, at most `most`.
+export function merged(entries, more, most = Infinity) {
   const byId = new Map([...entries, ...more].map((entry) => [entry.id, entry]));
-  return [...byId.values()].sort((a, b) => b.id - a.id).slice(0, MOST_ENTRIES);
+  return [...byId.values()].sort((a, b) => b.id - a.id).slice(0, most);
 }
 
-export function eventsBody(entries) {
-  if (!entries.length) return [h('p.empty', {}, 'Nothing has happened yet.')];
-  return [h('ol.history', {}, entries.map(eventLine))];
+export function eventsList(entries) {
+  if (!entries.length) return h('p.empty', {}, 'Nothing has happened yet.');
+  return h('ol.history', { 'data-key': 'list' }, entries.map(eventLine));
 }
 
 function eventLine(entry) {
@@ -34,9 +31,9 @@ function eventLine(entry) {
   );
 }
 
-export function ledgerBody(entries) {
-  if (!entries.length) return [h('p.empty', {}, 'No decision yet, neither to act nor not to.')];
-  return [h('ol.history', {}, entries.map(ledgerLine))];
+export function ledgerList(entries) {
+  if (!entries.length) return h('p.empty', {}, 'No decision yet, neither to act nor not to.');
+  return h('ol.history.decisions', { 'data-key': 'list' }, entries.map(ledgerLine));
 }
 
 function ledgerLine(entry) {
@@ -56,33 +53,6 @@ function ledgerLine(entry) {
   );
 }
 
-function when(at) {
+export function when(at) {
   return h('time', { datetime: new Date(at * 1000).toISOString(), title: new Date(at * 1000).toISOString() }, clock(at));
-}
-
-const SCOPES = { __proto__: null, fleet: () => 'The whole fleet', site: (target) => `Site ${target}`, node: (target) => `Node ${target}` };
-
-export function pausesBody(fleet, elapsed) {
-  if (!fleet.pauses.length) return [h('p.muted', {}, 'Nothing is paused: vagus acts by its rules.')];
-  return [
-    h(
-      'ul.pauses',
-      {},
-      fleet.pauses.map((pause) =>
-        h(
-          'li',
-          { 'data-key': pause.id },
-          icon('warning', 'warning', 16),
-          h(
-            'p',
-            {},
-            h('strong', {}, `${(SCOPES[pause.scope] ?? ((target) => target))(pause.target)} is paused. `),
-            `${closed(sentence(pause.reason))} `,
-            h('span.muted', {}, `By ${pause.who}; ends in ${duration(Math.max(0, pause.expires_s - elapsed))}.`),
-          ),
-          h('button', { type: 'button', 'data-action': 'resume', 'data-id': pause.id }, 'Resume'),
-        ),
-      ),
-    ),
-  ];
 }

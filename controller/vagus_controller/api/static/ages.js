@@ -1,0 +1,25 @@
+// Durations that grow by themselves, once a second, without anything being drawn anew.
+
+import { h } from './dom.js';
+import { ABSENT, age, ago, duration } from './format.js';
+
+const FORMS = { __proto__: null, duration, age, ago };
+
+// An element that says how long ago something began: `seconds` when its part was `heard` (see store.js), and growing.
+// `form`: duration ("3 min"), age ("now", "4 s"), ago ("4 s ago").
+export function since(seconds, heard, form = 'duration') {
+  if (seconds === null || seconds === undefined) return ABSENT;
+  const began = heard - seconds * 1000;
+  return h('span', { 'data-since': Math.round(began), 'data-form': form }, FORMS[form]((performance.now() - began) / 1000));
+}
+
+function grow() {
+  if (document.hidden) return;
+  const now = performance.now();
+  for (const element of document.querySelectorAll('[data-since]')) {
+    const words = FORMS[element.dataset.form]((now - Number(element.dataset.since)) / 1000);
+    if (element.textContent !== words) element.textContent = words;
+  }
+}
+
+setInterval(grow, 1000);
