@@ -42,6 +42,16 @@ class Store(Section, frozen=True, kw_only=True):
     keep_rows: int = 500_000
 
 
+class History(Section, frozen=True, kw_only=True):
+    # Figures for charts, beside the store. How long they are kept as they came (one in ten seconds), as lowest, mean
+    # and highest of a minute, and of an hour.
+    raw_hours: float = 2.0
+    minute_days: float = 7.0
+    hour_days: float = 400.0
+    # Of all of it, megabytes; beyond, the oldest goes sooner. A node with eight links takes about 5 in 400 days.
+    max_mb: float = 1000.0
+
+
 class Liveness(Section, frozen=True, kw_only=True):
     # In report intervals of the node: later than this is late, silent.
     late_intervals: float = 2.5
@@ -148,6 +158,7 @@ class Config(Section, frozen=True, kw_only=True):
     nodes: tuple[str, ...] = ()
     http: Http = Http()
     store: Store = Store()
+    history: History = History()
     liveness: Liveness = Liveness()
     load: Load = Load()
     failover: Failover = Failover()

@@ -10,6 +10,7 @@ from vagus_controller.config import (
     Damping,
     Drill,
     Failover,
+    History,
     Http,
     Liveness,
     Load,
@@ -98,6 +99,13 @@ def _check_store(store: Store, say: Say) -> None:
         elif url.get_backend_name() == "sqlite" and not (url.database or "").startswith("/"):
             say("url", "must name an absolute path: sqlite:// and then four slashes in all, sqlite:////var/lib/…")
     within({"keep_days": (0.01, 36_500), "keep_rows": (1000, 1_000_000_000)})(store, say)
+
+
+def _check_history(history: History, say: Say) -> None:
+    # An hour is made of minutes, and a minute of what came: less than this, and there would be nothing to make them of.
+    within({"raw_hours": (0.5, 168), "minute_days": (0.25, 366), "hour_days": (1, 36_500), "max_mb": (10, 1e6)})(
+        history, say
+    )
 
 
 def _check_liveness(liveness: Liveness, say: Say) -> None:
@@ -192,6 +200,7 @@ _CHECKS: dict[type, settings.Check] = {
     Mqtt: checks.check_mqtt,
     Http: _check_http,
     Store: _check_store,
+    History: _check_history,
     Liveness: _check_liveness,
     Load: _check_load,
     Failover: _check_failover,

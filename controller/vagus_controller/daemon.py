@@ -19,6 +19,7 @@ from time import monotonic
 from vagus_controller.api.app import create_app, serve
 from vagus_controller.api.auth import load_token
 from vagus_controller.api.stream import ChangeFeed
+from vagus_controller.archive import Archive
 from vagus_controller.broker import BrokerSession
 from vagus_controller.chronicle import Chronicle
 from vagus_controller.config import Config
@@ -65,6 +66,7 @@ class Controller:
     def __init__(self, config: Config, fleet_key: bytes) -> None:
         self.config = config
         self._store = Store(config.store.url, config.store.keep_days, config.store.keep_rows)
+        self._archive = Archive(config.store.url, config.history)
         self._feed = ChangeFeed()
         self._outbox = _Outbox(self._store, self._feed, self)
         session = secrets.token_hex(8)
@@ -87,9 +89,10 @@ class Controller:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         self._store.start()
+        self._archive.start()
         self._restore()
         token = load_token(self.config.http.token_file)
-        app = create_app(self, self._store, self._feed, token, self._problems)
+        app = create_app(self, self._store, self._feed, token, self._problems, self._archive)
         self.broker.start()
         tasks = [
             asyncio.ensure_future(serve(app, self.config.http)),
@@ -118,6 +121,7 @@ class Controller:
             self._brain.goodbye(monotonic())
             await self.broker.stop()
             self.save()
+            self._archive.stop()
             self._store.stop()
 
     def _restore(self) -> None:
@@ -141,6 +145,7 @@ class Controller:
         while True:
             started = monotonic()
             self._brain.tick(started, time.time())
+            self._archive.take(self._brain.fleet.nodes, started, time.time())
             if self._schedule is not None and self._schedule.due(time.time()):
                 self._commands.scheduled_drill(started)
             self._notifier.status(self._brain.summary(started))
@@ -155,7 +160,7 @@ class Controller:
 
     def _problems(self) -> list[str]:
         """What keeps this controller from doing its work, in words; empty when all is well."""
-        problems = [self._store.problem] if self._store.problem else []
+        problems = [problem for problem in (self._store.problem, self._archive.problem) if problem]
         if not self.broker.connected:
             problems.append("no broker session")
         return problems

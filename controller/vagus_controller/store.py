@@ -11,7 +11,7 @@ import logging
 import sqlite3
 import threading
 import time
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 import sqlalchemy as sa
@@ -97,6 +97,16 @@ def _concerns(subject: sa.ColumnElement[str], wanted: str) -> sa.ColumnElement[b
     )
 
 
+class _Wanted(NamedTuple):
+    """Which rows a read wants."""
+
+    limit: int
+    before: int | None
+    subject: str | None
+    since: float | None
+    until: float | None
+
+
 class _Journal(Generic[E]):
     """One table of entries, and those of its rows that are not on disk yet, by id in the order they came."""
 
@@ -122,21 +132,29 @@ class _Journal(Generic[E]):
             self.lost += 1
         return entry
 
-    def selected(self, limit: int, before: int | None, subject: str | None) -> list[E]:
+    def selected(self, wanted: _Wanted) -> list[E]:
         """The waiting rows that a read wants, newest first."""
         found = [
             entry
             for entry in reversed(self.waiting.values())
-            if (before is None or entry.id < before) and (subject is None or concerns(entry.subject, subject))
+            if (wanted.before is None or entry.id < wanted.before)
+            and (wanted.subject is None or concerns(entry.subject, wanted.subject))
+            and (wanted.since is None or entry.at >= wanted.since)
+            and (wanted.until is None or entry.at < wanted.until)
         ]
-        return found[:limit]
+        return found[: wanted.limit]
 
-    def query(self, limit: int, before: int | None, subject: str | None) -> sa.Select[Any]:
-        query = sa.select(self.table).order_by(self.table.c.id.desc()).limit(limit)
-        if before is not None:
-            query = query.where(self.table.c.id < before)
-        if subject is not None:
-            query = query.where(_concerns(self.table.c.subject, subject))
+    def query(self, wanted: _Wanted) -> sa.Select[Any]:
+        columns = self.table.c
+        query = sa.select(self.table).order_by(columns.id.desc()).limit(wanted.limit)
+        if wanted.before is not None:
+            query = query.where(columns.id < wanted.before)
+        if wanted.subject is not None:
+            query = query.where(_concerns(columns.subject, wanted.subject))
+        if wanted.since is not None:
+            query = query.where(columns.at >= wanted.since)
+        if wanted.until is not None:
+            query = query.where(columns.at < wanted.until)
         return query
 
 
@@ -206,7 +224,7 @@ class Store:
     def _open(self) -> None:
         if self._is_sqlite:
             engine = sa.create_engine(self._url, connect_args={"timeout": _BUSY_S})
-            sa.event.listen(engine, "connect", _set_up_sqlite)
+            sa.event.listen(engine, "connect", set_up_sqlite)
         else:
             engine = sa.create_engine(self._url, pool_pre_ping=True)
         try:
@@ -300,25 +318,38 @@ class Store:
 
     # --- views.History -------------------------------------------------------------------------------------------
 
-    def events(self, *, limit: int, before: int | None = None, subject: str | None = None) -> list[EventEntry]:
-        return self._list(self._events, limit, before, subject)
+    def events(
+        self,
+        *,
+        limit: int,
+        before: int | None = None,
+        subject: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+    ) -> list[EventEntry]:
+        return self._list(self._events, _Wanted(_within(limit), before, subject, since, until))
 
-    def ledger(self, *, limit: int, before: int | None = None, subject: str | None = None) -> list[LedgerEntry]:
-        return self._list(self._ledger, limit, before, subject)
+    def ledger(
+        self,
+        *,
+        limit: int,
+        before: int | None = None,
+        subject: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+    ) -> list[LedgerEntry]:
+        return self._list(self._ledger, _Wanted(_within(limit), before, subject, since, until))
 
-    def _list(self, journal: _Journal[E], limit: int, before: int | None, subject: str | None) -> list[E]:
-        limit = max(1, min(limit, MAX_LIMIT))
+    def _list(self, journal: _Journal[E], wanted: _Wanted) -> list[E]:
         # Memory first: a row that reaches the disk meanwhile is seen twice, never missed.
         with self._lock:
-            waiting = journal.selected(limit, before, subject)
+            waiting = journal.selected(wanted)
             outcomes = dict(journal.outcomes)
-        found = {
-            row["id"]: msgspec.convert(row, journal.kind) for row in self._read(journal.query(limit, before, subject))
-        }
+        found = {row["id"]: msgspec.convert(row, journal.kind) for row in self._read(journal.query(wanted))}
         for entry_id in outcomes.keys() & found.keys():
             found[entry_id] = msgspec.structs.replace(found[entry_id], outcome=outcomes[entry_id])
         found |= {entry.id: entry for entry in waiting}
-        return [found[entry_id] for entry_id in sorted(found, reverse=True)[:limit]]
+        return [found[entry_id] for entry_id in sorted(found, reverse=True)[: wanted.limit]]
 
     def _read(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
         engine = self._engine
@@ -474,7 +505,7 @@ class Store:
 
     def _failed(self, error: Exception) -> None:
         words = str(error.orig) if isinstance(error, DBAPIError) else str(error)
-        problem = f"{self._name}: history is kept in memory only: {words}; {_remedy(words)}"
+        problem = f"{self._name}: history is kept in memory only: {words}; {remedy(words)}"
         now = time.monotonic()
         with self._lock:
             self._problem = problem
@@ -499,7 +530,11 @@ class Store:
             self._problem = ""
 
 
-def _remedy(words: str) -> str:
+def _within(limit: int) -> int:
+    return max(1, min(limit, MAX_LIMIT))
+
+
+def remedy(words: str) -> str:
     if "full" in words:
         return "make room on its disk, it goes on by itself"
     if "readonly" in words or "read-only" in words:
@@ -511,7 +546,7 @@ def _remedy(words: str) -> str:
     return "it is tried again every few seconds"
 
 
-def _set_up_sqlite(connection: Any, _record: Any) -> None:
+def set_up_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     # Only before the first table; later it changes nothing.
     cursor.execute("PRAGMA auto_vacuum=INCREMENTAL")

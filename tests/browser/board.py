@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 from playwright.sync_api import Page
 
 from browser import samples
+from browser.waves import Waves
 from vagus_controller.api.app import create_app, serve
 from vagus_controller.api.stream import ChangeFeed
 from vagus_controller.config import Http
@@ -64,10 +65,14 @@ class Board:
     def resume(self, pause_id: int, *, who: str) -> None:
         self._ask("resume", pause_id)
 
-    def events(self, *, limit: int, before: int | None = None, subject: str | None = None) -> list[EventEntry]:
+    def events(
+        self, *, limit: int, before: int | None = None, subject: str | None = None, **_: float | None
+    ) -> list[EventEntry]:
         return _page(self.event_entries, limit, before, subject)
 
-    def ledger(self, *, limit: int, before: int | None = None, subject: str | None = None) -> list[LedgerEntry]:
+    def ledger(
+        self, *, limit: int, before: int | None = None, subject: str | None = None, **_: float | None
+    ) -> list[LedgerEntry]:
         return _page(self.ledger_entries, limit, before, subject)
 
 
@@ -97,7 +102,7 @@ class Site:
         self._loop = asyncio.get_running_loop()
         self._stopped = asyncio.Event()
         self._feed = ChangeFeed()
-        app = create_app(self.board, self.board, self._feed, TOKEN, list)
+        app = create_app(self.board, self.board, self._feed, TOKEN, list, Waves(self.board.fleet))
         tasks = [
             asyncio.create_task(serve(app, Http(host="127.0.0.1", port=self.port))),
             asyncio.create_task(self._tick()),

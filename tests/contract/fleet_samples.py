@@ -15,7 +15,8 @@ import msgspec
 from browser import samples
 from vagus_controller.api.app import create_app, serve
 from vagus_controller.api.stream import ChangeFeed
-from vagus_controller.config import Http
+from vagus_controller.archive import Archive
+from vagus_controller.config import History, Http
 from vagus_controller.store import Store
 from vagus_controller.views import (
     Change,
@@ -110,7 +111,8 @@ class Running:
         self.store = Store(f"sqlite:///{database}", 90.0, 10_000)
         self.changes = ChangeFeed()
         self.problems: list[str] = []
-        self._app = create_app(self.operator, self.store, self.changes, TOKEN, lambda: self.problems)
+        self.archive = Archive(f"sqlite:///{database}", History())
+        self._app = create_app(self.operator, self.store, self.changes, TOKEN, lambda: self.problems, self.archive)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
@@ -119,11 +121,13 @@ class Running:
 
     def __enter__(self) -> Self:
         self.store.start()
+        self.archive.start()
         self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        self.archive.stop()
         self.store.stop()
 
     def start(self) -> None:

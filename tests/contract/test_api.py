@@ -627,7 +627,7 @@ def test_a_subscriber_with_too_much_waiting_is_cut_off_and_resumes_where_it_was(
 
 
 def test_a_port_in_use_is_told_in_words(running: Running) -> None:
-    app = create_app(MemoryOperator(), running.store, ChangeFeed(), TOKEN, list)
+    app = create_app(MemoryOperator(), running.store, ChangeFeed(), TOKEN, list, running.archive)
     with pytest.raises(
         OSError, match=f"127.0.0.1:{running.port}: another program listens there; stop it, or set http.port"
     ):
@@ -639,7 +639,7 @@ def test_a_port_in_use_is_told_in_words(running: Running) -> None:
 def test_the_server_leaves_signals_alone(running: Running) -> None:
     """They are the daemon's: a server that took SIGTERM would keep it from its own clean stop."""
     numbers = (signal.SIGINT, signal.SIGTERM)
-    app = create_app(MemoryOperator(), running.store, ChangeFeed(), TOKEN, list)
+    app = create_app(MemoryOperator(), running.store, ChangeFeed(), TOKEN, list, running.archive)
     found: dict[str, list[Any]] = {}
 
     async def run() -> None:

@@ -22,12 +22,13 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ControllerRouterHandler, Message, Scope
 
 from vagus_controller.api.auth import Door
+from vagus_controller.api.history_routes import history_routes
 from vagus_controller.api.login import login_routes
 from vagus_controller.api.page import page_routes
 from vagus_controller.api.routes import Problems, api_routes, other_routes
 from vagus_controller.api.stream import ChangeFeed
 from vagus_controller.config import Http
-from vagus_controller.views import History, Operator, Refused, View
+from vagus_controller.views import Charts, History, Operator, Refused, View
 
 log = logging.getLogger("vagus.api")
 
@@ -60,11 +61,15 @@ class Problem(View, frozen=True, kw_only=True):
     detail: str
 
 
-def create_app(operator: Operator, history: History, changes: ChangeFeed, token: str, problems: Problems) -> Litestar:
+def create_app(
+    operator: Operator, history: History, changes: ChangeFeed, token: str, problems: Problems, charts: Charts
+) -> Litestar:
     """The application. `problems` says what keeps the controller from its work, in words: what /healthz shows."""
     return Litestar(
         route_handlers=[
-            Router("/api/v1", route_handlers=[*api_routes(operator, history, changes)]),
+            Router(
+                "/api/v1", route_handlers=[*api_routes(operator, history, changes), *history_routes(operator, charts)]
+            ),
             *other_routes(operator, changes, problems),
             *login_routes(token),
             *cast("Sequence[ControllerRouterHandler]", page_routes()),

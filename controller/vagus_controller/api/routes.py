@@ -62,6 +62,9 @@ Subject = Annotated[
     str | None, QueryParameter(max_length=200, description="A node with its pairs, or a pair with its paths.")
 ]
 
+Since = Annotated[float | None, QueryParameter(ge=0, description="Not older: epoch seconds.")]
+Until = Annotated[float | None, QueryParameter(ge=0, description="Older than this: epoch seconds.")]
+
 
 class Ask(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of a request."""
@@ -150,12 +153,20 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
         return operator.fleet().pauses
 
     @get("/events", summary="What happened, newest first")
-    async def events(limit: Limit = 100, before: Before = None, subject: Subject = None) -> list[EventEntry]:
-        return await asyncio.to_thread(history.events, limit=limit, before=before, subject=subject)
+    async def events(
+        limit: Limit = 100, before: Before = None, subject: Subject = None, since: Since = None, until: Until = None
+    ) -> list[EventEntry]:
+        return await asyncio.to_thread(
+            history.events, limit=limit, before=before, subject=subject, since=since, until=until
+        )
 
     @get("/ledger", summary="What was decided, also not to act, newest first")
-    async def ledger(limit: Limit = 100, before: Before = None, subject: Subject = None) -> list[LedgerEntry]:
-        return await asyncio.to_thread(history.ledger, limit=limit, before=before, subject=subject)
+    async def ledger(
+        limit: Limit = 100, before: Before = None, subject: Subject = None, since: Since = None, until: Until = None
+    ) -> list[LedgerEntry]:
+        return await asyncio.to_thread(
+            history.ledger, limit=limit, before=before, subject=subject, since=since, until=until
+        )
 
     @get("/why/{subject:path}", summary="Why a node, a pair, a path of a pair, quorum or the fleet is as it is")
     async def why(subject: FromPath[str]) -> WhyView:

@@ -68,7 +68,6 @@ class NodeState:
         "_events",
         "_index",
         "_old_sessions",
-        "_payload",
         "_report",
         "_rival_presence",
         "_rival_reports",
@@ -80,6 +79,7 @@ class NodeState:
         "name",
         "observed",
         "observed_at",
+        "payload",
         "presence",
         "presence_at",
         "report_at",
@@ -110,7 +110,7 @@ class NodeState:
         self._rival_presence: Presence | None = None
         self._rival_reports = 0
         # the newest report: as it came, and decoded when it was asked for
-        self._payload = b""
+        self.payload = b""
         self._report: Report | None = None
         # the newest report that said anything new but figures
         self._before: Report | None = None
@@ -126,8 +126,8 @@ class NodeState:
     @property
     def report(self) -> Report | None:
         """The newest report."""
-        if self._report is None and self._payload:
-            report = decode(self._payload, Report)
+        if self._report is None and self.payload:
+            report = decode(self.payload, Report)
             self._report = report if isinstance(report, Report) else None
         return self._report
 
@@ -195,7 +195,7 @@ class NodeState:
 
     def take(self, report: Report, payload: bytes, now: float) -> None:
         """Make it the newest one; `payload` may be empty."""
-        self._payload = payload
+        self.payload = payload
         self._report = None if payload else report
         self.report_at = now
         self.seq = report.seq
