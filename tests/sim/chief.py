@@ -9,11 +9,13 @@ from typing import Protocol
 from sim import settings
 from sim.broker import Broker, Client
 from sim.engine import Engine, Fuse, Process
+from vagus_controller.config import Config
 from vagus_controller.core.brain import TICK_S, Brain
 from vagus_controller.core.commands import Commands
 from vagus_controller.core.fleet import Notice
 from vagus_controller.core.verdict import Verdict
-from vagus_controller.views import LedgerEntry, PlanAsk, Refused, Severity
+from vagus_controller.schedule import Schedule
+from vagus_controller.views import DrillAsk, LedgerEntry, PlanAsk, Refused, Severity
 from vagus_protocol import topics
 
 Trace = Callable[[str, str], None]
@@ -29,15 +31,18 @@ class Witness(Protocol):
 
     def said(self, chief: Chief, topic: str, payload: bytes) -> None: ...
 
+    def drill_asked(self) -> None: ...
+
 
 class Chief:
     """`disk`: what it saved; `image`: an older state of it."""
 
     def __init__(
-        self, engine: Engine, broker: Broker, name: str, rng: random.Random, witness: Witness, trace: Trace
+        self, engine: Engine, broker: Broker, config: Config, rng: random.Random, witness: Witness, trace: Trace
     ) -> None:
-        self.process = Process(engine, name)
-        self.name = name
+        self.process = Process(engine, config.name)
+        self.name = config.name
+        self._config = config
         self.disk = b""
         self.image = b""
         self.brain: Brain | None = None
@@ -48,6 +53,10 @@ class Chief:
         self.by_hand_until = -1.0
         # what a person paused here ("fleet", or a node), and until when by the engine's clock
         self._pauses: list[tuple[str, float]] = []
+        # who asked for the drill that began last: a person, or the schedule
+        self.drilled_by = ""
+        # the wall clock minus the engine's, now and when it was read last
+        self._wall_ahead = self._wall_read = settings.MOMENTS["right"]
         self._witness = witness
         self._engine, self._broker, self._rng, self._trace = engine, broker, rng, trace
         self._client: Client | None = None
@@ -66,10 +75,10 @@ class Chief:
         self.lives += 1
         self.process.clock_offset = self._rng.uniform(0.0, 1e5)
         self.process.begin()
-        config = settings.controller_config(self.name)
         session = f"{self._rng.getrandbits(32):08x}"
         now = self.process.now
-        self.brain = Brain(config, settings.FLEET_KEY, session, _Outbox(self), now, version="sim")
+        self._schedule = Schedule(self._config.drill.schedule)
+        self.brain = Brain(self._config, settings.FLEET_KEY, session, _Outbox(self), now, version="sim")
         if self.disk:
             trouble = self.brain.restore(self.disk, now)
             assert not trouble, trouble
@@ -105,6 +114,22 @@ class Chief:
     def paused(self, node: str) -> bool:
         """Whether a pause that a person set here covers the node, for the next tenth of a second at least."""
         return any(what in ("fleet", node) and self._engine.now < until - 0.1 for what, until in self._pauses)
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a person's pause stands here, of anything, for the next tenth of a second at least."""
+        return any(self._engine.now < until - 0.1 for _, until in self._pauses)
+
+    def in_window(self, node: str) -> bool:
+        """Whether maintenance covers the node by the clock of this machine as it was read last."""
+        return settings.window(node, self._engine.now + self._wall_read)
+
+    def set_clock(self, moment: str | float) -> None:
+        """To a moment, or by so many seconds."""
+        if isinstance(moment, str):
+            self._wall_ahead = settings.MOMENTS[moment] - self._engine.now
+        else:
+            self._wall_ahead += moment
 
     def freeze(self) -> None:
         if self.process.awake and self._client is not None:
@@ -147,7 +172,12 @@ class Chief:
 
     def _tick(self) -> None:
         assert self.brain is not None
-        self.brain.tick(self.process.now)
+        self._wall_read, now = self._wall_ahead, self.process.now
+        wall = self._engine.now + self._wall_ahead
+        self.brain.tick(now, wall)
+        if self._schedule.due(wall):
+            self._witness.drill_asked()
+            Commands(self.brain).scheduled_drill(now)
         self.process.after(TICK_S, self._tick)
 
     def command(self, what: str, *args: str) -> None:
@@ -156,7 +186,8 @@ class Chief:
             return
         commands, now, force = Commands(self.brain), self.process.now, args[-1:] == ("force",)
         lasts = _PLAN_S if what == "plan" else 0.0
-        self.by_hand_until = max(self.by_hand_until, self._engine.now + lasts)
+        if what != "drill":
+            self.by_hand_until = max(self.by_hand_until, self._engine.now + lasts)
         try:
             if what == "switchover":
                 commands.switchover(args[0], args[1], now, who="person", reason="asked", force=force)
@@ -164,6 +195,17 @@ class Chief:
                 commands.failback(args[0], now, who="person", reason="asked")
             elif what == "plan":
                 commands.plan(PlanAsk(path=args[0], scope="fleet", reason="asked", force=force), now, who="person")
+            elif what == "approve":
+                fleet, failover = self.brain.fleet, self.brain.failover
+                waiting = [
+                    pair for pair in fleet.pairs() if (found := failover.waiting(pair)) and found.kind == "recommend"
+                ]
+                for pair in waiting:
+                    commands.approve("--".join(pair), now, who="person", reason="")
+            elif what == "drill":
+                scope, target = ("fleet", "") if args[0] == "fleet" else ("pair", args[0])
+                self._witness.drill_asked()
+                commands.drill(DrillAsk(scope=scope, target=target), now, who="person")  # type: ignore[arg-type]
             elif what == "pause":
                 scope, target = ("fleet", "") if args[0] == "fleet" else ("node", args[0])
                 commands.pause(scope, target, now, who="person", reason="work", for_s=settings.PAUSE_S)
@@ -212,6 +254,8 @@ class _Outbox:
         self, who: str, action: str, subject: str, reason: str, *, evidence: Sequence[str] = (), outcome: str = ""
     ) -> LedgerEntry:
         self._entries += 1
+        if action == "drill" and who != "vagus":
+            self._chief.drilled_by = who
         self._chief.tell(f"{action} {subject} ({who}): {reason}")
         return LedgerEntry(
             id=self._entries,

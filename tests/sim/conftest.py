@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-SCHEDULES: Final = 2000
+SCHEDULES: Final = 10_000
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

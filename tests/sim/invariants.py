@@ -16,6 +16,7 @@ import msgspec
 
 from sim import settings
 from sim.kernel import run
+from sim.words import Words
 from vagus_agent.core.conduct import State
 from vagus_agent.net import steering
 from vagus_protocol import topics
@@ -35,7 +36,14 @@ SENTENCES: Final = {
     "converges": "Both ends of every pair go by the same path, a bounded time after the last fault.",
     "company-known": "A bounded time after the last fault, an agent knows whether a controller leads it.",
     "no-dead-path": "While another path carries packets and somebody may act, no pair stays on a dead one for long.",
-    "paused-is-still": "While a pause covers a node, its controller sends no pair of it elsewhere by itself.",
+    "held-is-still": "While a pause or maintenance covers a node, its own configuration forbids it, or a person must "
+    "be asked, a controller sends no pair of it elsewhere by itself.",
+    "only-with-cause": "No pair is sent off its first path by itself, not even without quorum, unless something was "
+    "wrong with that path or with an end.",
+    "quorum-regained": "A bounded time after the last fault, the members go by paths that give them a quorum.",
+    "drill-in-peace": "No drill begins or goes on under a pause, and none begins while another pair is off its first "
+    "path or quorum is lost.",
+    "drill-leaves-nothing": "What a drill tried is never confirmed, unless the path that it left has died.",
     "moves-bounded": "The number of times that a node's traffic to a peer moves is bounded by the number of faults.",
     "own-prefixes-only": "Every route that carries our protocol number is of the configuration, and in our table.",
     "trial-ends": "A trial that nobody confirmed does not outlive its time.",
@@ -64,6 +72,7 @@ class _Trial:
     epoch: int
     within_s: float
     since: float
+    drill: bool = False
 
 
 @dataclass
@@ -85,8 +94,7 @@ class Invariants:
         self._books: dict[str, _Book] = {}
         # signed payload → (controller, its life, the node)
         self._authors: dict[bytes, tuple[str, int, str]] = {}
-        # (controller, life, node) → peer → (path, on trial) that it said last
-        self._said: dict[tuple[str, int, str], dict[str, tuple[str, bool]]] = {}
+        self._words = Words(world, self.fail, lambda node: self._book(world.members[node]).confirmed)
         self._faults = 0
         # nothing time-bound can be broken before
         self._next_due = float("inf")
@@ -96,8 +104,13 @@ class Invariants:
 
     # --- what happens ------------------------------------------------------------------------------------------------
 
-    def fault(self) -> None:
+    def fault(self, kind: str, args: tuple[object, ...]) -> None:
         self._faults += 1
+        self._words.fault(kind, args)
+
+    def drill_asked(self) -> None:
+        """It moves each pair twice."""
+        self._faults += 2
 
     def published(self, who: str, topic: str, payload: bytes) -> None:
         """The broker took a message."""
@@ -112,30 +125,15 @@ class Invariants:
         desired = open_sealed(payload, settings.key(where.node), settings.FLEET, where.node)
         assert not isinstance(desired, Rejected), desired
         self._authors[payload] = (chief.name, chief.lives, where.node)
-        key = (chief.name, chief.lives, where.node)
         if any(word.trial for word in desired.assignments.values()):
             self._world.trial_told()
-        before = self._said.get(key)
-        now = self._said[key] = {peer: (each.path, each.trial) for peer, each in desired.assignments.items()}
-        if before is None:
-            return
-        member = self._world.members[where.node]
-        for peer, (path, trial) in now.items():
-            old, was_trial = before.get(peer, ("", False))
-            taken_back = was_trial and not trial
-            if (
-                path != old
-                and not taken_back
-                and self._world.engine.now > chief.by_hand_until
-                and path != member.paths()[peer]
-                and (chief.paused(where.node) or chief.paused(peer))
-            ):
-                reason = desired.assignments[peer].reason
-                self.fail(
-                    "paused-is-still", f"{chief.name} sends {where.node} → {peer} from {old} to {path} ({reason})"
-                )
+        self._words.said(chief, desired)
+
+    def agent_ended(self, member: Member) -> None:
+        self._words.agent_changed(member.name)
 
     def agent_began(self, member: Member) -> None:
+        self._words.agent_changed(member.name)
         now = self._world.engine.now
         state = msgspec.json.decode(member.disk, type=State) if member.disk else State()
         book = self._book(member)
@@ -169,12 +167,16 @@ class Invariants:
         for peer, word in desired.assignments.items():
             running = book.trials.get(peer)
             if not word.trial:
+                home = book.confirmed.get(peer, settings.PATHS[0])
+                drilled = running is not None and running.drill and running.path == word.path != home
+                if drilled and not self._words.cause(member.name, peer, home):
+                    self.fail("drill-leaves-nothing", f"{member.name} → {peer} stays on {word.path} ({word.reason})")
                 book.confirmed[peer] = word.path
             elif running is not None and (running.path, running.epoch) == (word.path, desired.epoch):
                 trials[peer] = running
             else:
                 now = self._world.engine.now
-                trials[peer] = _Trial(word.path, desired.epoch, desired.confirm_within_s, now)
+                trials[peer] = _Trial(word.path, desired.epoch, desired.confirm_within_s, now, word.drill)
         book.trials = trials
         self._plan(book)
 
@@ -199,6 +201,11 @@ class Invariants:
             self._next_due = float("inf")
             for member in self._world.members.values():
                 self._trials_end(member)
+
+    def look(self) -> None:
+        """Twice a second."""
+        for chief in self._world.chiefs.values():
+            self._words.goes_on(chief)
 
     def _plan(self, book: _Book) -> None:
         for trial in book.trials.values():
@@ -255,7 +262,14 @@ class Invariants:
                 return False
         if not world.abandoned and sum(chief.leads for chief in world.chiefs.values()) != 1:
             return False
-        return not self._mistaken() and not self._astray() and not any(self._trouble(a, b) for a, b in self._pairs())
+        wrong = self._mistaken() or self._astray() or self._quorumless()
+        return not wrong and not any(self._trouble(a, b) for a, b in self._pairs())
+
+    def _quorumless(self) -> bool:
+        """Whether the members have no quorum, and a controller could give them one."""
+        world = self._world
+        led = not world.abandoned and not world.schedule.opted_out
+        return led and bool(world.etcd.members) and not world.etcd.has_quorum
 
     def _astray(self) -> list[str]:
         """The agents that follow another word than that of the controller that leads."""
@@ -279,7 +293,7 @@ class Invariants:
         ends = world.members[a].paths()[b], world.members[b].paths()[a]
         alive = [path for path in settings.PATHS if world.network.both_ways(a, b, path)]
         led = not world.abandoned
-        if not led and world.schedule.reflex == "off":
+        if (not led and world.schedule.reflex == "off") or world.schedule.opted_out in (a, b):
             return None
         for node, path in zip((a, b), ends, strict=True):
             if alive and path not in alive:
@@ -299,6 +313,8 @@ class Invariants:
         for name in self._mistaken():
             believes = "nobody" if self._world.members[name].orphaned else "a controller"
             self.fail("company-known", f"{name} holds that {believes} leads it")
+        if self._quorumless():
+            self.fail("quorum-regained", f"leader {self._world.etcd.leader or 'none'}")
         for member in self._world.members.values():
             self._clear(member)
 

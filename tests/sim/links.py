@@ -16,7 +16,7 @@ from sim.engine import Engine, Process
 from sim.network import Network
 from vagus_agent.config import Config
 from vagus_agent.core.link import DEGRADED, DOWN, SUSPECT, UNKNOWN, UP, Change, Link
-from vagus_agent.core.prober import Prober, Proof, Send
+from vagus_agent.core.prober import Gap, Prober, Proof, Send
 from vagus_protocol.messages import LinkState
 
 Key = tuple[str, str, str]  # node, peer, path
@@ -36,6 +36,8 @@ class Owner(Protocol):
 
     def on_proof(self, proof: Proof) -> None: ...
 
+    def on_gap(self, gap: Gap) -> None: ...
+
     def paths(self) -> Mapping[str, str]:
         """peer → the path that the kernel's own route gives now, "" for none."""
 
@@ -45,6 +47,8 @@ _DEAD_LOSS = 0.9
 # Below this, a link is up; above, degraded; above `_FLAPS`, it also goes down now and then.
 _LOSSY = 0.04
 _FLAPS = 0.35
+# As the prober measures a gap.
+_MEASURE_S = 3.6
 # As the prober verifies: so many probes, in the first half of this time.
 _VERIFY_PROBES = 5
 _VERIFY_S = 1.0
@@ -65,16 +69,31 @@ class Links(Protocol):
     def verify(self, node: str, peer: str, path: str) -> None:
         """Prove that the node's packets to `peer` go by `path` and come back: one proof will be told."""
 
+    def measure(self, node: str, peer: str, path: str) -> None:
+        """Measure what traffic sees of a move that begins now: one gap will be told, unless another measurement of the
+        same peer replaces it."""
+
+
+class _CoarseLink(Link):
+    """With the figures of this moment, where a real one has those of a minute."""
+
+    lost = 0.0
+
+    def loss(self, now: float, window: int) -> float | None:
+        return self.lost if self.rtt is not None else None
+
 
 class CoarseLinks:
     def __init__(self, engine: Engine, network: Network, rng: random.Random) -> None:
         self._engine, self._network, self._rng = engine, network, rng
         self._processes: dict[str, Process] = {}
-        self._links: dict[Key, Link] = {}
+        self._links: dict[Key, _CoarseLink] = {}
         self._owners: dict[str, Owner] = {}
         # (node, peer) → the number of the verification under way, and what went wrong in it so far
         self._verifying: dict[tuple[str, str], tuple[int, str]] = {}
         self._verifications = 0
+        # (node, peer) → the number of the measurement under way
+        self._measuring: dict[tuple[str, str], int] = {}
         # where each link is going, and the number of that intention: a newer one cancels it
         self._target: dict[Key, LinkState] = {}
         self._turn: dict[Key, int] = {}
@@ -90,7 +109,7 @@ class CoarseLinks:
         for peer in config.peers:
             for path in config.paths_to(peer):
                 key = (node, peer.name, path.name)
-                link = Link(peer.name, path.name, path.idle_interval_s, config.probe, process.now, [])
+                link = _CoarseLink(peer.name, path.name, path.idle_interval_s, config.probe, process.now, [])
                 self._links[key] = link
                 self._target[key] = UNKNOWN
                 self._turn[key] = self._turn.get(key, 0) + 1
@@ -116,6 +135,8 @@ class CoarseLinks:
         for key, link in self._links.items():
             if key[0] == node and self._alive[key] and link.state in (UP, DEGRADED):
                 link.last_reply = now - 0.1
+                there, back = self._network.wires[key], self._network.wires[key[1], key[0], key[2]]
+                link.rtt, link.lost = there.delay + back.delay, self._network.loss(*key)
 
     def answers(self, node: str, peer: str, path: str) -> bool:
         """Whether a probe of `node` to `peer` over `path` comes back."""
@@ -259,6 +280,14 @@ class CoarseLinks:
         del self._verifying[node, peer]
         self._owners[node].on_proof(Proof(peer, path, ok, reason))
 
+    def measure(self, node: str, peer: str, path: str) -> None:
+        number = self._measuring[node, peer] = self._measuring.get((node, peer), 0) + 1
+        self._processes[node].after(_MEASURE_S, self._measured, node, peer, path, number)
+
+    def _measured(self, node: str, peer: str, path: str, number: int) -> None:
+        if self._measuring[node, peer] == number:
+            self._owners[node].on_gap(Gap(peer, path, self._rng.choice((0.0, 0.02, 0.2))))
+
 
 class ProbedLinks:
     def __init__(self, engine: Engine, network: Network, rng: random.Random) -> None:
@@ -297,6 +326,10 @@ class ProbedLinks:
         self._probers[node].verify(peer, path, self._owners[node].process.now)
         self._wake(node)
 
+    def measure(self, node: str, peer: str, path: str) -> None:
+        self._probers[node].measure(peer, path, self._owners[node].process.now)
+        self._wake(node)
+
     def _wake(self, node: str) -> None:
         """Have a turn when the prober asks for one."""
         process = self._owners[node].process
@@ -321,13 +354,17 @@ class ProbedLinks:
             self._send(node, prober.received(data, sender, path, process.now - held, process.now, held))
         self._send(node, prober.poll(process.now))
         changes, proofs, peer_changed = list(prober.changes), list(prober.proofs), prober.peer_changed
+        gaps = list(prober.gaps)
         prober.changes.clear()
         prober.proofs.clear()
+        prober.gaps.clear()
         prober.peer_changed = False
         if changes or peer_changed:
             owner.on_changes(changes)
         for proof in proofs:
             owner.on_proof(proof)
+        for gap in gaps:
+            owner.on_gap(gap)
         if node in self._probers:
             self._wake(node)
 

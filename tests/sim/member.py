@@ -19,11 +19,11 @@ from vagus_agent.core import report
 from vagus_agent.core.backlog import Backlog
 from vagus_agent.core.conduct import Conduct, State
 from vagus_agent.core.link import Change, Link
-from vagus_agent.core.prober import Proof
+from vagus_agent.core.prober import Gap, Proof
 from vagus_agent.net.steering import Outcome, Steering
 from vagus_protocol import messages, topics
 from vagus_protocol.codec import Rejected, decode, encode
-from vagus_protocol.messages import ControllerPresence, Event, EventKind, Report
+from vagus_protocol.messages import ControllerPresence, Etcd, Event, EventKind, Relay, Report
 from vagus_protocol.signing import open_sealed
 
 Trace = Callable[[str, str], None]
@@ -42,6 +42,8 @@ class Witness(Protocol):
 
     def accepted(self, member: Member, payload: bytes) -> None: ...
 
+    def agent_ended(self, member: Member) -> None: ...
+
     def steered(self, member: Member) -> None:
         """The kernel may have changed."""
 
@@ -55,6 +57,7 @@ class Member:
         broker: Broker,
         links: Links,
         config: Config,
+        etcd: Callable[[str], Etcd | None],
         rng: random.Random,
         witness: Witness,
         trace: Trace,
@@ -74,6 +77,9 @@ class Member:
         self.able_since = 0.0
         # (peer, path) over which the peer's service does not answer
         self.deaf_services: set[tuple[str, str]] = set()
+        # (peer, path) → how the overlay carries the peer
+        self.relays: dict[tuple[str, str], Relay] = {}
+        self._etcd = etcd
         self._engine, self._broker, self._rng, self._witness, self._trace = engine, broker, rng, witness, trace
         self._all_links = links
         self._client: Client | None = None
@@ -133,6 +139,7 @@ class Member:
         if self.process.running:
             self._trace(self.name, "the machine reboots" if reboot else "the agent crashes")
             self.process.end()
+            self._witness.agent_ended(self)
             self.conduct = None
             self._all_links.end(self.name)
             if self._client is not None:
@@ -287,6 +294,7 @@ class Member:
             boot_id="boot",
             interval_s=_REPORT_S,
             links=tuple(self._describe(link) for links in self._links.values() for link in links),
+            etcd=self._etcd(self.name),
             epoch=epoch,
             generation=generation,
         )
@@ -304,6 +312,8 @@ class Member:
         if not self._steer_due and conduct.overrides != self._steering.overrides:
             self._steer_due = True
             self.process.after(self.steering_s * self._rng.uniform(0.5, 1.5), self._steer)
+        for measure in conduct.take_measure():
+            self._all_links.measure(self.name, measure.peer, measure.path)
         for verify in conduct.take_verify():
             self._trace(self.name, f"verifies {verify.path} to {verify.peer}")
             self._all_links.verify(self.name, verify.peer, verify.path)
@@ -371,6 +381,12 @@ class Member:
         self.conduct.on_proof(proof)
         self._work()
 
+    def on_gap(self, gap: Gap) -> None:
+        assert self.conduct is not None
+        self._trace(self.name, f"a gap of {gap.seconds:.3f} s on the way of {gap.peer} to {gap.path}")
+        self.conduct.on_gap(gap)
+        self._work()
+
     def _check(self, peer: str, tried: str) -> None:
         """The peer's service check, over whatever way the kernel gives by now."""
         assert self.conduct is not None
@@ -382,7 +398,7 @@ class Member:
 
     def _describe(self, link: Link) -> messages.Link:
         assert self.conduct is not None
-        return report.describe(link, self.process.now, self.conduct.paths.get(link.peer, ""), {})
+        return report.describe(link, self.process.now, self.conduct.paths.get(link.peer, ""), self.relays)
 
     def _tell(self, kind: EventKind, text: str, peer: str = "") -> None:
         self._event_seq += 1

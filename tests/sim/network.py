@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 Wire = tuple[str, str, str]  # from, to, path
+_USUAL_S = 0.02
 
 
 @dataclass
@@ -21,6 +22,12 @@ class Condition:
     # of packets that overtake, and of packets that come twice
     reorder: float = 0.0
     duplicate: float = 0.0
+    # by a relay of the overlay's
+    relayed: bool = False
+
+    @property
+    def impaired(self) -> bool:
+        return self.cut or self.loss > 0.0 or self.delay > _USUAL_S or self.reorder > 0.0 or self.relayed
 
 
 class Network:
@@ -62,6 +69,11 @@ class Network:
 
     def both_ways(self, a: str, b: str, path: str) -> bool:
         return self.carries(a, b, path) and self.carries(b, a, path)
+
+    def impaired(self, a: str, b: str, path: str) -> bool:
+        """Whether anything is wrong with it, either way."""
+        there = self.interfaces[a, path] and self.interfaces[b, path]
+        return not there or self.wires[a, b, path].impaired or self.wires[b, a, path].impaired
 
     def loss(self, a: str, b: str, path: str) -> float:
         """Of an echo: the probe, or its answer."""

@@ -54,9 +54,9 @@ def _chunk(job: tuple[int, int, bool | None]) -> Tally:
     return Tally(count, events, tuple(failures))
 
 
-def many(first: int, count: int, jobs: int, probed: bool | None = None) -> Iterator[Tally]:
-    """Tallies as they come."""
-    work = [(seed, min(_CHUNK, first + count - seed), probed) for seed in range(first, first + count, _CHUNK)]
+def many(first: int, count: int, jobs: int, probed: bool | None = None, chunk: int = _CHUNK) -> Iterator[Tally]:
+    """Tallies of so many schedules each, as they come."""
+    work = [(seed, min(chunk, first + count - seed), probed) for seed in range(first, first + count, chunk)]
     if jobs == 1:
         yield from map(_chunk, work)
         return

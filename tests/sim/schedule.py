@@ -11,7 +11,7 @@ from sim import settings
 
 @dataclass(frozen=True)
 class Fault:
-    """`kind` is the name of a method of `world.Faults`, `args` are its arguments."""
+    """`kind` is the name of a method of `faults.Faults`, `args` are its arguments."""
 
     at: float
     kind: str
@@ -23,7 +23,9 @@ class Fault:
 
 @dataclass(frozen=True)
 class Schedule:
-    """`rest`: what stays broken after the last fault; one of `RESTS`. `probed`: real probers make the link states."""
+    """`rest`: what stays broken after the last fault; one of `RESTS`. `probed`: real probers make the link states;
+    `etcd`: every node runs a member; `mode`: of the controllers; `opted_out`: the node, or "", whose own configuration
+    forbids automatic moves."""
 
     seed: int
     nodes: tuple[str, ...]
@@ -35,6 +37,9 @@ class Schedule:
     # which of the drawn faults these are
     kept: tuple[int, ...]
     drawn: int
+    etcd: bool = False
+    mode: str = "auto"
+    opted_out: str = ""
 
     @property
     def last_fault_at(self) -> float:
@@ -46,7 +51,10 @@ WARM_UP_S = 7.0
 _PHASE_S = 14.0
 
 RESTS = (
-    ("healed",) * 6 + ("overlay dead",) * 2 + ("backup dead", "nobody leads", "left on trial", "leader and broker die")
+    *("healed",) * 6,
+    *("overlay dead",) * 2,
+    *("overlay impaired",) * 2,
+    *("backup dead", "nobody leads", "left on trial", "leader and broker die"),
 )
 _DISKS = ("kept",) * 4 + ("lost", "older")
 
@@ -61,6 +69,9 @@ def draw(seed: int, *, probed: bool | None = None, only: tuple[int, ...] | None 
     controllers = settings.CONTROLLERS[: 2 if rng.random() < 0.7 else 1]
     reflex = rng.choice(("orphaned", "orphaned", "orphaned", "always", "off"))
     rest = rng.choice(RESTS)
+    etcd = rng.random() < (0.6 if len(nodes) == 3 else 0.25)
+    mode = "recommend" if rng.random() < 0.1 else "auto"
+    opted_out = rng.choice(nodes) if rng.random() < 0.07 else ""
     faults: list[Fault] = []
     warm_up = rng.choice((1.0, WARM_UP_S, WARM_UP_S))
     count = rng.randint(1, 7)
@@ -78,11 +89,14 @@ def draw(seed: int, *, probed: bool | None = None, only: tuple[int, ...] | None 
         tuple(faults[number] for number in kept),
         kept,
         len(faults),
+        etcd,
+        mode,
+        opted_out,
     )
 
 
 # The share of schedules whose links real probers drive.
-PROBED_SHARE = 0.2
+PROBED_SHARE = 0.1
 
 
 def _draw_one(rng: random.Random, nodes: tuple[str, ...], controllers: tuple[str, ...], at: float) -> list[Fault]:
@@ -168,7 +182,8 @@ def _draw_one(rng: random.Random, nodes: tuple[str, ...], controllers: tuple[str
     if kind == "service":
         return [Fault(at, "service_deaf", (node, other, path)), Fault(end, "service_well", (node, other, path))]
     if kind == "replay":
-        return [Fault(at, "replay", (rng.random(),)) for at in (at, at + lasts / 2)]
+        what = rng.choice(("desired", "desired", ""))
+        return [Fault(at, "replay", (what, rng.random())) for at in (at, at + lasts / 2)]
     if kind == "forge":
         return [Fault(at, "forge", (node,))]
     if kind == "switchover":
@@ -178,6 +193,36 @@ def _draw_one(rng: random.Random, nodes: tuple[str, ...], controllers: tuple[str
         return [Fault(at, "command", ("plan", path, rng.choice(("ask", "force"))))]
     if kind == "failback":
         return [Fault(at, "command", ("failback", pair))]
+    if kind == "approve":
+        return [Fault(at, "command", ("approve",)), Fault(end, "command", ("approve",))]
+    if kind == "drill":
+        return [Fault(at, "command", ("drill", rng.choice(("fleet", pair))))]
+    if kind == "drill due":
+        return [Fault(at, "clock", ("before a drill", *controllers)), Fault(end, "clock", ("right", *controllers))]
+    if kind == "drill and death":
+        begins = Fault(at, "command", ("drill", "fleet"))
+        returns = [Fault(end, "controller_starts", (each, "kept")) for each in controllers]
+        return [begins, Fault(at + lasts / 2, "leader_crashes"), *returns]
+    if kind == "maintenance":
+        moment = rng.choice([name for name in settings.MOMENTS if "window" in name])
+        into, out = Fault(at, "clock", (moment, *controllers)), Fault(end, "clock", ("right", *controllers))
+        if rng.random() < 0.5:
+            return [into, out]
+        begin = at + (end - at) * rng.random()
+        return [into, Fault(begin, "cut_everywhere", (path,)), Fault(begin + lasts, "mend_everywhere", (path,)), out]
+    if kind == "clock":
+        # Of one machine alone; a few seconds, an hour, or to a moment that means something.
+        moment = rng.choice((*settings.MOMENTS, -3.0, 3.0, -70.0, -3600.0, 3600.0))
+        return [Fault(at, "clock", (moment, chief)), Fault(end, "clock", ("right", chief))]
+    if kind == "etcd":
+        return [Fault(at, "etcd_stops", (node,)), Fault(end, "etcd_starts", (node,))]
+    if kind == "etcd dies":
+        return [
+            *(Fault(at, "etcd_stops", (each,)) for each in nodes),
+            *(Fault(end, "etcd_starts", (each,)) for each in nodes),
+        ]
+    if kind == "relayed":
+        return [Fault(at, "relayed", (node, other, True)), Fault(end, "relayed", (node, other, False))]
     assert kind == "pause", kind
     scope = rng.choice(("fleet", node))
     found = [Fault(at, "command", ("pause", scope))]
@@ -200,6 +245,8 @@ _KINDS = (
         "kernel slow",
         "service",
     ),
-    *("replay", "forge", "switchover", "plan", "failback", "pause", "pause", "pause"),
+    *("replay", "replay", "forge", "switchover", "plan", "failback", "pause", "pause", "pause"),
+    *("drill", "drill", "drill", "drill and death", "drill due", "drill due", "approve", "approve"),
+    *("maintenance", "maintenance", "maintenance", "clock", "etcd", "etcd dies", "relayed"),
     *("ambush",) * 8,
 )

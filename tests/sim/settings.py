@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import cache
 from ipaddress import ip_address, ip_network
 
@@ -19,6 +20,38 @@ CONTROLLERS = ("north", "south")
 FAILBACK_HOLD_S = 4.0
 PAUSE_S = 8.0
 
+# Maintenance, and when drills are due: on Thursdays and, in the fleet's window, on Sundays. The wall clock jumps there.
+WINDOWS = (
+    controller.Window(at="sun 02:00-04:00", reason="the fleet's"),
+    controller.Window(at="sat 02:00-04:00", reason="a's", scope="node", target="a"),
+)
+DRILLS = "0 3,5 * * 0,4"
+
+
+def _wall(day: int, hour: int, minute: int = 0, second: int = 0) -> float:
+    """Of the first week of 2026 that begins on a Monday, day 0."""
+    return datetime(2026, 1, 5 + day, hour, minute, second, tzinfo=UTC).timestamp()
+
+
+# Where a wall clock jumps to.
+MOMENTS = {
+    "right": _wall(2, 12),
+    "in the fleet's window": _wall(6, 2, 30),
+    "before a drill in the fleet's window": _wall(6, 2, 59, 58),
+    "before the fleet's window": _wall(6, 1, 59, 57),
+    "late in the fleet's window": _wall(6, 3, 59, 57),
+    "in a's window": _wall(5, 3),
+    "before a drill": _wall(3, 4, 59, 58),
+    "never set": 100.0,
+}
+
+
+def window(node: str, wall: float) -> bool:
+    """Whether maintenance covers the node by that wall clock."""
+    moment = datetime.fromtimestamp(wall, UTC)
+    days = (5, 6) if node == "a" else (6,)
+    return moment.year > 2000 and moment.weekday() in days and 2 <= moment.hour < 4
+
 
 def key(node: str) -> bytes:
     return node_key(FLEET_KEY, node)
@@ -33,7 +66,9 @@ def lan(node: str) -> str:
 
 
 @cache
-def agent_config(node: str, nodes: tuple[str, ...], reflex: str = "orphaned") -> agent.Config:
+def agent_config(
+    node: str, nodes: tuple[str, ...], reflex: str = "orphaned", automatic: bool = True, etcd: bool = False
+) -> agent.Config:
     return agent.Config(
         fleet=FLEET,
         node=node,
@@ -52,6 +87,8 @@ def agent_config(node: str, nodes: tuple[str, ...], reflex: str = "orphaned") ->
             if peer != node
         ),
         reflex=reflex,  # type: ignore[arg-type]
+        automatic=automatic,
+        etcd=agent.Etcd() if etcd else None,
         checks=tuple(
             agent.Check(name=f"{peer}-api", tcp=f"{address(peer)}:6443", peer=peer) for peer in nodes if peer != node
         ),
@@ -59,11 +96,16 @@ def agent_config(node: str, nodes: tuple[str, ...], reflex: str = "orphaned") ->
 
 
 @cache
-def controller_config(name: str) -> controller.Config:
+def controller_config(name: str, mode: str = "auto") -> controller.Config:
     return controller.Config(
         fleet=FLEET,
         name=name,
         mqtt=controller.Mqtt(brokers=(controller.Broker(host="broker"),)),
         fleet_key_file="",
-        failover=controller.Failover(failback_hold_s=FAILBACK_HOLD_S),
+        failover=controller.Failover(
+            mode=mode,  # type: ignore[arg-type]
+            failback_hold_s=FAILBACK_HOLD_S,
+            windows=WINDOWS,
+        ),
+        drill=controller.Drill(schedule=DRILLS),
     )
