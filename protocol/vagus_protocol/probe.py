@@ -16,6 +16,7 @@ import hashlib
 import hmac
 import struct
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from vagus_protocol.codec import Rejected
@@ -40,6 +41,10 @@ class Kind(IntEnum):
 _KINDS: Final = {1: Kind.PROBE, 2: Kind.ECHO}
 
 
+# Path by its hash, and the state of the link over it.
+Views = tuple[tuple[int, LinkState], ...]
+
+
 class Packet(NamedTuple):
     kind: Kind
     sender: int
@@ -50,7 +55,7 @@ class Packet(NamedTuple):
     hold_us: int
     lag_ms: int
     interval_ms: int
-    views: tuple[tuple[int, LinkState], ...]
+    views: Views
 
 
 def name_hash(name: str) -> int:
@@ -65,11 +70,9 @@ def path_hash(name: str) -> int:
 
 def pack(packet: Packet, key: bytes) -> bytes:
     """The packet on the wire. Fields must fit their width; durations are clamped by the caller."""
-    views = packet.views[:MAX_VIEWS]
-    body = _HEAD.pack(MAGIC, *packet[:-1], len(views)) + b"".join(
-        _VIEW.pack(path, _CODES[state]) for path, state in views
-    )
-    return body + hashlib.blake2b(body, digest_size=TAG, key=key).digest()
+    count, views = _pack_views(packet[-1])
+    body = _HEAD.pack(MAGIC, *packet[:-1], count) + views
+    return body + _tag(body, key)
 
 
 def unpack(data: bytes, key: bytes) -> Packet | Rejected:
@@ -77,16 +80,45 @@ def unpack(data: bytes, key: bytes) -> Packet | Rejected:
     if len(data) < _HEAD.size + TAG or len(data) > MAX_PACKET or data[:4] != MAGIC:
         return Rejected("not a vagus probe")
     body = data[:-TAG]
-    if not hmac.compare_digest(hashlib.blake2b(body, digest_size=TAG, key=key).digest(), data[-TAG:]):
+    if not hmac.compare_digest(_tag(body, key), data[-TAG:]):
         return Rejected("probe with a wrong tag: another fleet's key, or forged")
     _, kind, sender, receiver, boot, seq, sent_us, hold_us, lag_ms, interval_ms, count = _HEAD.unpack_from(body)
     if len(body) != _HEAD.size + count * _VIEW.size:
         return Rejected("probe whose length does not match its view count")
     if kind not in _KINDS:
         return Rejected(f"probe of unknown kind {kind}")
+    views = _unpack_views(body[_HEAD.size :])
+    if isinstance(views, Rejected):
+        return views
+    return Packet(_KINDS[kind], sender, receiver, boot, seq, sent_us, hold_us, lag_ms, interval_ms, views)
+
+
+# A node packs and unpacks the same few keys and views, some hundred times a second: remembered, as many as it may have.
+
+
+@lru_cache(maxsize=4)
+def _keyed(key: bytes) -> hashlib.blake2b:
+    return hashlib.blake2b(digest_size=TAG, key=key)
+
+
+def _tag(body: bytes, key: bytes) -> bytes:
+    digest = _keyed(key).copy()
+    digest.update(body)
+    return digest.digest()
+
+
+@lru_cache(maxsize=256)
+def _pack_views(views: Views) -> tuple[int, bytes]:
+    """How many are sent, and their bytes."""
+    views = views[:MAX_VIEWS]
+    return len(views), b"".join(_VIEW.pack(path, _CODES[state]) for path, state in views)
+
+
+@lru_cache(maxsize=256)
+def _unpack_views(data: bytes) -> Views | Rejected:
     views = []
-    for path, code in _VIEW.iter_unpack(body[_HEAD.size :]):
+    for path, code in _VIEW.iter_unpack(data):
         if code >= len(_STATES):
             return Rejected(f"probe with unknown link state {code}")
         views.append((path, _STATES[code]))
-    return Packet(_KINDS[kind], sender, receiver, boot, seq, sent_us, hold_us, lag_ms, interval_ms, tuple(views))
+    return tuple(views)

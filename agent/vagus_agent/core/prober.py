@@ -20,8 +20,8 @@ from msgspec import Struct
 from vagus_agent.config import Config, Path, Peer
 from vagus_agent.core.link import DOWN, SUSPECT, Change, Link
 from vagus_protocol.codec import Rejected
-from vagus_protocol.messages import LinkState, System
-from vagus_protocol.probe import Kind, Packet, name_hash, pack, path_hash, unpack
+from vagus_protocol.messages import System
+from vagus_protocol.probe import Kind, Packet, Views, name_hash, pack, path_hash, unpack
 
 # Lateness of our own event loop below this is ordinary scheduling.
 _ORDINARY_LAG_S: Final = 0.01
@@ -147,12 +147,13 @@ class _Peer(Struct):
     # learnt from echoes only: an echo answers our own fresh probe, so it cannot be a replay
     boot: int | None = None
     last_seq: int | None = None
-    views: tuple[tuple[int, LinkState], ...] = ()
+    lag_ms: int = 0
+    views: Views = ()
 
 
 class Prober:
-    """The engine: `poll` when `deadline` has come, `received` for every datagram; take `changes` and `proofs` after
-    either."""
+    """The engine: `received` for every datagram, `poll` when `due` has come and when `stale`; take `changes` and
+    `proofs` after either."""
 
     def __init__(self, config: Config, key: bytes, boot: int, now: float, phase: float) -> None:
         """`boot`: 64 random bits of this process; `phase` in 0..1 spreads the nodes' idle probes."""
@@ -163,6 +164,8 @@ class Prober:
         # a peer changed its mind about a link since the owner last reset this
         self.peer_changed = False
         self.rejected = 0
+        # a datagram moved what is due: `due` is to be found anew, by `poll`
+        self.stale = False
         self._key = key
         self._boot = boot
         self._self = name_hash(config.node)
@@ -208,6 +211,7 @@ class Prober:
     @property
     def deadline(self) -> float:
         """When `poll` must be called next. A plain scan: a node has tens of links, and a heap cost more here."""
+        self.stale = False
         first = self._loss_check
         for waiting in (self.links, self._outstanding.values(), self._verifications.values(), self._gauges.values()):
             for one in waiting:
@@ -395,6 +399,7 @@ class Prober:
                 self._learn(peer, packet, now)
             return sends
         self._answered(peer, path, packet, arrived, now)
+        self.stale = True
         return []
 
     def refused(self, peer: str, path: str, why: str, now: float) -> list[Send]:
@@ -430,9 +435,10 @@ class Prober:
 
     def _learn(self, peer: _Peer, packet: Packet, now: float) -> None:
         """The peer's own view of every link between us; its alarm makes us look at once."""
-        lag = min(packet.lag_ms / 1000, _LAG_CAP_S)
-        for link in peer.links.values():
-            link.peer_lag = lag
+        if packet.lag_ms != peer.lag_ms:
+            peer.lag_ms = packet.lag_ms
+            for link in peer.links.values():
+                link.peer_lag = min(packet.lag_ms / 1000, _LAG_CAP_S)
         if packet.views == peer.views:
             return
         peer.views = packet.views
@@ -443,7 +449,7 @@ class Prober:
             if state in (SUSPECT, DOWN) and known.peer_state not in (SUSPECT, DOWN):
                 known.alarmed(now)
             known.peer_state = state
-            self.peer_changed = True
+            self.peer_changed = self.stale = True
 
     def _align(self, peer: _Peer, interval_ms: int, heard: float, now: float) -> None:
         """One end aligns, with all its links to the peer at once."""
@@ -451,7 +457,9 @@ class Prober:
         if alike and self._self > peer.hash:
             moment = alike[0].meeting(heard)
             for link in alike:
-                link.align(moment, now)
+                if link.next_send != moment:
+                    link.align(moment, now)
+                    self.stale = True
 
     def _probe(self, link: Link, now: float) -> Send:
         self._seq = (self._seq + 1) & 0xFFFFFFFF
@@ -471,18 +479,9 @@ class Prober:
         self, kind: Kind, peer: str, path: str, seq: int, sent_us: int, hold_us: int, interval: float, views: int = 8
     ) -> Send:
         entry = self._peers[peer]
-        packet = Packet(
-            kind=kind,
-            sender=self._self,
-            receiver=entry.hash,
-            boot=self._boot,
-            seq=seq,
-            sent_us=sent_us,
-            hold_us=hold_us,
-            lag_ms=int(self._patience * 1000),
-            interval_ms=min(round(interval * 1000), 0xFFFF),
-            views=tuple((self._path_hashes[name], link.told) for name, link in entry.links.items())[:views],
-        )
+        told = tuple([(self._path_hashes[name], link.told) for name, link in entry.links.items()])[:views]
+        lag_ms, interval_ms = int(self._patience * 1000), min(round(interval * 1000), 0xFFFF)
+        packet = Packet(kind, self._self, entry.hash, self._boot, seq, sent_us, hold_us, lag_ms, interval_ms, told)
         return Send(peer, path, pack(packet, self._key))
 
     def _tell(self, link: Link, now: float) -> list[Send]:

@@ -141,6 +141,9 @@ class ProbeSockets:
     def _readable(self, version: int, sock: socket.socket) -> None:
         if self._now() < self._due:
             self._drain(version, sock)
+            if not self._prober.stale:
+                # Most datagrams are the peers' own probes: answered, and nothing else is due for that.
+                return
         else:
             self._drain_all()
         self._poll()
