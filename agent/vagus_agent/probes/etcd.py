@@ -34,6 +34,7 @@ READ_KEY: Final = b"\0vagus"
 # Fields that etcd sends and etcd3 0.12's generated messages lack; protobuf keeps them as unknown fields.
 # Source: etcd's api/etcdserverpb/rpc.proto, StatusResponse and Member.
 _STATUS_APPLIED_INDEX: Final = 7
+_STATUS_ERRORS: Final = 8
 _STATUS_IS_LEARNER: Final = 10
 _MEMBER_IS_LEARNER: Final = 5
 _ALARMS: Final = {1: "NOSPACE", 2: "CORRUPT"}
@@ -46,6 +47,9 @@ _CHANNEL: Final = (
     ("grpc.max_reconnect_backoff_ms", 500),
 )
 _REASON_LENGTH: Final = 300
+# Members and alarms are asked for with each so many probes, and at once when the status gives a reason to: an RPC wakes
+# grpc's threads some ten times, and both change by hand or over hours.
+_THOROUGH_EVERY: Final = 5
 
 
 class _Unusable(Exception):
@@ -63,6 +67,9 @@ class EtcdProbe:
         # Replaced whole, never changed: a reader sees the old observation or the new one.
         self._latest: tuple[float, Etcd] | None = None
         self._client: Etcd3Client | None = None
+        self._until_thorough = 0
+        # why members and alarms could not be asked for, in words
+        self._refusal = ""
 
     def start(self) -> None:
         self._thread.start()
@@ -100,7 +107,7 @@ class EtcdProbe:
         try:
             client = self._client = self._client or self._open()
             trouble = self._authenticate(client)
-            status = self._status(client)
+            status, ailing = self._status(client)
         except Exception as error:
             # A new channel at the next probe also reads renewed certificates, and leaves a dead TCP connection.
             self._close()
@@ -118,12 +125,18 @@ class EtcdProbe:
                 read_error="not tried yet" if untried else last.read_error,
             )
         )
-        try:
-            members = self._members(client)
-            alarms = self._alarms(client, {member.id: member.name for member in members})
-        except Exception as error:
-            members, alarms = last.members, last.alarms
-            trouble = trouble or f"members and alarms: {self._words(error)}"
+        members, alarms = last.members, last.alarms
+        self._until_thorough -= 1
+        elected = (last.leader_id, last.term) != (status.leader_id, status.term)
+        if ailing or alarms or elected or not members or self._until_thorough <= 0:
+            try:
+                members = self._members(client)
+                alarms = self._alarms(client, {member.id: member.name for member in members})
+                self._until_thorough = _THOROUGH_EVERY
+                self._refusal = ""
+            except Exception as error:
+                self._refusal = f"members and alarms: {self._words(error)}"
+        trouble = trouble or self._refusal
         read_s, read_error = self._read(client)
         if not self._stop.is_set():
             self._publish(
@@ -200,14 +213,15 @@ class EtcdProbe:
         client.metadata = (("token", token),)
         return ""
 
-    def _status(self, client: Etcd3Client) -> Etcd:
+    def _status(self, client: Etcd3Client) -> tuple[Etcd, bool]:
+        """The status, and whether it tells of errors: an alarm, or no leader."""
         # The stub, not client.status(): that one drops the member's own id, the applied index and the learner flag.
         from etcd3 import etcdrpc
 
         status = client.maintenancestub.Status(
             etcdrpc.StatusRequest(), self._config.timeout_s, metadata=client.metadata
         )
-        return Etcd(
+        etcd = Etcd(
             answering=True,
             version=status.version,
             member_id=f"{status.header.member_id:x}",
@@ -218,6 +232,7 @@ class EtcdProbe:
             db_bytes=status.dbSize,
             learner=bool(_unknown_integer(status, _STATUS_IS_LEARNER)),
         )
+        return etcd, any(field.field_number == _STATUS_ERRORS for field in status.UnknownFields())
 
     def _members(self, client: Etcd3Client) -> tuple[EtcdMember, ...]:
         from etcd3 import etcdrpc
