@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Mapping
 from functools import partial
 
 from vagus_agent import threads
-from vagus_agent.config import Config
+from vagus_agent.config import Address, Config
 from vagus_agent.core import ladder, translations
 from vagus_agent.core.translations import Moved, Standing
 from vagus_agent.net import conntrack, facts
@@ -47,11 +47,12 @@ class ConntrackFlush:
 
     def _forget(self, paths: Mapping[str, str]) -> Mapping[str, int]:
         moved = [
-            Moved(peer.name, ladder.destinations(peer), facts.local_addresses(self._others(paths[peer.name])))
+            Moved(peer.name, ladder.destinations(peer), self._kept(paths[peer.name]))
             for peer in self._config.peers
             if peer.name in paths
         ]
         return conntrack.forget(lambda connection: translations.whose(connection, moved))
 
-    def _others(self, path: str) -> frozenset[str]:
-        return frozenset(other.interface for other in self._config.paths if other.name != path)
+    def _kept(self, path: str) -> frozenset[Address]:
+        others = {other.interface for other in self._config.paths if other.name != path}
+        return frozenset(own.ip for _, own in facts.interfaces(without=others))

@@ -67,7 +67,7 @@ async def examine(config: Config) -> list[Finding]:
         return findings
     finally:
         await kernel.close()
-    return [*findings, *_tunnels(config, facts), *_cgnat(config, facts)]
+    return [*findings, *_lans(config), *_tunnels(config, facts), *_cgnat(config, facts)]
 
 
 def _problems(found: Iterable[Obstacle]) -> list[Finding]:
@@ -164,6 +164,12 @@ async def _routes(config: Config, kernel: Kernel, facts: Facts) -> AsyncIterator
             yield Finding("ok", "rule", str(rule))
         else:
             yield Finding("problem", "rule", f"is not there: {rule}", start)
+    clear = f"{start}, or vagus-agent routes clear where none is to run"
+    for rule in sorted(rules - ladder.wanted_rules(config, kernel.families), key=str):
+        if rule.protocol == config.steering.protocol:
+            yield Finding("problem", "rule", f"is left over: {rule}", clear)
+    for stray in sorted(await kernel.strays(), key=str):
+        yield Finding("problem", "ladder", f"is left over: {stray}", clear)
     add, remove = ladder.diff(wanted.routes, table.ours)
     for route in add:
         yield Finding("problem", "ladder", f"is missing: {route}", start)
@@ -178,6 +184,9 @@ async def _routes(config: Config, kernel: Kernel, facts: Facts) -> AsyncIterator
         yield Finding("ok", "ladder", f"{len(wanted.routes)} routes in table {config.steering.table}, as wanted")
     if add or any(rule not in rules for rule in ladder.wanted_rules(config, kernel.families)):
         return  # what the lookups below would say follows from that
+    for conditional in (rule for rules in facts.shadowing.values() for rule in rules if rule.selector or rule.mask):
+        text = f"{conditional} ({conditional.owner}) is asked before ours: what meets its condition goes its way"
+        yield Finding("note", "rule", text)
     for peer in config.peers:
         for finding in _problems(obstacles.shadowed(config, peer, facts)):
             yield finding
@@ -189,6 +198,19 @@ async def _routes(config: Config, kernel: Kernel, facts: Facts) -> AsyncIterator
                 yield Finding("ok", f"peer {peer.name}", f"{address} goes by {way.path}")
             else:
                 yield Finding("problem", f"peer {peer.name}", f"{address}: {way.error or 'no path of ours'}", start)
+
+
+def _lans(config: Config) -> Iterator[Finding]:
+    """A peer's prefix that is a network of this machine's own: our rule comes before its own routes."""
+    beside = read_facts.interfaces(without={"lo", *(path.interface for path in config.paths)})
+    for peer in config.peers:
+        for prefix in peer.prefixes:
+            for device, own in beside:
+                if own.version == prefix.version and own.network.overlaps(prefix):
+                    text = f"its prefix {prefix} overlaps {own.network} on {device}: what is meant for that goes to it"
+                    yield Finding(
+                        "problem", f"peer {peer.name}", text, "take the prefix out, or renumber one of the two"
+                    )
 
 
 def _reverse_paths(config: Config, facts: Facts) -> Iterator[Finding]:

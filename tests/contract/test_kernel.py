@@ -618,6 +618,51 @@ def test_a_rule_that_catches_our_traffic_first_is_named(host: Host) -> None:
     run(host, work)
 
 
+def test_a_rule_that_catches_only_a_prefix_is_told_and_keeps_no_service_address_from_moving(host: Host) -> None:
+    async def work() -> None:
+        host.put_route(Route(4, "192.168.20.0/24", 1, device="backup0"), protocol=STATIC, table=77)
+        steering = Steering(host.kernel, CONFIG, LOG)
+        assert not (await steering.reconcile({}, "start")).failed
+        host.put_rule(Rule(4, 100, 77, protocol=STATIC))
+        outcome = await steering.reconcile({}, "look")
+        words = (
+            "berlin (192.168.20.0/24) should go by {}, but the kernel says: dev backup0 by table 77; perhaps because"
+        )
+        assert outcome.failed.startswith(f"{words.format('overlay')} of IPv4 rule 100")
+        assert outcome.paths == {"berlin": "overlay", "oslo": "overlay"}
+        outcome = await steering.override("berlin", "backup")
+        assert outcome.failed.startswith(words.format("backup"))
+        assert outcome.paths == {"berlin": "backup", "oslo": "overlay"}
+
+    run(host, work)
+
+
+def test_a_route_of_ours_that_comes_into_another_table_is_told_and_swept_at_once(host: Host) -> None:
+    """As somebody's restore of all tables does; another protocol's route there is none of ours."""
+    ours, theirs = Route(4, "10.99.0.9/32", 7, device="backup0"), Route(4, "10.99.0.8/32", 7, device="backup0")
+
+    async def work() -> None:
+        steering = Steering(host.kernel, CONFIG, LOG)
+        told: list[Outcome] = []
+        await steering.reconcile({}, "start")
+        watch = asyncio.create_task(steering.watch(told.append))
+        try:
+            await asyncio.sleep(0.2)
+            host.put_route(theirs, protocol=STATIC, table=300)
+            for table in (300, 200):
+                told.clear()
+                host.put_route(ours, protocol=SETTINGS.protocol, table=table)
+                await until(lambda: told, "it is told")
+                assert told[-1].drift == (f"a route of ours that we did not set: {ours} table {table}",)
+                assert not told[-1].failed
+                assert not host.has_route(ours, table)
+            assert host.has_route(theirs, 300)
+        finally:
+            watch.cancel()
+
+    run(host, work)
+
+
 def test_a_rule_that_comes_to_catch_our_traffic_is_told_at_once_and_until_it_goes(host: Host) -> None:
     async def work() -> None:
         host.put_route(Route(4, "10.99.0.0/24", 1, device="backup0"), protocol=STATIC, table=77)

@@ -124,6 +124,16 @@ def destinations(peer: Peer) -> tuple[Network, ...]:
     return tuple(ip_network(address) for address in peer.addresses) + peer.prefixes
 
 
+def address_in(destination: Network) -> Address:
+    """The address to ask the kernel about; of a prefix the second, as the first may be a broadcast address to it."""
+    return destination[min(1, destination.num_addresses - 1)]
+
+
+def shown(destination: Network) -> str:
+    """As people write it: a service address without its length."""
+    return str(destination.network_address if destination.num_addresses == 1 else destination)
+
+
 def gateway(peer: Peer, path: Path, family: int) -> str | None:
     """The peer's own address in the network of `path`, when the configuration names one of `family`."""
     return next((str(address) for address in peer.via.get(path.name, ()) if address.version == family), None)

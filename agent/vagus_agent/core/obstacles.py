@@ -80,7 +80,7 @@ class Facts:
     places: Mapping[str, frozenset[str]] = field(default_factory=dict)
     # path → its interface, None while it is missing
     devices: Mapping[str, Device | None] = field(default_factory=dict)
-    # a peer's service address → the way there now
+    # a peer's service address or prefix → the way there now
     ways: Mapping[str, Way] = field(default_factory=dict)
     # a peer's service address → the paths by which a route of our table leads there
     rungs: Mapping[str, frozenset[str]] = field(default_factory=dict)
@@ -310,9 +310,10 @@ def small(config: Config, path: Path, facts: Facts) -> Iterator[Obstacle]:
 
 def shadowed(config: Config, peer: Peer, facts: Facts, path: Path | None = None) -> Iterator[Obstacle]:
     """Somebody's rule before ours takes the traffic elsewhere than by `path` (None: than by our table)."""
-    for each in peer.addresses:
-        way = facts.ways.get(str(each))
-        rules = facts.shadowing.get(each.version)
+    for destination in ladder.destinations(peer):
+        each = ladder.shown(destination)
+        way = facts.ways.get(each)
+        rules = facts.shadowing.get(destination.version)
         if way is None or way.table in (0, config.steering.table) or (path is not None and way.path == path.name):
             continue
         if not rules:

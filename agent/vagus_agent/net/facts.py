@@ -13,14 +13,14 @@ import subprocess
 import threading
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import partial
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface, ip_network
 from pathlib import Path as File
 from typing import Final
 
 import psutil
 
 from vagus_agent import threads
-from vagus_agent.config import Address, Config, Network, Path, Peer
+from vagus_agent.config import Config, Network, Path, Peer
 from vagus_agent.core import ladder, obstacles
 from vagus_agent.core.obstacles import Device, Facts, Tunnel, TunnelPeer, Way
 from vagus_agent.net.netlink import Kernel
@@ -63,13 +63,14 @@ def _up(device: Device | None) -> bool:
 async def _ways(config: Config, kernel: Kernel, peers: Iterable[Peer]) -> dict[str, Way]:
     ways = {}
     for peer in peers:
-        for address in peer.addresses:
-            source = ladder.own_address(config, address.version)
-            if source is None or address.version not in kernel.families:
+        for destination in ladder.destinations(peer):
+            family = destination.version
+            source = ladder.own_address(config, family)
+            if source is None or family not in kernel.families:
                 continue
-            found = await kernel.lookup(str(address), str(source))
-            path = ladder.path_of(config, peer, address.version, found.device, found.gateway)
-            ways[str(address)] = Way(path, found.device or "", found.table, found.error)
+            found = await kernel.lookup(str(ladder.address_in(destination)), str(source))
+            path = ladder.path_of(config, peer, family, found.device, found.gateway)
+            ways[ladder.shown(destination)] = Way(path, found.device or "", found.table, found.error)
     return ways
 
 
@@ -137,15 +138,15 @@ def places(config: Config) -> dict[str, frozenset[str]]:
     return {address: frozenset(devices) for address, devices in found.items()}
 
 
-def local_addresses(without: Container[str]) -> frozenset[Address]:
-    """This machine's addresses, except those that only the interfaces `without` have."""
-    return frozenset(
-        ip_address(one.address.partition("%")[0])
-        for device, addresses in psutil.net_if_addrs().items()
-        if device not in without
-        for one in addresses
-        if one.family in (socket.AF_INET, socket.AF_INET6)
-    )
+def interfaces(without: Container[str]) -> list[tuple[str, IPv4Interface | IPv6Interface]]:
+    """(device, address with its network) of this machine, except those of the devices `without`."""
+    found = []
+    for device, addresses in psutil.net_if_addrs().items():
+        for one in addresses:
+            if one.family in (socket.AF_INET, socket.AF_INET6) and device not in without:
+                length = int(ip_address(one.netmask)).bit_count() if one.netmask else ""
+                found.append((device, ip_interface(f"{one.address.partition('%')[0]}/{length}".rstrip("/"))))
+    return found
 
 
 def _mtu(interface: str) -> int | None:

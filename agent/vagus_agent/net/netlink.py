@@ -25,6 +25,11 @@ class SteeringError(Exception):
     """The kernel refused, or cannot do, what steering asked of it: the sentence says what and why."""
 
 
+# Words of `Kernel.events` that mean more than "look again": a route of ours may be in any table.
+ROUTE_CHANGED: Final = "a route was changed"
+EVENTS_LOST: Final = "events were lost"
+
+
 @dataclass(frozen=True, slots=True)
 class Interface:
     index: int
@@ -313,7 +318,7 @@ class Netlink:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise SteeringError(f"cannot read netlink events: {error}") from error
-                yield "events were lost"
+                yield EVENTS_LOST
                 continue
             for word in _words(data, self._settings, self._port):
                 yield word
@@ -477,6 +482,6 @@ def _words(data: bytes, settings: Settings, own_port: int) -> list[str]:
                 in_our_table = table == (settings.table if settings.table < 256 else _RT_TABLE_COMPAT)
                 ours = protocol == settings.protocol
                 if ours or (in_our_table and kind == _RTM_NEWROUTE and flags & _NLM_F_REPLACE):
-                    words.append("a route was changed")
+                    words.append(ROUTE_CHANGED)
         offset += (length + 3) & ~3
     return words

@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from vagus_agent.config import Address, Config, Peer
+from vagus_agent.config import Config, Network, Peer
 from vagus_agent.core import ladder
 from vagus_agent.core.ladder import OVERRIDE_METRIC, Route, Rule, Stray, Wanted
-from vagus_agent.net.netlink import Kernel, SteeringError
+from vagus_agent.net.netlink import EVENTS_LOST, ROUTE_CHANGED, Kernel, SteeringError
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,10 @@ class Steering:
         # Our routes and everybody else's in our table, as far as we know.
         self._standing: frozenset[Route] = frozenset()
         self._foreign: frozenset[Route] = frozenset()
-        # What an earlier configuration left in other tables.
+        # What an earlier configuration, or somebody in our name, put into other tables, and whether to look for it:
+        # that walks every table.
         self._strays: frozenset[Stray] = frozenset()
+        self._seek = True
         self._last = Outcome()
 
     @property
@@ -168,6 +170,7 @@ class Steering:
             try:
                 async for event in self._kernel.events():
                     self._log.debug("%s", event)
+                    self._seek |= event in (ROUTE_CHANGED, EVENTS_LOST)
                     woken.set()
             except SteeringError as error:
                 self._log.warning("%s; looking every %g s only", error, self._config.steering.recheck_s)
@@ -224,10 +227,16 @@ class Steering:
         rules = await self._kernel.rules()
         self._interfaces = {name: found.index if found and found.up else None for name, found in interfaces.items()}
         self._foreign = table.foreign
+        if drift is not None and (self._seek or not self._looked):
+            self._seek, known = False, self._strays
+            self._strays = await self._kernel.strays()
+            if self._looked:
+                drift += [
+                    f"a route of ours that we did not set: {stray}" for stray in sorted(self._strays - known, key=str)
+                ]
         if drift is not None and self._looked:
             drift += self._drift(table.ours, rules, previously)
         elif drift is not None:
-            self._strays = await self._kernel.strays()
             leftovers: list[object] = sorted(table.ours - self._wanted(self._overrides).routes, key=str)
             leftovers += self._rule_diff(rules)[1]
             leftovers += sorted(self._strays, key=str)
@@ -322,38 +331,46 @@ class Steering:
     async def _verify(
         self, peers: Iterable[Peer], overrides: Mapping[str, str], goal: Wanted
     ) -> tuple[dict[str, str], list[str]]:
-        """Ask the kernel which way each peer's service addresses go: (peer → path, what is wrong in words)."""
+        """Ask the kernel which way each peer's addresses and prefixes go: (peer → path, what is wrong in words).
+
+        The path is that of the service addresses: what becomes of a prefix must not keep them from moving.
+        """
         paths: dict[str, str] = {}
         wrong: list[str] = []
         for peer in peers:
-            answers: set[str] = set()
-            for address in peer.addresses:
-                if address.version in self._kernel.families and ladder.own_address(self._config, address.version):
-                    path, complaints = await self._verify_address(peer, address, overrides.get(peer.name, ""), goal)
-                    answers.add(path)
+            answers: list[str] = []
+            for destination in ladder.destinations(peer):
+                family = destination.version
+                if family in self._kernel.families and ladder.own_address(self._config, family):
+                    path, complaints = await self._verify_one(peer, destination, overrides.get(peer.name, ""), goal)
+                    if destination not in peer.prefixes:
+                        answers.append(path)
                     wrong += complaints
-            paths[peer.name] = answers.pop() if len(answers) == 1 else ""
+            paths[peer.name] = answers[0] if len(set(answers)) == 1 else ""
         return paths, wrong
 
-    async def _verify_address(self, peer: Peer, address: Address, assigned: str, goal: Wanted) -> tuple[str, list[str]]:
+    async def _verify_one(self, peer: Peer, destination: Network, assigned: str, goal: Wanted) -> tuple[str, list[str]]:
         settings = self._config.steering
-        found = await self._kernel.lookup(str(address), str(ladder.own_address(self._config, address.version)))
-        path = ladder.path_of(self._config, peer, address.version, found.device, found.gateway)
+        family = destination.version
+        address = str(ladder.address_in(destination))
+        found = await self._kernel.lookup(address, str(ladder.own_address(self._config, family)))
+        path = ladder.path_of(self._config, peer, family, found.device, found.gateway)
         if not settings.enabled:
             return path, []
         if found.table != settings.table:
             path = ""
         rungs = {
-            route.metric: ladder.path_of(self._config, peer, address.version, route.device, route.gateway)
+            route.metric: ladder.path_of(self._config, peer, family, route.device, route.gateway)
             for route in goal.routes
-            if route.kind == "unicast" and route.destination in (f"{address}/32", f"{address}/128")
+            if route.kind == "unicast" and route.destination == str(destination)
         }
         expected = rungs[min(rungs)] if rungs else ""
         if path != expected:
             way = found.error or f"dev {found.device} by table {found.table}"
-            wrong = [f"{peer.name} ({address}) should go by {expected or 'no path'}, but the kernel says: {way}"]
+            which = ladder.shown(destination)
+            wrong = [f"{peer.name} ({which}) should go by {expected or 'no path'}, but the kernel says: {way}"]
             if found.table not in (0, settings.table):
-                rules = shadowing(self._config, await self._kernel.rules(), address.version)
+                rules = shadowing(self._config, await self._kernel.rules(), family)
                 wrong += [f"perhaps because of {rule} ({rule.owner})" for rule in rules]
             return path, wrong
         paths = self._config.paths_to(peer)
