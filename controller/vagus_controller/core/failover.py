@@ -8,7 +8,7 @@ ends in `confirmed` or `rolled_back`; a pair on trial is left alone. Invariants,
 - it moves off a path by itself only when one end calls that path down and the other end agrees; or quorum is lost, the
   path between two members is impaired, and the other is not as bad; or the path has been in trouble, and another better
   by a margin, for as long as the settings say;
-- it goes home by itself only after a hold of a good way home;
+- it goes home by itself only after a hold of a good way home; and so it does to a path that comes before its own;
 - nothing moves by itself while a guard blocks it (`guards.py`); only what leaves a dead path passes those for calm.
 
 `_observe` takes in what time and reports changed; what follows it (`wish`, the guards, `explain.py`) only looks.
@@ -56,8 +56,8 @@ class Failover:
     def __init__(self, settings: config.Failover) -> None:
         self.settings = settings
         self.intents: dict[Pair, Intent] = {}
-        # pair → since when the way home has been good without a break
-        self._home_since: dict[Pair, float] = {}
+        # pair → each path that comes before its own → since when that has been good without a break
+        self._good_since: dict[Pair, dict[str, float]] = {}
         self._moves: deque[float] = deque()
         self.trials = Trials()
         self.damping = Damping(settings.damping, settings.failback_hold_s)
@@ -192,7 +192,7 @@ class Failover:
         self, decision: Decision, now: float, trial_from: str = "", trial_from_origin: Origin = "default"
     ) -> None:
         self._told.pop(decision.pair, None)
-        self._home_since.pop(decision.pair, None)
+        self._good_since.pop(decision.pair, None)
         self.intents[decision.pair] = Intent(
             path=decision.path,
             origin=decision.origin,
@@ -257,18 +257,21 @@ class Failover:
         return self.wish(fleet, situation, pair, now)
 
     def _observe(self, fleet: Fleet, situation: Situation, pair: Pair, now: float) -> None:
-        """Take in how the pair's paths do, and since when the way home has been good."""
+        """Take in how the pair's paths do, and since when those that come before its own have been good."""
         paths = fleet.paths_of(pair)
         if len(paths) < 2:
             return
         intent = self.intent(fleet, pair)
         self.quality.observe(fleet, pair, paths, intent.path, situation.members.issuperset(pair), now)
-        if intent.path == paths[0] or intent.origin == "operator":
-            self._home_since.pop(pair, None)
-        elif not self._homesick(fleet, pair, paths[0], intent.path, now):
-            self._home_since.setdefault(pair, now)
-        elif self._home_since.pop(pair, None) is not None and self.down(fleet, pair, paths[0], now):
-            self.damping.died(pair, now)
+        good = self._good_since.pop(pair, {})
+        before = _before(paths, intent)
+        for path in before:
+            if not self._homesick(fleet, pair, path, intent.path, now):
+                good.setdefault(path, now)
+            elif good.pop(path, None) is not None and path == paths[0] and self.down(fleet, pair, path, now):
+                self.damping.died(pair, now)
+        if before and good:
+            self._good_since[pair] = good
 
     def wish(self, fleet: Fleet, situation: Situation, pair: Pair, now: float) -> Decision | None:
         """What should happen to the pair if nothing stood in the way; a hold where no path is fit to go to."""
@@ -290,7 +293,7 @@ class Failover:
             wish = (
                 self._reflex(fleet, situation, pair, paths, intent, now)
                 or self._relief(fleet, pair, paths, intent, now)
-                or self._homeward(fleet, pair, paths[0], intent, now)
+                or self._homeward(fleet, pair, paths, intent, now)
             )
         if wish is None:
             return None
@@ -426,28 +429,40 @@ class Failover:
             return f"it {' and '.join(unease)}, and {current} is better"
         return ""
 
-    def _homeward(self, fleet: Fleet, pair: Pair, home: str, intent: Intent, now: float) -> Decision | None:
-        """Failback after a hold of a good first path; a person's switchover stays until a person ends it."""
-        since = self._home_since.get(pair)
-        if intent.path == home or since is None or now - since < self.damping.hold_s(pair):
-            return None
-        return self._to(fleet, pair, home, f"{home} has been proven from both ends for {now - since:.0f} s")
+    def _homeward(self, fleet: Fleet, pair: Pair, paths: list[str], intent: Intent, now: float) -> Decision | None:
+        """Failback after a hold of a good first path, or of the next best that comes before the pair's own; a person's
+        switchover stays until a person ends it."""
+        for path in _before(paths, intent):
+            since = self._good_since.get(pair, {}).get(path)
+            if since is not None and now - since >= self.damping.hold_s(pair):
+                nearer = "" if path == paths[0] else f", and comes before {intent.path}"
+                return self._to(
+                    fleet, pair, path, f"{path} has been proven from both ends for {now - since:.0f} s{nearer}"
+                )
+        return None
 
     def homeward_words(self, fleet: Fleet, pair: Pair, now: float) -> str:
-        """How far the pair is on its way to the first path; "" when it is there."""
-        intent, home = self.intent(fleet, pair), fleet.paths_of(pair)[0]
-        if intent.path == home:
+        """How far the pair is on its way to the first path, or to the next best; "" when it is there."""
+        intent, paths = self.intent(fleet, pair), fleet.paths_of(pair)
+        if intent.path == paths[0]:
             return ""
         if intent.origin == "operator":
             return f"a person put it on {intent.path}, and a person ends that"
-        why_not = self._homesick(fleet, pair, home, intent.path, now)
-        if why_not:
-            return f"{home} is not good enough to go home to: {why_not}"
-        since = self._home_since.get(pair, now)
+        words = []
+        for path in _before(paths, intent):
+            why_not = self._homesick(fleet, pair, path, intent.path, now)
+            if not why_not:
+                words.append(self._wait_words(pair, path, now))
+                break
+            words.append(f"{path} is not good enough to go {'home' if path == paths[0] else 'back'} to: {why_not}")
+        return "; ".join(words)
+
+    def _wait_words(self, pair: Pair, path: str, now: float) -> str:
+        since = self._good_since.get(pair, {}).get(path, now)
         hold_s = self.damping.hold_s(pair)
         usual = self.settings.failback_hold_s
         longer = f", more than {usual:.0f} s since it did not last at home" if hold_s > usual else ""
-        return f"{home} has been good for {now - since:.0f} s of {hold_s:.0f} s{longer}"
+        return f"{path} has been good for {now - since:.0f} s of {hold_s:.0f} s{longer}"
 
     def context(self, fleet: Fleet, situation: Situation, now: float, granted: int = 0) -> Context:
         """`granted`: moves of this moment, not recorded yet."""
@@ -486,6 +501,13 @@ class Failover:
         """Why a person's move of the pair to `path` should not be made, as a sentence; "" when it may."""
         unfit = self.unfit(fleet, pair, path, now)
         return f"{path} is not proven between {pair[0]} and {pair[1]}, because {unfit}" if unfit else ""
+
+
+def _before(paths: list[str], intent: Intent) -> list[str]:
+    """The paths that the pair would rather be on, best first; none while a person has put it where it is."""
+    if intent.origin == "operator":
+        return []
+    return paths[: paths.index(intent.path)] if intent.path in paths else paths[:1]
 
 
 def _cause(reason: str) -> str:
