@@ -73,6 +73,9 @@ class PathView(View, frozen=True, kw_only=True):
     # proven from both ends in the last seconds; `unproven` says why not, "" when it is
     proven: bool
     unproven: str
+    # of the slower end: a cut is found as much later at most; None: neither has told
+    idle_interval_s: float | None = None
+    metered: bool = False
 
 
 class LastDrill(View, frozen=True, kw_only=True):

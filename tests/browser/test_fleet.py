@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import msgspec
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -59,6 +60,18 @@ def test_a_change_shows_without_reload(page: Page, site: Site) -> None:
 def test_an_opened_pair_tells_its_last_drill(page: Page) -> None:
     open_pair(page, BERLIN_OSAKA)
     expect(page.locator(f'details[data-pair="{BERLIN_OSAKA}"]')).to_contain_text("Last drill 3 d ago: ok, gap 40 ms.")
+
+
+def test_a_metered_path_says_what_that_costs(page: Page, site: Site) -> None:
+    fleet = samples.calm()
+    [pair, *others] = sorted(fleet.pairs, key=lambda one: one.name != BERLIN_OSAKA)
+    [overlay, backup] = pair.paths
+    lte = msgspec.structs.replace(backup, metered=True, idle_interval_s=5.0)
+    pairs = (msgspec.structs.replace(pair, paths=(overlay, lte)), *others)
+    site.tell("fleet", msgspec.structs.replace(fleet, pairs=pairs))
+    open_pair(page, BERLIN_OSAKA)
+    words = "Metered: probed every 5.0 s while idle, so a cut is found up to that much later."
+    expect(page.locator(f'details[data-pair="{BERLIN_OSAKA}"]').get_by_text(words)).to_have_count(1)
 
 
 def test_both_ends_of_an_opened_pair_stay_open_over_updates(page: Page, site: Site) -> None:

@@ -19,7 +19,7 @@ from vagus_controller.core.verdict import Verdict
 from vagus_controller.views import LedgerEntry, PairView, PlanAsk, PlanView, Refused, Severity
 from vagus_protocol import topics
 from vagus_protocol.codec import encode
-from vagus_protocol.messages import Assignment, Desired, Observed, ObservedState, Verification
+from vagus_protocol.messages import Assignment, Desired, Observed, ObservedState, PathOffer, Verification
 from vagus_protocol.signing import node_key, open_sealed
 
 KEY = b"k" * 32
@@ -569,3 +569,13 @@ def test_who_loses_the_lead_ends_no_trial() -> None:
     assert "whoever leads next" in floor.entries("switchover")[0].outcome
     with pytest.raises(Refused, match="does not lead"):
         floor.commands.switchover("a--c", "backup", floor.now, who="ann", reason="")
+
+
+def test_a_pair_says_how_often_the_slower_end_of_a_path_probes_and_whether_it_is_metered() -> None:
+    floor = Floor()
+    lte = PathOffer(name="backup", metered=True, idle_interval_s=5.0)
+    overlay = PathOffer(name="overlay", idle_interval_s=0.25)
+    floor.say("a", "presence", build.presence("a", "b", "c", paths=(overlay, lte)))
+    paths = {path.path: (path.metered, path.idle_interval_s) for path in floor.pair("a--b").paths}
+    assert paths == {"overlay": (False, 0.25), "backup": (True, 5.0)}
+    assert [path.metered for path in floor.pair("b--c").paths] == [False, False]

@@ -198,10 +198,13 @@ def _pair(sources: Sources, pair: Pair) -> PairView:
 def _path(sources: Sources, pair: Pair, path: str) -> PathView:
     fit, why_not = proven(sources.fleet, pair, path, sources.now, sources.config.failover.proven_within_s)
     verdict = sources.links.get((pair, path))
-    ends = []
+    ends, offers = [], []
     for node, peer in (pair, pair[::-1]):
         seen = sources.fleet.link(node, peer, path)
         ends.append(LinkEnd(node=node, link=seen.link if seen is not None else None))
+        state = sources.fleet.nodes.get(node)
+        if state is not None and (offer := state.path_offer(path)) is not None:
+            offers.append(offer)
     unknown = VerdictView(
         kind="link",
         subject=f"{pair[0]}--{pair[1]}/{path}",
@@ -216,6 +219,8 @@ def _path(sources: Sources, pair: Pair, path: str) -> PathView:
         ends=(ends[0], ends[1]),
         proven=fit,
         unproven=why_not,
+        idle_interval_s=max((offer.idle_interval_s for offer in offers), default=None),
+        metered=any(offer.metered for offer in offers),
     )
 
 

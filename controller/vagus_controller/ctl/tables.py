@@ -183,7 +183,11 @@ def _link_row(pair: PairView, path: PathView) -> tuple[Text | str, ...]:
     sides = [node for node, used in zip(pair.nodes, pair.observed, strict=True) if used == path.path]
     traffic = {0: "", 1: f"from {sides[0]}" if sides else "", 2: "both ends"}[len(sides)]
     return (
-        *(pair.name if first else "", path.path, text(path.verdict.state, path.verdict.severity)),
+        *(
+            pair.name if first else "",
+            f"{path.path} (metered)" if path.metered else path.path,
+            text(path.verdict.state, path.verdict.severity),
+        ),
         *(duration(_worst(path, "rtt_s")), percent(_worst(path, "loss_10s"))),
         "proven" if path.proven else text("not proven", Severity.WARNING),
         traffic,

@@ -278,6 +278,7 @@ function pathBody(pair, path, elapsed) {
     { 'data-key': `path ${path.path}` },
     h('h4', {}, icon(path.verdict.state, severity, 14), `${path.path}: ${path.verdict.state}`),
     h('p', {}, closed(sentence(path.verdict.reason)), ' ', h(`span.${path.proven ? 'muted' : 'warn-text'}`, {}, proof)),
+    path.metered && h('p.muted', {}, `Metered: probed every ${duration(path.idle_interval_s)} while idle, so a cut is found up to that much later.`),
     evidence(path.verdict),
     h(
       'table.cards.ends',
