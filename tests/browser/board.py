@@ -8,6 +8,7 @@ import threading
 from itertools import count
 from typing import Any, Literal, TypeVar
 
+from msgspec.structs import replace
 from playwright.sync_api import Page
 
 from browser import samples
@@ -15,7 +16,19 @@ from browser.waves import Waves
 from vagus_controller.api.app import create_app, serve
 from vagus_controller.api.stream import ChangeFeed
 from vagus_controller.config import Http
-from vagus_controller.views import Change, EventEntry, FleetView, LedgerEntry, PauseView, Refused
+from vagus_controller.views import (
+    Change,
+    CheckView,
+    DrillAsk,
+    DrillView,
+    EventEntry,
+    FleetView,
+    LedgerEntry,
+    PauseView,
+    PlanAsk,
+    PlanView,
+    Refused,
+)
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = (
@@ -39,6 +52,8 @@ class Board:
         self.view = samples.calm()
         self.event_entries = samples.events()
         self.ledger_entries = samples.ledger()
+        self.plan_views: tuple[PlanView, ...] = ()
+        self.drill_views: tuple[DrillView, ...] = ()
         self.asked: list[tuple[Any, ...]] = []
         self.refusal = ""
 
@@ -56,6 +71,29 @@ class Board:
 
     def failback(self, pair: str, *, who: str, reason: str) -> LedgerEntry:
         return self._ask("failback", pair, reason)
+
+    def approve(self, pair: str, *, who: str, reason: str) -> LedgerEntry:
+        return self._ask("approve", pair, reason)
+
+    def explain(self, pair: str) -> tuple[CheckView, ...]:
+        return samples.checks(pair)
+
+    def plan(self, ask: PlanAsk, *, who: str) -> PlanView:
+        self._ask("plan", ask)
+        fleet = {pair.name for pair in self.view.pairs}
+        canary, *others = sorted(ask.pairs or fleet)
+        plan = samples.plan(ask.path, canary, (others or [canary])[0])
+        return plan if ask.dry_run else replace(plan, id=8, state="under way")
+
+    def plans(self) -> tuple[PlanView, ...]:
+        return self.plan_views
+
+    def drill(self, ask: DrillAsk, *, who: str) -> DrillView:
+        self._ask("drill", ask.scope, ask.target, ask.reason)
+        return samples.drill(ask.target)
+
+    def drills(self) -> tuple[DrillView, ...]:
+        return self.drill_views
 
     def pause(self, scope: str, target: str, *, who: str, reason: str, for_s: float) -> PauseView:
         self._ask("pause", scope, target, reason, for_s)

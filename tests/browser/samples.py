@@ -30,6 +30,7 @@ from vagus_controller.views import (
 )
 from vagus_protocol.messages import (
     Disk,
+    DiskIo,
     Etcd,
     Link,
     LinkState,
@@ -390,6 +391,76 @@ def blind() -> FleetView:
     )
     summary = f"This controller is in doubt about itself: {seen.reason}"
     return replace(calm(), summary=summary, severity=Severity.CRITICAL, observer=seen, broker="")
+
+
+def one_from_loss() -> FleetView:
+    """The calm fleet with Osaka's member gone, and Lisbon's disk busy."""
+    still = calm()
+    members = tuple(
+        replace(member, etcd=Etcd(answering=False, reason="connection refused")) if member.node == OSAKA else member
+        for member in still.quorum.members
+    )
+    reason = "2 of 3 members read: one more failure loses quorum"
+    quorum_view = replace(
+        still.quorum,
+        verdict=verdict("quorum", "fleet", "at-risk", Severity.WARNING, reason, f"{OSAKA}: connection refused"),
+        answering=2,
+        margin=0,
+        members=members,
+    )
+    slow = replace(pi(0.4, psi=False), disk_io=(DiskIo(device="mmcblk0", busy=0.97),))
+    nodes = tuple(node(each.name, each.site, slow) if each.name == LISBON else each for each in still.nodes)
+    return replace(still, summary="etcd quorum is at risk", severity=Severity.WARNING, nodes=nodes, quorum=quorum_view)
+
+
+def recommended() -> FleetView:
+    """The calm fleet, with a move that waits for a person."""
+    still = calm()
+    asked = replace(
+        relayed_pair(LISBON, VPS),
+        status="recommended",
+        reason="overlay is relayed; backup is proven and 7 times faster",
+    )
+    pairs = tuple(asked if each.name == asked.name else each for each in still.pairs)
+    return replace(still, summary="One move is recommended", severity=Severity.WARNING, mode="recommend", pairs=pairs)
+
+
+def stuck() -> FleetView:
+    """The calm fleet with a pair whose paths are both dead."""
+    still = calm()
+    gone = moved_pair(BERLIN, OSAKA, 0.231, 0.244)
+    backup = path_view(
+        BERLIN,
+        OSAKA,
+        "backup",
+        0.244,
+        state=LinkState.DOWN,
+        found=verdict("link", f"{BERLIN}--{OSAKA}/backup", "down", Severity.CRITICAL, "no answer", since_s=41.0),
+    )
+    lost = replace(
+        gone,
+        assigned="overlay",
+        observed=("overlay", "overlay"),
+        status="waiting",
+        origin="default",
+        reason="the overlay is down and the backup is not proven: no answer for 41 s",
+        paths=(gone.paths[0], backup),
+    )
+    pairs = tuple(lost if each.name == lost.name else each for each in still.pairs)
+    return replace(still, summary="pi-berlin–pi-osaka cannot move", severity=Severity.CRITICAL, pairs=pairs)
+
+
+def wide(count: int = 1000, sites: int = 50) -> FleetView:
+    """`count` nodes in `sites` sites, each linked to its two neighbours on either side."""
+    names = [f"node-{number:04}" for number in range(count)]
+    ends = sorted({(min(a, b), max(a, b)) for a in range(count) for b in ((a + 1) % count, (a + 2) % count)})
+    return fleet_view(
+        f"All is well: {count} nodes, {len(ends)} pairs",
+        Severity.OK,
+        tuple(node(name, f"site-{number % sites:02}", pi(0.5)) for number, name in enumerate(names)),
+        tuple(pair(names[a], names[b], 0.031, 0.036) for a, b in ends),
+        quorum_view=quorum(tuple(names[:5]), leader=names[0]),
+    )
 
 
 def large(count: int = 100, sites: int = 6, *, dead: int = 3) -> FleetView:

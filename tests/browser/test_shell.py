@@ -11,10 +11,10 @@ from playwright.sync_api import BrowserContext, Page, expect
 from browser import samples
 from browser.axe import serious
 from browser.board import Site
-from browser.samples import OSAKA
+from browser.samples import LISBON, OSAKA
 
 # One address of each page.
-PAGES = ("/", "/events")
+PAGES = ("/", f"/pairs/{LISBON}--{OSAKA}", "/events")
 
 
 def test_a_lost_stream_is_said_and_heals_by_itself(page: Page, site: Site, complaints: list[str]) -> None:

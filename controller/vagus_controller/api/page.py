@@ -37,6 +37,7 @@ class Page(NamedTuple):
 
 PAGES: Final = {
     "fleet": Page("Fleet", ("/",)),
+    "pair": Page("Pair", ("/pairs/{pair:str}",)),
     "events": Page("Events", ("/events",)),
 }
 

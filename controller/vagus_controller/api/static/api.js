@@ -36,6 +36,13 @@ export const ledger = (words) => call('GET', `/ledger${query(words)}`);
 export const switchover = (pair, path, reason, force) =>
   call('POST', '/switchover', { pair, path, reason, force });
 export const failback = (pair, reason) => call('POST', '/failback', { pair, reason });
+export const approve = (pair, reason) => call('POST', `/pairs/${encodeURIComponent(pair)}/approve`, { reason });
+export const why = (subject) => call('GET', `/why/${encodeURIComponent(subject)}`);
+export const plans = () => call('GET', '/plans');
+// `ask`: see views.PlanAsk.
+export const plan = (ask) => call('POST', '/plans', ask);
+export const drills = () => call('GET', '/drills');
+export const drill = (scope, target, reason) => call('POST', '/drills', { scope, target, reason });
 export const pause = (scope, target, reason, seconds) =>
   call('POST', '/pauses', { scope, target, reason, for_s: seconds });
 export const resume = (id) => call('DELETE', `/pauses/${id}`);

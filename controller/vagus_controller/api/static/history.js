@@ -56,3 +56,20 @@ function ledgerLine(entry) {
 export function when(at) {
   return h('time', { datetime: new Date(at * 1000).toISOString(), title: new Date(at * 1000).toISOString() }, clock(at));
 }
+
+// Both, as one line of time, newest first.
+export function timeline(events, ledger) {
+  const lines = [
+    ...events.map((entry) => [entry.at, 'e', entry.id, eventLine(entry)]),
+    ...ledger.map((entry) => [entry.at, 'l', entry.id, ledgerLine(entry)]),
+  ].sort(([a], [b]) => b - a);
+  if (!lines.length) return h('p.empty', {}, 'Nothing has happened, and nothing was decided.');
+  return h(
+    'ol.history.timeline',
+    { 'data-key': 'list' },
+    lines.map(([, kind, id, line]) => {
+      line.dataset.key = kind + id;
+      return line;
+    }),
+  );
+}

@@ -1,68 +1,21 @@
-// Pairs of nodes over their paths. Small fleets show every pair; large ones what needs attention, by site.
+// The links card: pairs of nodes over their paths. A small fleet shows every pair; a large one a matrix of its sites, one
+// level down the matrix of two sites' nodes, and the pairs that need attention.
 
+import { since } from './ages.js';
 import { h, icon } from './dom.js';
-import { ABSENT, ago, closed, duration, known, plural, rank, relay, sentence, share, text, worst } from './format.js';
-import { evidence } from './quorum.js';
+import { ABSENT, closed, duration, known, plural, rank, relay, sentence, share, worst } from './format.js';
+import { figures, matches, mood, moved, needsAttention, pairUrl, senders, standing } from './pairs.js';
 
-// Above this many pairs only those that need attention are shown, below a matrix of sites.
+// Above this many pairs only those that need attention are listed, below a matrix.
 export const MANY_PAIRS = 40;
 const MOST_ROWS = 30;
-const MOST_SITES = 16;
+const MOST_SITES = 60;
+const MOST_CELLS = 1600;
 
-export const home = (pair) => pair.paths[0]?.path ?? '';
+const MOOD_WORDS = { __proto__: null, ok: 'well', info: 'moved', warning: 'needs attention', critical: 'critical', unknown: 'not known' };
 
-export const moved = (pair) => pair.assigned !== home(pair) || pair.observed.some((path) => path !== home(pair));
-
-export function mood(pair) {
-  const states = pair.paths.map((path) => known(path.verdict.severity));
-  if (pair.status === 'waiting' || pair.status === 'recommended') states.push('warning');
-  if (moved(pair) || pair.status !== 'settled') states.push('info');
-  return worst(states);
-}
-
-export const needsAttention = (pair) => rank(mood(pair)) > 0;
-
-// Which of the pair's nodes send their traffic by `path` now.
-export const senders = (pair, path) => pair.nodes.filter((_, end) => pair.observed[end] === path);
-
-// The worst of both ends' figures: null when neither has one.
-export function figures(path) {
-  const links = path.ends.map((end) => end.link).filter(Boolean);
-  const most = (key) => links.reduce((top, link) => (link[key] == null ? top : Math.max(top ?? 0, link[key])), null);
-  // An idle or dead path says nothing of how it would be carried.
-  const live = links.filter((link) => link.relay && link.relay !== 'idle' && link.state !== 'down');
-  const relays = [...new Set(live.map((link) => link.relay))];
-  return { rtt: most('rtt_s'), loss: most('loss_10s'), relays };
-}
-
-const MOOD_WORDS = { ok: 'well', info: 'moved', warning: 'needs attention', critical: 'critical', unknown: 'not known' };
-
-const STATUS_SHAPES = {
-  __proto__: null,
-  settled: ['up', 'ok'],
-  moving: ['info', 'info'],
-  waiting: ['warning', 'warning'],
-  recommended: ['warning', 'warning'],
-  held: ['info', 'info'],
-};
-
-const ORIGINS = {
-  __proto__: null,
-  default: 'as configured',
-  auto: 'moved automatically',
-  operator: 'moved by hand',
-  reflex: 'moved by the agents themselves',
-};
-
-export function matches(filter, ...names) {
-  const wanted = filter.trim().toLowerCase();
-  return wanted === '' || names.some((name) => name.toLowerCase().includes(wanted));
-}
-
-const MOVERS = { __proto__: null, auto: 'automatic', operator: 'by hand', reflex: 'by reflex' };
-
-// `ui`: {open: Set of pair names, filter: text, sites: null | [site, site], all: bool}
-export function linksBody(fleet, elapsed, ui) {
+// `ui`: {filter: text, sites: null | [site, site], all: bool}
+export function linksBody(fleet, ui) {
   if (!fleet.pairs.length) {
     return [h('p.empty', {}, 'No pair of nodes yet: a pair appears when two agents name each other as peers.')];
   }
@@ -72,23 +25,27 @@ export function linksBody(fleet, elapsed, ui) {
   const wanted = fleet.pairs.filter(
     (pair) =>
       (!many || ui.all || ui.filter || ui.sites || needsAttention(pair)) &&
-      (!ui.sites || sameSites(ui.sites, pair.nodes.map(siteOf))) &&
-      matches(ui.filter, ...pair.nodes, ...pair.nodes.map(siteOf)),
+      (!ui.sites || sameSites(ui.sites, siteOf(pair.nodes[0]), siteOf(pair.nodes[1]))) &&
+      (!ui.filter || matches(ui.filter, ...pair.nodes, ...pair.nodes.map(siteOf))),
   );
   const body = [h('p.muted.count', { 'data-key': 'count' }, counted(fleet.pairs, wanted.length))];
-  if (!many) return [...body, list(wanted, elapsed, ui)];
-  body.push(matrix(fleet.pairs, siteOf, ui));
-  wanted.sort((a, b) => rank(mood(b)) - rank(mood(a)) || (a.name < b.name ? -1 : 1));
+  if (!many) return [...body, pairTable(wanted)];
+  body.push(siteMatrix(fleet.pairs, siteOf, ui));
+  if (ui.sites) body.push(nodeMatrix(wanted, siteOf, ui.sites), chosen(ui.sites));
+  wanted.sort((a, b) => rank(mood(b)) - rank(mood(a)));
   const shown = wanted.slice(0, MOST_ROWS);
-  for (const [name, pairs] of bySites(shown, siteOf)) {
-    body.push(h('section.group', { 'data-key': `sites ${name}` }, h('h3', {}, name), list(pairs, elapsed, ui)));
-  }
+  if (shown.length) body.push(pairTable(shown));
   if (wanted.length > shown.length) {
     const rest = `${plural(wanted.length - shown.length, 'more pair')} not shown: choose a cell above, or filter by node or site.`;
     body.push(h('p.empty', { 'data-key': 'rest' }, rest));
   }
-  if (!wanted.length) body.push(h('p.empty', { 'data-key': 'none' }, 'No pair to show.'));
+  if (!wanted.length) body.push(h('p.empty', { 'data-key': 'none' }, ui.filter ? 'No pair matches.' : 'No pair needs attention.'));
   return body;
+}
+
+function chosen([a, b]) {
+  const button = h('button', { type: 'button', 'data-action': 'sites', 'data-a': a, 'data-b': b }, 'Show all sites');
+  return h('p.chosen', { 'data-key': 'chosen' }, h('span', {}, `Only ${a === b ? `within ${a}` : `${a} and ${b}`}.`), ' ', button);
 }
 
 function counted(pairs, shown) {
@@ -101,52 +58,124 @@ function counted(pairs, shown) {
   return parts.join(' · ');
 }
 
-const sameSites = (wanted, sites) => [...sites].sort().join('\n') === [...wanted].sort().join('\n');
+const sameSites = ([a, b], c, d) => (a === c && b === d) || (a === d && b === c);
 
-function bySites(pairs, siteOf) {
-  const groups = new Map();
-  for (const pair of pairs) {
-    const [a, b] = pair.nodes.map(siteOf).sort();
-    const name = a === b ? `within ${a}` : `${a} ⇄ ${b}`;
-    groups.set(name, [...(groups.get(name) ?? []), pair]);
-  }
-  return groups;
+// --- pairs × paths -----------------------------------------------------------------------------------------------------
+
+function pairTable(pairs) {
+  const paths = [...new Set(pairs.flatMap((pair) => pair.paths.map((path) => path.path)))];
+  const heading = (title) => h('th', { scope: 'col', role: 'columnheader' }, title);
+  return h(
+    'table.pairs',
+    { role: 'table', 'aria-label': 'Pairs and their paths', 'data-key': 'pairs' },
+    h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, heading('Pair'), paths.map((path) => heading(path)), heading('Traffic'))),
+    h('tbody', { role: 'rowgroup' }, pairs.map((pair) => pairRow(pair, paths))),
+  );
 }
 
-function matrix(pairs, siteOf, ui) {
+const rows = new WeakMap();
+
+// A row is built once for each view of its pair; the copy is for replaceChildren to take or to compare.
+function pairRow(pair, paths) {
+  const key = paths.join('\n');
+  const known = rows.get(pair);
+  if (known?.key === key) return known.row.isConnected ? known.row.cloneNode(true) : known.row;
+  const row = buildRow(pair, paths);
+  rows.set(pair, { key, row });
+  return row;
+}
+
+function buildRow(pair, paths) {
+  const [a, b] = pair.nodes;
+  return h(
+    'tr',
+    { role: 'row', 'data-key': pair.name },
+    h('th', { scope: 'row', role: 'rowheader' }, h('a.pair-name', { href: pairUrl(pair) }, h('span', {}, a), h('span.between', { 'aria-label': 'and' }, ' ⇄ '), h('span', {}, b))),
+    paths.map((name) => pathCell(pair, pair.paths.find((path) => path.path === name), name)),
+    standingCell(pair),
+  );
+}
+
+function pathCell(pair, path, name) {
+  if (!path) return h('td', { role: 'cell', 'data-label': name }, h('span.muted', {}, 'none'));
+  const { rtt, loss, relays } = figures(path);
+  const { verdict } = path;
+  const severity = known(verdict.severity);
+  const carriers = senders(pair, path.path);
+  const carries = carriers.length > 0;
+  const facts = [duration(rtt), loss > 0 ? `${share(loss)} loss` : ABSENT, ...relays.map((value) => relay(value))];
+  return h(
+    'td',
+    { role: 'cell', 'data-label': name, 'data-path': name, 'data-carries': carries ? 'yes' : 'no' },
+    h(
+      `span.path.${severity}`,
+      {},
+      h('span.path-top', {}, icon(verdict.state, severity, 14), h('span.path-state', {}, sentence(verdict.state.replaceAll('-', ' '))), h('span.path-facts', {}, facts.filter((fact) => fact !== ABSENT).join(' · '))),
+      carries
+        ? h('span.tag.traffic', {}, carriers.length === 2 ? 'traffic' : `traffic from ${carriers[0]}`)
+        : h(`span.standby${path.proven ? '.proven' : ''}`, {}, path.proven ? '✓ standby proven' : 'standby not proven'),
+    ),
+  );
+}
+
+function standingCell(pair) {
+  const [shape, severity, words] = standing(pair);
+  const waits = pair.status === 'waiting' || pair.status === 'recommended';
+  return h(
+    'td.standing',
+    { role: 'cell', 'data-label': 'Traffic' },
+    h('span.status-line', {}, icon(shape, severity, 14), h('span', {}, words)),
+    h('span.muted.below', {}, pair.origin === 'auto' ? 'automatic, ' : pair.origin === 'reflex' ? 'by reflex, ' : pair.origin === 'operator' ? 'by hand, ' : '', 'for ', since(pair.since_s, pair.heard)),
+    waits && h('span.below.text-warning', {}, closed(sentence(pair.reason))),
+  );
+}
+
+// --- sites × sites -----------------------------------------------------------------------------------------------------
+
+function siteMatrix(pairs, siteOf, ui) {
   const cells = new Map();
-  const sites = new Set();
+  const names = new Set();
   for (const pair of pairs) {
-    const key = pair.nodes.map(siteOf).sort();
-    key.forEach((site) => sites.add(site));
-    const cell = cells.get(key.join('\n')) ?? { worst: 'ok', troubled: 0, total: 0 };
+    const one = siteOf(pair.nodes[0]);
+    const other = siteOf(pair.nodes[1]);
+    const key = one < other ? `${one}\n${other}` : `${other}\n${one}`;
+    let cell = cells.get(key);
+    if (!cell) {
+      cells.set(key, (cell = { worst: 'ok', troubled: 0, total: 0 }));
+      names.add(one).add(other);
+    }
     const severity = mood(pair);
     cell.total += 1;
-    if (rank(severity) > 0) cell.troubled += 1;
+    if (severity === 'ok') continue;
+    cell.troubled += 1;
     cell.worst = worst([cell.worst, severity]);
-    cells.set(key.join('\n'), cell);
   }
-  if (sites.size < 2 || sites.size > MOST_SITES) return null;
-  const names = [...sites].sort();
-  const row = (a, index) =>
-    h(
-      'tr',
-      { 'data-key': a },
-      h('th', { scope: 'row' }, a),
-      names.map((b, column) => {
-        const cell = column > index ? null : cells.get([a, b].sort().join('\n'));
-        return h('td', { 'data-key': b }, cell && siteButton(a, b, cell, ui));
-      }),
-    );
+  if (names.size < 2 || names.size > MOST_SITES) return null;
+  const sites = [...names].sort();
+  return matrix({
+    key: 'sites',
+    caption: 'Pairs between sites: the worst state, and how many are impaired or moved. Choose one to see its nodes.',
+    label: 'Sites by sites',
+    dense: sites.length > 12,
+    lines: sites,
+    columns: sites,
+    cell(a, b) {
+      const cell = a < b ? null : cells.get(a < b ? `${a}\n${b}` : `${b}\n${a}`);
+      return cell && siteButton(b, a, cell, ui);
+    },
+  });
+}
+
+function matrix({ key, caption, label, dense, lines, columns, cell }) {
   return h(
     'div.scroll',
-    { 'data-key': 'matrix', tabindex: '0', role: 'region', 'aria-label': 'Sites by sites' },
+    { 'data-key': key, tabindex: '0', role: 'region', 'aria-label': label },
     h(
-      'table.matrix',
+      `table.matrix${dense ? '.dense' : ''}`,
       {},
-      h('caption', {}, 'Pairs between sites: the worst state, and how many are impaired or moved. Choose one to see its pairs.'),
-      h('thead', {}, h('tr', {}, h('td', {}), names.map((name) => h('th', { scope: 'col', 'data-key': name }, name)))),
-      h('tbody', {}, names.map(row)),
+      h('caption', {}, caption),
+      h('thead', {}, h('tr', {}, h('td', {}), columns.map((name) => h('th', { scope: 'col', 'data-key': name }, h('span', {}, name))))),
+      h('tbody', {}, lines.map((line) => h('tr', { 'data-key': line }, h('th', { scope: 'row' }, line), columns.map((column) => h('td', { 'data-key': column }, cell(line, column)))))),
     ),
   );
 }
@@ -160,7 +189,7 @@ function siteButton(a, b, cell, ui) {
       'data-action': 'sites',
       'data-a': a,
       'data-b': b,
-      'aria-pressed': ui.sites && sameSites(ui.sites, [a, b]) ? 'true' : 'false',
+      'aria-pressed': ui.sites && sameSites(ui.sites, a, b) ? 'true' : 'false',
       'aria-label': label,
       title: label,
     },
@@ -169,145 +198,44 @@ function siteButton(a, b, cell, ui) {
   );
 }
 
-function list(pairs, elapsed, ui) {
-  return h('ul.pairs', { 'data-key': 'pairs' }, pairs.map((pair) => pairItem(pair, elapsed, ui)));
+// --- nodes × nodes of two sites ----------------------------------------------------------------------------------------
+
+function nodeMatrix(pairs, siteOf, [one, other]) {
+  const cells = new Map();
+  const lines = new Set();
+  const columns = new Set();
+  for (const pair of pairs) {
+    const [a, b] = siteOf(pair.nodes[0]) === one ? pair.nodes : [pair.nodes[1], pair.nodes[0]];
+    lines.add(a);
+    columns.add(b);
+    cells.set(`${a}\n${b}`, pair);
+    if (one === other) {
+      lines.add(b);
+      columns.add(a);
+      cells.set(`${b}\n${a}`, pair);
+    }
+  }
+  if (!cells.size || lines.size * columns.size > MOST_CELLS) return null;
+  return matrix({
+    key: 'nodes',
+    caption: `${one === other ? `Within ${one}` : `${one} and ${other}`}: each pair's paths in their order; the one that carries traffic is framed.`,
+    label: 'Nodes by nodes',
+    dense: columns.size > 6,
+    lines: [...lines].sort(),
+    columns: [...columns].sort(),
+    cell(a, b) {
+      const pair = cells.get(`${a}\n${b}`);
+      return pair && (one !== other || a > b) && pairLink(pair);
+    },
+  });
 }
 
-function pairItem(pair, elapsed, ui) {
-  const open = ui.open.has(pair.name);
-  const [a, b] = pair.nodes;
+function pairLink(pair) {
+  const states = pair.paths.map((path) => `${path.path} ${path.verdict.state}${senders(pair, path.path).length ? ', traffic' : ''}`);
+  const label = `${pair.nodes.join(' and ')}: ${states.join('; ')}`;
   return h(
-    'li',
-    { 'data-key': pair.name },
-    h(
-      `details.pair.${mood(pair)}`,
-      { 'data-pair': pair.name, open },
-      h(
-        'summary',
-        {},
-        h('span.pair-name', {}, h('span', {}, a), h('span.between', { 'aria-label': 'and' }, ' ⇄ '), h('span', {}, b)),
-        pair.paths.map((path) => pathCell(pair, path)),
-        status(pair, elapsed),
-        (pair.status === 'waiting' || pair.status === 'recommended') && h('span.pair-reason', {}, closed(sentence(pair.reason))),
-      ),
-      open && pairBody(pair, elapsed),
-    ),
-  );
-}
-
-function status(pair, elapsed) {
-  const away = pair.status === 'settled' && pair.assigned !== home(pair);
-  const [shape, severity] = away ? ['relayed', 'info'] : STATUS_SHAPES[pair.status] ?? ['unknown', 'unknown'];
-  const since = `for ${duration(pair.since_s + elapsed)}`;
-  return h(
-    'span.pair-status',
-    {},
-    h('span.status-line', {}, icon(shape, severity, 14), away ? `On ${pair.assigned}` : sentence(pair.status)),
-    h('span.muted', {}, pair.origin === 'default' ? since : `${MOVERS[pair.origin] ?? pair.origin}, ${since}`),
-  );
-}
-
-function pathCell(pair, path) {
-  const { rtt, loss, relays } = figures(path);
-  const { verdict } = path;
-  const severity = known(verdict.severity);
-  const carriers = senders(pair, path.path);
-  const carries = carriers.length > 0;
-  const facts = [sentence(verdict.state), duration(rtt), `${share(loss)} loss`, ...relays.map((value) => relay(value))];
-  return h(
-    `span.path.${severity}`,
-    { 'data-key': path.path, 'data-carries': carries ? 'yes' : 'no' },
-    h(
-      'span.path-top',
-      {},
-      icon(verdict.state, severity, 14),
-      h('span.path-name', {}, path.path),
-      carries && h('span.tag.traffic', {}, carriers.length === 2 ? 'traffic' : `traffic from ${carriers[0]}`),
-      !carries && h(`span.standby${path.proven ? '.proven' : ''}`, {}, path.proven ? 'standby proven' : 'not proven'),
-    ),
-    h('span.path-facts', {}, facts.filter((fact) => fact !== ABSENT).join(' · ')),
-  );
-}
-
-function pairBody(pair, elapsed) {
-  const [a, b] = pair.nodes;
-  const kernel = (node, path) => `${node} sends by ${path || 'none of our routes'}`;
-  return h(
-    'div.pair-body',
-    { 'data-key': 'body' },
-    h('p', {}, h('strong', {}, `${sentence(pair.status)}. `), closed(sentence(pair.reason))),
-    h(
-      'p.muted',
-      {},
-      `Assigned to ${text(pair.assigned)} (${ORIGINS[pair.origin] ?? pair.origin}) for ${duration(pair.since_s + elapsed)}. `,
-      `Now ${kernel(a, pair.observed[0])}, ${kernel(b, pair.observed[1])}.`,
-    ),
-    pair.drill && h(`p.${pair.drill.ok ? 'muted' : 'warn-text'}`, {}, lastDrill(pair.drill)),
-    pair.paths.map((path) => pathBody(pair, path, elapsed)),
-    h('div.actions', { 'data-key': 'actions' }, actions(pair)),
-  );
-}
-
-// "Last drill 3 d ago: ok, gap 40 ms."
-function lastDrill({ at, ok, words, gap_s: gap }) {
-  const when = at ? ` ${ago(Math.max(Date.now() / 1000 - at, 0))}` : '';
-  const seen = gap === null ? 'gap not measured' : gap ? `gap ${duration(gap)}` : 'no gap';
-  return closed(`Last drill${when}: ${ok ? `ok, ${seen}` : `aborted, ${words}`}`);
-}
-
-// What a person may do now: away to each other path, or home.
-export function actions(pair) {
-  const buttons = pair.paths
-    .filter((path) => path.path !== pair.assigned && path.path !== home(pair))
-    .map((path) => button('switchover', pair, path.path, `Switch over to ${path.path}`));
-  if (pair.assigned !== home(pair)) buttons.push(button('failback', pair, home(pair), `Fail back to ${home(pair)}`));
-  return buttons;
-}
-
-function button(action, pair, path, words) {
-  return h('button', { type: 'button', 'data-action': action, 'data-pair': pair.name, 'data-path': path, 'data-key': action + path }, words);
-}
-
-const END_COLUMNS = ['Seen from', 'State', 'RTT', 'Jitter', 'Loss 10 s', 'Loss 60 s', 'Last reply', 'Other end says', 'Carried', 'Since'];
-
-function pathBody(pair, path, elapsed) {
-  const severity = known(path.verdict.severity);
-  const proof = path.proven ? 'Proven from both ends by real packets.' : `Not proven, because ${closed(path.unproven || 'no reason was given')}`;
-  return h(
-    'section.path-body',
-    { 'data-key': `path ${path.path}` },
-    h('h4', {}, icon(path.verdict.state, severity, 14), `${path.path}: ${path.verdict.state}`),
-    h('p', {}, closed(sentence(path.verdict.reason)), ' ', h(`span.${path.proven ? 'muted' : 'warn-text'}`, {}, proof)),
-    path.metered && h('p.muted', {}, `Metered: probed every ${duration(path.idle_interval_s)} while idle, so a cut is found up to that much later.`),
-    evidence(path.verdict),
-    h(
-      'table.cards.ends',
-      { role: 'table', 'aria-label': `${pair.name} over ${path.path}, both ends` },
-      h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, END_COLUMNS.map((name) => h('th', { scope: 'col', role: 'columnheader' }, name)))),
-      h('tbody', { role: 'rowgroup' }, path.ends.map((end) => endRow(end, elapsed))),
-    ),
-  );
-}
-
-function endRow(end, elapsed) {
-  const { link } = end;
-  const cells = link
-    ? [
-        link.state,
-        duration(link.rtt_s),
-        duration(link.jitter_s),
-        share(link.loss_10s),
-        share(link.loss_60s),
-        ago(link.proven_s == null ? null : link.proven_s + elapsed),
-        text(link.peer_state),
-        relay(link.relay),
-        duration((link.since_s ?? 0) + elapsed),
-      ]
-    : ['has not told', ...Array(END_COLUMNS.length - 2).fill(ABSENT)];
-  return h(
-    'tr',
-    { role: 'row', 'data-key': end.node },
-    h('th', { scope: 'row', role: 'rowheader' }, end.node, link?.reason && h('span.muted.reason', {}, link.reason)),
-    cells.map((value, index) => h('td', { role: 'cell', 'data-label': END_COLUMNS[index + 1] }, value)),
+    `a.cell.${mood(pair)}`,
+    { href: pairUrl(pair), 'aria-label': label, title: label },
+    pair.paths.map((path) => h('span.glyph', { 'data-carries': senders(pair, path.path).length ? 'yes' : 'no' }, icon(path.verdict.state, known(path.verdict.severity), 12))),
   );
 }

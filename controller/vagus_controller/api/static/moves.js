@@ -2,8 +2,70 @@
 
 import * as api from './api.js';
 import { ask } from './dialog.js';
-import { home } from './links.js';
+import { h } from './dom.js';
+import { closed, sentence } from './format.js';
+import { home } from './pairs.js';
 import { store } from './store.js';
+import { toast } from './toast.js';
+
+// What a person may do now: away to each other path, or home. The buttons are for `onMoveClick`.
+export function moveButtons(pair) {
+  const buttons = pair.paths
+    .filter((path) => path.path !== pair.assigned && path.path !== home(pair))
+    .map((path) => button(pair, path.path, `Switch over to ${path.path}`));
+  if (pair.assigned !== home(pair)) buttons.push(button(pair, home(pair), `Fail back to ${home(pair)}`));
+  if (pair.status === 'recommended') {
+    buttons.unshift(h('button.primary', { type: 'button', 'data-action': 'approve', 'data-pair': pair.name, 'data-key': 'approve' }, 'Approve the move'));
+  }
+  return buttons;
+}
+
+// Asks, and then carries out what vagus recommends for the pair `name`.
+export function askApproval(name) {
+  const pair = store.fleet?.pairs.find((one) => one.name === name);
+  if (!pair) return;
+  ask({
+    title: `Approve the move of ${pair.nodes.join(' and ')}`,
+    consequence: [closed(sentence(pair.reason)), `Traffic of this pair leaves ${pair.assigned} within about a second; both ends verify the new path with real packets, and go back if it fails.`],
+    reason: true,
+    confirm: 'Approve',
+    async act({ reason }) {
+      await api.approve(name, reason);
+      toast(`The move of ${pair.nodes.join(' and ')} has begun.`);
+    },
+  });
+}
+
+// Asks, and then rehearses failover and failback of a pair.
+export function askDrill(name) {
+  const pair = store.fleet?.pairs.find((one) => one.name === name);
+  if (!pair) return;
+  ask({
+    title: `Drill ${pair.nodes.join(' and ')}`,
+    consequence: [
+      'Traffic of this pair goes out to its standby for about 5 s, is watched by both ends, and comes back. The gap that it sees is measured.',
+      'The first bad sign ends the drill, and nothing of it stays. It begins only while all is well.',
+    ],
+    reason: true,
+    confirm: 'Begin the drill',
+    async act({ reason }) {
+      await api.drill('pair', name, reason);
+      toast(`The drill of ${pair.nodes.join(' and ')} has begun.`);
+    },
+  });
+}
+
+// Clicks on the buttons above, wherever they stand.
+export function onMoveClick(event) {
+  const { action, pair, path } = event.target.closest('button[data-action]')?.dataset ?? {};
+  if (action === 'move') askMove(pair, path);
+  else if (action === 'approve') askApproval(pair);
+  else if (action === 'drill') askDrill(pair);
+}
+
+function button(pair, path, words) {
+  return h('button', { type: 'button', 'data-action': 'move', 'data-pair': pair.name, 'data-path': path, 'data-key': path }, words);
+}
 
 // Asks, and then moves the pair `name` to the path `to`; home, when that is its first.
 export function askMove(name, to) {
@@ -26,6 +88,9 @@ export function askMove(name, to) {
     reason: true,
     force: !back && target && !target.proven ? `Switch over although ${to} is not proven` : '',
     confirm: back ? 'Fail back' : 'Switch over',
-    act: ({ reason, force }) => (back ? api.failback(name, reason) : api.switchover(name, to, reason, force)),
+    async act({ reason, force }) {
+      await (back ? api.failback(name, reason) : api.switchover(name, to, reason, force));
+      toast(`${back ? 'Failback' : 'Switchover'} of ${a} and ${b} to ${to} has begun.`);
+    },
   });
 }

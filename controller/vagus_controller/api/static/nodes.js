@@ -1,77 +1,74 @@
 // The table of nodes: what each machine says of itself, and what is wrong with it in words below its row.
 
+import { since } from './ages.js';
 import { h, icon } from './dom.js';
-import { ABSENT, age, bytes, celsius, closed, duration, known, number, rank, sentence, share, text, worst } from './format.js';
-import { matches } from './links.js';
+import { ABSENT, bytes, celsius, closed, known, number, rank, sentence, share, text, worst } from './format.js';
+import { matches } from './pairs.js';
+import { Table } from './table.js';
 
-// Above this many nodes rows are grouped by site.
-export const MANY_NODES = 12;
-const MOST_ROWS = 200;
-const COLUMNS = ['Node', 'State', 'Load per core', 'Pressure', 'Temperature', 'Power', 'Memory', 'Disk', 'Up', 'Agent', 'Broker', 'Last report'];
+// Up to so many nodes, each keeps its place; of more, the troubled come first.
+const FEW_NODES = 12;
 
-const mood = (node) => worst([known(node.liveness.severity), known(node.load.severity), node.drift.length ? 'warning' : 'ok']);
+export const nodeMood = (node) => worst([known(node.liveness.severity), known(node.load.severity), node.drift.length ? 'warning' : 'ok']);
 
-export function nodesBody(fleet, elapsed, ui) {
-  if (!fleet.nodes.length) return [h('p.empty', {}, 'No node has spoken yet.')];
-  const many = fleet.nodes.length > MANY_NODES;
-  const found = fleet.nodes.filter((node) => matches(ui.filter, node.name, node.site));
-  // In a small fleet every node keeps its place; in a large one the troubled come first.
-  found.sort((a, b) => (many ? rank(mood(b)) - rank(mood(a)) : 0) || (a.name < b.name ? -1 : 1));
-  const nodes = found.slice(0, MOST_ROWS);
-  const groups = new Map();
-  for (const node of nodes) {
-    const name = many ? node.site || 'no site' : '';
-    groups.set(name, [...(groups.get(name) ?? []), node]);
+export const nodeUrl = (name) => `/nodes/${encodeURIComponent(name)}`;
+
+const system = (node) => node.report?.system ?? null;
+const perCore = (node) => (system(node) ? system(node).load1 / system(node).cores : null);
+
+const COLUMNS = [
+  {
+    title: 'Node',
+    value: (node) => node.name,
+    cell: (node) => [h('a.node-name', { href: nodeUrl(node.name), title: node.addresses.join(', ') }, node.name), node.site && h('span.muted.below', {}, node.site)],
+  },
+  { title: 'State', value: (node) => -rank(nodeMood(node)), cell: alive },
+  { title: 'Load per core', value: perCore, first: 'desc', cell: load },
+  { title: 'Pressure', value: (node) => system(node)?.psi_cpu?.some ?? null, first: 'desc', cell: (node) => pressure(system(node)) },
+  {
+    title: 'Temperature',
+    value: (node) => system(node)?.temperature_c ?? null,
+    first: 'desc',
+    cell: (node) => h('span', { class: hot(system(node)?.temperature_c) }, celsius(system(node)?.temperature_c)),
+  },
+  { title: 'Power', cell: (node) => power(system(node)?.throttling) },
+  { title: 'Memory', value: (node) => memoryUsed(system(node)), first: 'desc', cell: (node) => memory(system(node)) },
+  { title: 'Disk', value: (node) => fullest(system(node))?.used ?? null, first: 'desc', cell: (node) => disk(system(node)) },
+  {
+    title: 'Up',
+    value: (node) => system(node)?.uptime_s ?? null,
+    cell: (node) => since(system(node)?.uptime_s, node.heard),
+  },
+  { title: 'Agent', value: (node) => node.version, cell: (node) => text(node.version) },
+  { title: 'Broker', value: (node) => node.broker || node.report?.broker || '', cell: (node) => text(node.broker || node.report?.broker) },
+];
+
+export class Nodes {
+  #table;
+
+  constructor(root) {
+    this.#table = new Table(root, { label: 'Nodes', className: 'nodes', columns: COLUMNS, key: (node) => node.name, below });
   }
-  const bodies = [...groups].sort(([a], [b]) => (a < b ? -1 : 1)).map(([site, members]) =>
-    h(
-      'tbody',
-      { role: 'rowgroup', 'data-key': site },
-      site && h('tr.site', { role: 'row', 'data-key': '/site' }, h('th', { role: 'rowheader', scope: 'rowgroup', colspan: COLUMNS.length }, site)),
-      members.map((node) => rows(node, elapsed, !site)),
-    ),
-  );
-  return [
-    h(
-      'table.cards.nodes',
-      { role: 'table', 'aria-label': 'Nodes', 'data-key': 'table' },
-      h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, COLUMNS.map((name) => h('th', { scope: 'col', role: 'columnheader' }, name)))),
-      bodies,
-    ),
-    found.length > nodes.length && h('p.empty', { 'data-key': 'rest' }, `${found.length - nodes.length} more not shown: filter by node or site.`),
-  ];
+
+  draw(fleet, filter) {
+    const found = fleet.nodes.filter((node) => matches(filter, node.name, node.site));
+    if (fleet.nodes.length > FEW_NODES) found.sort((a, b) => rank(nodeMood(b)) - rank(nodeMood(a)));
+    this.#table.show(found);
+  }
 }
 
-function rows(node, elapsed, withSite) {
-  const { report } = node;
-  const system = report?.system ?? null;
-  const cell = (column, ...content) => h('td', { role: 'cell', 'data-label': COLUMNS[column] }, content);
-  const alive = known(node.liveness.severity);
+function below(node) {
   const troubles = notes(node);
-  const row = h(
-    'tr',
-    { role: 'row', 'data-key': node.name, class: troubles.length ? 'has-notes' : null },
-    h(
-      'th',
-      { scope: 'row', role: 'rowheader' },
-      h('span.node-name', { title: node.addresses.join(', ') }, node.name),
-      withSite && node.site && h('span.muted.below', {}, node.site),
-    ),
-    cell(1, h('span.status-line', {}, icon(alive === 'ok' ? 'up' : alive, alive, 14), sentence(node.liveness.state))),
-    cell(2, load(node, system)),
-    cell(3, pressure(system)),
-    cell(4, h('span', { class: hot(system?.temperature_c) }, celsius(system?.temperature_c))),
-    cell(5, power(system?.throttling)),
-    cell(6, memory(system)),
-    cell(7, disk(system)),
-    cell(8, duration(system?.uptime_s == null ? null : system.uptime_s + elapsed)),
-    cell(9, text(node.version)),
-    cell(10, text(node.broker || report?.broker)),
-    cell(11, age(node.report_age_s === null ? null : node.report_age_s + elapsed)),
-  );
-  if (!troubles.length) return [row];
-  const words = h('td', { role: 'cell', colspan: COLUMNS.length }, h('ul', {}, troubles.map(([severity, line]) => note(severity, line))));
-  return [row, h('tr.notes', { role: 'row', 'data-key': `${node.name}/notes` }, words)];
+  return troubles.length ? h('ul.troubles', {}, troubles.map(([severity, line]) => note(severity, line))) : null;
+}
+
+function alive(node) {
+  const severity = known(node.liveness.severity);
+  const late = node.liveness.state !== 'fresh' && node.report_age_s !== null;
+  return [
+    h('span.status-line', {}, icon(severity === 'ok' ? 'up' : severity, severity, 14), sentence(node.liveness.state.replaceAll('-', ' '))),
+    late && h('span.muted.below', {}, since(node.report_age_s, node.heard, 'ago')),
+  ];
 }
 
 const note = (severity, line) => h('li', {}, icon(severity, severity, 14), h('span', {}, line));
@@ -96,19 +93,18 @@ export function notes(node) {
 
 const FULL_BAR = 3;
 
-function load(node, system) {
-  if (!system) return [ABSENT];
-  const perCore = system.load1 / system.cores;
+function load(node) {
+  const told = system(node);
+  if (!told) return [ABSENT];
   const severity = known(node.load.severity);
-  const state = severity === 'ok' ? null : h(`span.below.text-${severity}`, {}, node.load.state);
   return [
     h(
       'span.measure',
-      { title: `load ${number(system.load1, 2)} / ${number(system.load5, 2)} / ${number(system.load15, 2)} on ${system.cores} cores` },
-      number(perCore, 2),
-      bar(perCore / FULL_BAR, severity),
+      { title: `load ${number(told.load1, 2)} / ${number(told.load5, 2)} / ${number(told.load15, 2)} on ${told.cores} cores` },
+      number(perCore(node), 2),
+      bar(perCore(node) / FULL_BAR, severity),
     ),
-    state,
+    severity !== 'ok' && h(`span.below.text-${severity}`, {}, node.load.state),
   ];
 }
 
@@ -156,16 +152,22 @@ function power(throttling) {
   ];
 }
 
-function memory(system) {
-  const total = system?.memory_bytes;
-  const available = system?.memory_available_bytes;
-  if (!total || available == null) return [ABSENT];
-  return [h('span', { title: `${bytes(available)} available of ${bytes(total)}` }, share(1 - available / total)), h('span.muted.below', {}, `of ${bytes(total)}`)];
+function memoryUsed(system) {
+  const { memory_bytes: total, memory_available_bytes: available } = system ?? {};
+  return total && available != null ? 1 - available / total : null;
 }
 
-// The fullest disk.
+function memory(system) {
+  const used = memoryUsed(system);
+  if (used === null) return [ABSENT];
+  const total = bytes(system.memory_bytes);
+  return [h('span', { title: `${bytes(system.memory_available_bytes)} available of ${total}` }, share(used)), h('span.muted.below', {}, `of ${total}`)];
+}
+
+const fullest = (system) => (system?.disks ?? []).reduce((top, one) => (top && top.used >= one.used ? top : one), null);
+
 function disk(system) {
-  const fullest = (system?.disks ?? []).reduce((top, one) => (top && top.used >= one.used ? top : one), null);
-  if (!fullest) return [ABSENT];
-  return [h('span', { title: `${bytes(fullest.free_bytes)} free`, class: fullest.used >= 0.9 ? 'text-warning' : null }, share(fullest.used)), h('span.muted.below', {}, fullest.mount)];
+  const found = fullest(system);
+  if (!found) return [ABSENT];
+  return [h('span', { title: `${bytes(found.free_bytes)} free`, class: found.used >= 0.9 ? 'text-warning' : null }, share(found.used)), h('span.muted.below', {}, found.mount)];
 }

@@ -1,29 +1,78 @@
-// The top of the page: how the fleet is, in one sentence, and who says so.
+// The top of the fleet page, for three in the morning: how it is, whether it is us or the network, whether quorum is safe,
+// what vagus did, and what to do.
 
+import { advice } from './advice.js';
 import { h, icon } from './dom.js';
-import { closed, duration, known, sentence, text } from './format.js';
+import { closed, known, plural, rank, sentence } from './format.js';
+import { when } from './history.js';
+import { dark, dead, mood, moved } from './pairs.js';
+import { margin } from './quorum.js';
 import { MOODS } from './shell.js';
 
 export function headline(fleet) {
   const severity = known(fleet.severity);
+  const [first, ...others] = advice(fleet).sort((a, b) => rank(b.severity) - rank(a.severity));
   return [
     icon(severity, severity, 40),
-    h('div.headline-words', {}, h(`p.mood.${severity}`, {}, MOODS[severity]), h('h1', {}, closed(fleet.summary))),
+    h(
+      'div.headline-words',
+      {},
+      h(`p.mood.${severity}`, {}, MOODS[severity]),
+      h('h1', {}, closed(fleet.summary)),
+      h('p.advice', {}, h('strong', {}, 'What to do: '), first ? linked(first) : 'nothing.'),
+      others.length > 0 && h('details.advice', { 'data-key': 'others' }, h('summary', {}, plural(others.length, 'more thing'), ' to do'), h('ul', {}, others.slice(0, 8).map((one) => h('li', {}, linked(one))))),
+    ),
   ];
 }
 
-export function observer(fleet, elapsed) {
+const linked = ({ words, href }) => (href ? h('a', { href }, words) : words);
+
+// Four answers, each with a sign, a word and a reason.
+export function vitals(fleet, ledger) {
+  return [observer(fleet), network(fleet), quorum(fleet), deeds(fleet, ledger)];
+}
+
+function vital(key, title, severity, strong, ...words) {
+  return h('li', { 'data-key': key }, icon(severity, severity, 20), h('div', {}, h('p.vital-title', {}, title), h('p.vital-word', {}, strong), h('p.muted', {}, words)));
+}
+
+function observer(fleet) {
   const { observer: seen } = fleet;
-  const severity = known(seen.severity);
-  return [
-    icon(severity, severity, 16),
-    h(
-      'p',
-      {},
-      h('strong', {}, `Observer ${fleet.controller}: ${seen.state}. `),
-      closed(sentence(seen.reason)),
-      ' ',
-      h('span.muted', {}, `Broker ${text(fleet.broker)}, up ${duration(fleet.uptime_s + elapsed)}, epoch ${fleet.epoch}.`),
-    ),
-  ];
+  const heard = fleet.nodes.filter((node) => node.liveness.state === 'fresh').length;
+  const word = seen.state === 'blind' ? 'It is us: blind' : seen.state === 'settling' ? 'Just connected' : `Hears ${heard} of ${plural(fleet.nodes.length, 'node')}`;
+  return vital('observer', 'This controller', known(seen.severity), word, closed(sentence(seen.reason)));
+}
+
+function network(fleet) {
+  const { pairs } = fleet;
+  const cut = pairs.filter((pair) => pair.paths.some(dead));
+  const lost = pairs.filter(dark);
+  const away = pairs.filter(moved);
+  const ill = pairs.filter((pair) => rank(mood(pair)) > 1 && !cut.includes(pair));
+  if (!pairs.length) return vital('network', 'Network', 'unknown', 'No pair yet', 'A pair appears when two agents name each other.');
+  const parts = [];
+  if (away.length) parts.push(`${away.length} off ${away.length === 1 ? 'its' : 'their'} first path`);
+  if (cut.length && !lost.length) parts.push('traffic goes by another path');
+  if (ill.length) parts.push(`${ill.length} ${ill.length === 1 ? 'needs' : 'need'} attention`);
+  const words = parts.length ? closed(sentence(parts.join(', '))) : 'All on their first path, standbys proven.';
+  if (lost.length) return vital('network', 'Network', 'critical', `${plural(lost.length, 'pair')} cut off`, words);
+  if (cut.length) return vital('network', 'Network', 'warning', `Dead path in ${cut.length} of ${plural(pairs.length, 'pair')}`, words);
+  return vital('network', 'Network', ill.length ? 'warning' : away.length ? 'info' : 'ok', `${plural(pairs.length, 'pair')} connected`, words);
+}
+
+function quorum(fleet) {
+  const { quorum: view } = fleet;
+  if (!view.members.length && !view.voters) return vital('quorum', 'Quorum', 'unknown', 'No etcd', closed(sentence(view.verdict.reason)));
+  return vital('quorum', 'Quorum', known(view.verdict.severity), sentence(view.verdict.state.replaceAll('-', ' ')), margin(view));
+}
+
+const DID = { __proto__: null, failover: 'Failed over', failback: 'Failed back', switchover: 'Switched over', hold: 'Left alone', recommend: 'Recommends', adopt: 'Took over', revert: 'Took back', refuse: 'Refused', plan: 'Plan', drill: 'Drill', pause: 'Paused', resume: 'Resumed' };
+
+function deeds(fleet, ledger) {
+  const paused = fleet.pauses.length ? ` ${plural(fleet.pauses.length, 'pause')} in force.` : '';
+  const moving = fleet.pairs.filter((pair) => pair.status === 'moving').length;
+  if (moving) return vital('deeds', 'vagus', 'info', `Moves ${plural(moving, 'pair')} now`, h('a', { href: '/failover' }, 'See it happen'), '.', paused);
+  const [last] = ledger;
+  if (!last) return vital('deeds', 'vagus', fleet.pauses.length ? 'warning' : 'ok', 'Did nothing yet', `No decision so far.${paused}`);
+  return vital('deeds', 'vagus', fleet.pauses.length ? 'warning' : 'ok', `${DID[last.action] ?? sentence(last.action)}: ${last.subject.replace('--', '–')}`, when(last.at), ` ${closed(sentence(last.outcome || last.reason))}${paused}`);
 }

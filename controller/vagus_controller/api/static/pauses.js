@@ -2,10 +2,11 @@
 
 import { h, icon } from './dom.js';
 import { closed, duration, sentence } from './format.js';
+import { elapsed } from './store.js';
 
 const SCOPES = { __proto__: null, fleet: () => 'The whole fleet', site: (target) => `Site ${target}`, node: (target) => `Node ${target}` };
 
-export function pausesBody(fleet, elapsed) {
+export function pausesBody(fleet) {
   if (!fleet.pauses.length) return [h('p.muted', {}, 'Nothing is paused: vagus acts by its rules.')];
   return [
     h(
@@ -21,7 +22,7 @@ export function pausesBody(fleet, elapsed) {
             {},
             h('strong', {}, `${(SCOPES[pause.scope] ?? ((target) => target))(pause.target)} is paused. `),
             `${closed(sentence(pause.reason))} `,
-            h('span.muted', {}, `By ${pause.who}; ends in ${duration(Math.max(0, pause.expires_s - elapsed))}.`),
+            h('span.muted', {}, `By ${pause.who}; ends in ${duration(Math.max(0, pause.expires_s - elapsed(fleet)))}.`),
           ),
           h('button', { type: 'button', 'data-action': 'resume', 'data-id': pause.id }, 'Resume'),
         ),

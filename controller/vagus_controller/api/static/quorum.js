@@ -1,7 +1,12 @@
 // The quorum card: is etcd able to decide, and how far is it from not being able to.
 
+import { since } from './ages.js';
 import { h, icon } from './dom.js';
-import { age, bytes, closed, duration, known, number, plural, sentence, text } from './format.js';
+import { closed, duration, known, number, plural, sentence, text } from './format.js';
+
+// etcd's heartbeat is 100 ms; a read that waits that long for a disk costs leaders.
+const SLOW_READ_S = 0.1;
+const BUSY_DISK = 0.9;
 
 // The margin in words: how many more members may fail.
 export function margin(quorum) {
@@ -11,65 +16,82 @@ export function margin(quorum) {
   return `Survives the loss of ${plural(quorum.margin, 'more member')}.`;
 }
 
-export function quorumCard(fleet, elapsed) {
+export function quorumCard(fleet) {
   const { quorum } = fleet;
   if (!quorum.members.length && !quorum.voters) {
     return [h('p.state-line', {}, icon('unknown', 'unknown', 20), 'No etcd'), h('p.muted', {}, closed(sentence(quorum.verdict.reason)))];
   }
   const severity = known(quorum.verdict.severity);
   return [
-    h('p.state-line', {}, icon(severity, severity, 22), h('span', {}, sentence(quorum.verdict.state))),
+    h('p.state-line', {}, icon(severity, severity, 22), h('span', {}, sentence(quorum.verdict.state.replaceAll('-', ' ')))),
     h('p', {}, closed(sentence(quorum.verdict.reason))),
-    h(`p.margin.${severity}`, {}, margin(quorum)),
+    h(`p.note.${marginSeverity(quorum)}`, {}, margin(quorum)),
     h(
       'dl.facts',
       {},
       fact('Leader', text(quorum.leader)),
       fact('Term', number(quorum.term)),
       fact('Answering', `${quorum.answering} of ${quorum.voters}`),
-      fact('Leader changes', `${quorum.leader_changes_1h} in the last hour`),
+      fact('Leader changes', `${quorum.leader_changes_1h} an hour`),
     ),
-    h('ul.members', { 'aria-label': 'Members' }, quorum.members.map((member) => memberLine(member, quorum, elapsed))),
+    h('ul.members', { 'aria-label': 'Members' }, quorum.members.map((member) => memberLine(member, fleet))),
+    slowDisks(fleet).map((words) => h('p.note.warning', {}, words)),
     evidence(quorum.verdict),
   ];
+}
+
+// The margin's own colour: one failure from loss is a warning even while all is healthy.
+function marginSeverity({ margin: left, verdict, voters }) {
+  if (left === null) return 'unknown';
+  if (verdict.state === 'lost' || left < 0) return 'critical';
+  return left === 0 && voters > 1 ? 'warning' : 'ok';
+}
+
+// What says that a member waits for its disk.
+function slowDisks(fleet) {
+  const found = [];
+  for (const { node: name, etcd } of fleet.quorum.members) {
+    const disks = fleet.nodes.find((node) => node.name === name)?.report?.system?.disk_io ?? [];
+    const busy = disks.find((disk) => disk.busy >= BUSY_DISK);
+    if (busy) found.push(`Slow disk? ${name}: ${busy.device} is busy ${Math.round(busy.busy * 100)} % of the time; etcd waits for it.`);
+    else if (etcd?.read_s >= SLOW_READ_S) found.push(`Slow disk or link? A read through ${name} takes ${duration(etcd.read_s)}.`);
+  }
+  return found;
 }
 
 function fact(term, value) {
   return h('div', {}, h('dt', {}, term), h('dd', {}, value));
 }
 
-function memberLine(member, quorum, elapsed) {
+function memberLine(member, { quorum }) {
   const { etcd } = member;
   const leader = member.node === quorum.leader;
-  const [shape, severity, words] = memberState(etcd);
+  const [shape, severity] = memberState(etcd);
   const facts = etcd?.answering
     ? [
         etcd.read_error ? `read failed: ${etcd.read_error}` : `read ${duration(etcd.read_s)}`,
-        `db ${bytes(etcd.db_bytes)}`,
-        `heard ${age(member.age_s === null ? null : member.age_s + elapsed)}`,
         etcd.learner ? 'learner' : null,
         ...(etcd.alarms ?? []).map((alarm) => `alarm ${alarm}`),
       ].filter(Boolean)
-    : [etcd?.reason || (etcd ? '' : 'nothing heard yet')].filter(Boolean);
+    : [etcd ? closed(`not answering${etcd.reason ? `: ${etcd.reason}` : ''}`) : 'nothing heard yet'];
   return h(
     'li',
     { 'data-key': member.node },
     icon(shape, severity, 14),
-    h('span.member-name', {}, member.node),
+    h('a.member-name', { href: `/nodes/${encodeURIComponent(member.node)}` }, member.node),
     leader && h('span.tag', {}, 'leader'),
-    h('span.muted.grow', {}, [words, ...facts].join(' · ')),
+    h('span.muted.grow', {}, facts.join(' · '), member.age_s !== null && [facts.length ? ' · ' : '', 'heard ', since(member.age_s, quorum.heard, 'age')]),
   );
 }
 
 function memberState(etcd) {
-  if (!etcd) return ['unknown', 'unknown', 'not known'];
-  if (!etcd.answering) return ['down', 'critical', 'not answering'];
-  if (etcd.alarms?.length || etcd.read_error) return ['degraded', 'warning', 'answering'];
-  return ['up', 'ok', 'answering'];
+  if (!etcd) return ['unknown', 'unknown'];
+  if (!etcd.answering) return ['down', 'critical'];
+  if (etcd.alarms?.length || etcd.read_error) return ['degraded', 'warning'];
+  return ['up', 'ok'];
 }
 
 export function evidence(verdict) {
   if (!verdict.evidence?.length || known(verdict.severity) === 'ok') return null;
   return h('ul.evidence', {}, verdict.evidence.map((line) => h('li', {}, line)));
 }
-

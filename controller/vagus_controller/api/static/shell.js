@@ -4,7 +4,7 @@ import * as api from './api.js';
 import { since } from './ages.js';
 import { h, icon, replaceChildren } from './dom.js';
 import { closed, known, sentence } from './format.js';
-import { drawNow, drawSoon, elapsed, follow, store, stream } from './store.js';
+import { drawNow, drawSoon, follow, store, stream } from './store.js';
 
 export const MOODS = {
   __proto__: null,
@@ -137,5 +137,3 @@ setInterval(() => {
   if (stream.stale !== wasStale) drawNow();
   wasStale = stream.stale;
 }, 1000);
-
-export { elapsed };
