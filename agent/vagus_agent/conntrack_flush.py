@@ -38,8 +38,9 @@ class ConntrackFlush:
             paths, self._due = self._due, {}
             try:
                 forgotten = await threads.run("conntrack", partial(self._forget, paths))
-            except ConntrackError as error:
-                self._complain(f"connections that a move left behind cannot be forgotten: {error}")
+            except Exception as error:  # whatever the library meets: no move may end with it
+                why = str(error) if isinstance(error, ConntrackError) else repr(error)
+                self._complain(f"connections that a move left behind cannot be forgotten: {why}")
                 continue
             for peer, count in forgotten.items():
                 what = "a translated connection was" if count == 1 else f"{count} translated connections were"

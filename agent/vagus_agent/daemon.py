@@ -308,7 +308,8 @@ class Agent:
         """Do what the conduct asks for, after every word to it."""
         if self._conduct.overrides != self._steering.overrides:
             self._steer.set()
-        self._flush.on_paths(self._conduct.paths, self._conduct.on_trial)
+        if self.config.steering.flush_conntrack:
+            self._flush.on_paths(self._conduct.paths, self._conduct.on_trial)
         for peer, path in self._conduct.take_measure():
             self._sockets.measure(peer, path)
         for peer, path in self._conduct.take_verify():

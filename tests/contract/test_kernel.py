@@ -618,6 +618,25 @@ def test_a_rule_that_catches_our_traffic_first_is_named(host: Host) -> None:
     run(host, work)
 
 
+@pytest.mark.parametrize("destination", ["10.99.0.2/32", "192.168.20.0/25"], ids=["better metric", "more specific"])
+def test_another_protocols_route_that_is_better_than_ours_is_named_and_untouched(host: Host, destination: str) -> None:
+    theirs = Route(4, destination, 5, device="backup0")
+    which = "10.99.0.2" if destination.endswith("/32") else "192.168.20.0/24"
+
+    async def work() -> None:
+        steering = Steering(host.kernel, CONFIG, LOG)
+        await steering.reconcile({}, "start")
+        host.put_route(theirs, protocol=STATIC)
+        outcome = await steering.reconcile({}, "look")
+        assert outcome.failed == (
+            f"berlin ({which}) should go by overlay, but the kernel says: dev backup0 by table 5180; "
+            f"perhaps because of another protocol's route in our table: {theirs}"
+        )
+        assert (await host.kernel.routes()).foreign == {theirs}
+
+    run(host, work)
+
+
 def test_a_rule_that_catches_only_a_prefix_is_told_and_keeps_no_service_address_from_moving(host: Host) -> None:
     async def work() -> None:
         host.put_route(Route(4, "192.168.20.0/24", 1, device="backup0"), protocol=STATIC, table=77)

@@ -129,6 +129,12 @@ def address_in(destination: Network) -> Address:
     return destination[min(1, destination.num_addresses - 1)]
 
 
+def covers(route: Route, destination: Network) -> bool:
+    """Whether packets to (some of) the destination may take the route."""
+    network = ip_network(route.destination)
+    return network.version == destination.version and network.overlaps(destination)
+
+
 def shown(destination: Network) -> str:
     """As people write it: a service address without its length."""
     return str(destination.network_address if destination.num_addresses == 1 else destination)

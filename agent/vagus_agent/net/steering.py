@@ -372,6 +372,9 @@ class Steering:
             if found.table not in (0, settings.table):
                 rules = shadowing(self._config, await self._kernel.rules(), family)
                 wrong += [f"perhaps because of {rule} ({rule.owner})" for rule in rules]
+            if found.table == settings.table:
+                theirs = (route for route in sorted(self._foreign, key=str) if ladder.covers(route, destination))
+                wrong += [f"perhaps because of another protocol's route in our table: {route}" for route in theirs]
             return path, wrong
         paths = self._config.paths_to(peer)
         if assigned and assigned != paths[0].name and OVERRIDE_METRIC not in rungs:
