@@ -9,8 +9,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from vagus_controller.accounts import console
 from vagus_controller.config import Config
 from vagus_controller.config_file import ConfigError, load, load_fleet_key, read_fleet_key
+from vagus_controller.views import Refused
 from vagus_protocol.signing import KEY_BYTES, node_key, probe_key
 from vagus_protocol.topics import is_name
 
@@ -36,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _node_keys(options)
         if options.command == "check-config":
             return _check_config(options.config, files=not options.no_files)
+        if options.command == "users":
+            return _users(options)
         return _run(load(options.config, files=True))
     except ConfigError as error:
         return _fail(str(error), WRONG)
@@ -68,7 +72,17 @@ def _parser() -> argparse.ArgumentParser:
     node_keys.add_argument(
         "--out", type=Path, metavar="DIR", help="write DIR/NODE.toml, mode 0600, instead of printing"
     )
+    users = commands.add_parser("users", help="who may sign in on the page, also while the controller runs")
+    console.add_commands(users, shared)
     return parser
+
+
+def _users(options: argparse.Namespace) -> int:
+    try:
+        console.run(load(options.config).http, options, _say)
+    except Refused as error:
+        return _fail(str(error), FAILED)
+    return 0
 
 
 def _run(config: Config) -> int:

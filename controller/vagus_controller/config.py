@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from msgspec import Struct
@@ -27,11 +28,44 @@ class Mqtt(Section, frozen=True, kw_only=True):
     protocol: Literal["5", "3.1.1"] = "5"
 
 
+class Oidc(Section, frozen=True, kw_only=True):
+    """Signing in by an OpenID Connect provider."""
+
+    issuer: str
+    client_id: str
+    # Mode 0600; empty: a public client.
+    client_secret_file: str = ""
+    # The provider's authority; empty: the system's own.
+    ca_file: str = ""
+    scopes: tuple[str, ...] = ("openid", "email", "profile")
+    # The claim, a text or a list, whose values say what somebody is; "email" counts when the provider verified it.
+    claim: str = "email"
+    operators: tuple[str, ...] = ()
+    # "*": everybody whom the provider lets in.
+    viewers: tuple[str, ...] = ()
+
+
 class Http(Section, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 8118
+    # Under which people and links reach the page, such as "https://vagus.example.org".
+    url: str = ""
+    # Addresses of the reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed.
+    proxies: tuple[str, ...] = ()
     # A file with the operator's bearer token; made with a random one (mode 0600) when it is missing.
     token_file: str = "/var/lib/vagus-controller/token"
+    # Where users, API tokens and sessions are kept; empty: beside `token_file`.
+    accounts_dir: str = ""
+    # The password of the user `operator`, mode 0600; empty: a random one is told at the first start.
+    password_file: str = ""
+    # A session ends when it was not used for so long (an open page uses it), and in any case after `session_s`.
+    session_idle_s: float = 86_400.0
+    session_s: float = 604_800.0
+    oidc: Oidc | None = None
+
+    @property
+    def accounts(self) -> Path:
+        return Path(self.accounts_dir or Path(self.token_file).parent)
 
 
 class Store(Section, frozen=True, kw_only=True):

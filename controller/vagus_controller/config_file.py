@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from vagus_controller.config import (
     Broker,
@@ -15,6 +17,7 @@ from vagus_controller.config import (
     Liveness,
     Load,
     Mqtt,
+    Oidc,
     Quality,
     Store,
     Window,
@@ -32,6 +35,8 @@ __all__ = ["ConfigError", "load", "load_fleet_key"]
 
 # Table and column types, and the way to bound a table by rows, are proven on these.
 _STORES = ("sqlite", "postgresql")
+# Without TLS: what tests run beside themselves.
+_LOCAL_ISSUERS = (("http", "127.0.0.1"), ("http", "localhost"))
 # etcd itself refuses to start with an election timeout of fewer.
 _LEAST_HEARTBEATS = 5
 
@@ -44,6 +49,10 @@ def load(path: Path, *, files: bool = False) -> Config:
         for key in checks.MQTT_FILES:
             checks.check_readable(getattr(config.mqtt, key), key, mistakes.within("mqtt"))
         checks.check_readable(config.fleet_key_file, "fleet_key_file", mistakes.within(""))
+        checks.check_readable(config.http.password_file, "password_file", mistakes.within("http"))
+        if config.http.oidc is not None:
+            for key in ("client_secret_file", "ca_file"):
+                checks.check_readable(getattr(config.http.oidc, key), key, mistakes.within("http.oidc"))
     mistakes.raise_if_any()
     assert config is not None
     return config
@@ -82,7 +91,44 @@ def _check_http(http: Http, say: Say) -> None:
     within({"port": checks.PORT})(http, say)
     if not http.token_file:
         say("token_file", "must not be empty: the API has no door without a token")
-    checks.check_absolute(http.token_file, "token_file", say)
+    for key in ("token_file", "accounts_dir", "password_file"):
+        checks.check_absolute(getattr(http, key), key, say)
+    if http.url and not _is_origin(http.url):
+        say("url", f"must be like https://vagus.example.org, without a path, not {show(http.url)}")
+    for index, proxy in enumerate(http.proxies):
+        try:
+            ipaddress.ip_network(proxy)
+        except ValueError:
+            say(element("proxies", index), f"must be an address or a network, not {show(proxy)}")
+    within({"session_idle_s": (300, 31_536_000), "session_s": (300, 31_536_000)})(http, say)
+    if http.oidc is not None and not http.url:
+        say("url", "is missing: with oidc, the provider must know where to send people back to")
+
+
+def _is_origin(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and url == f"{parts.scheme}://{parts.netloc}" and bool(parts.hostname)
+
+
+def _check_oidc(oidc: Oidc, say: Say) -> None:
+    parts = urlsplit(oidc.issuer)
+    if not parts.hostname or (parts.scheme != "https" and (parts.scheme, parts.hostname) not in _LOCAL_ISSUERS):
+        say("issuer", f"must be an https URL, the provider's own name for itself, not {show(oidc.issuer)}")
+    for key in ("client_id", "claim"):
+        if not getattr(oidc, key):
+            say(key, "must not be empty")
+    for key in ("client_secret_file", "ca_file"):
+        checks.check_absolute(getattr(oidc, key), key, say)
+    if "openid" not in oidc.scopes:
+        say("scopes", 'must name "openid"')
+    if not oidc.operators and not oidc.viewers:
+        say("operators", "and viewers are empty: nobody could sign in; list values of the claim")
+    if "*" in oidc.operators:
+        say("operators", '"*" would let everybody at the provider move traffic; name them')
 
 
 def _check_store(store: Store, say: Say) -> None:
@@ -199,6 +245,7 @@ _CHECKS: dict[type, settings.Check] = {
     Broker: checks.check_broker,
     Mqtt: checks.check_mqtt,
     Http: _check_http,
+    Oidc: _check_oidc,
     Store: _check_store,
     History: _check_history,
     Liveness: _check_liveness,

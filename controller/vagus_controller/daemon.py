@@ -16,6 +16,7 @@ import time
 from importlib.metadata import version
 from time import monotonic
 
+from vagus_controller.accounts.access import Access
 from vagus_controller.api.app import create_app, serve
 from vagus_controller.api.auth import load_token
 from vagus_controller.api.stream import ChangeFeed
@@ -91,8 +92,10 @@ class Controller:
         self._store.start()
         self._archive.start()
         self._restore()
-        token = load_token(self.config.http.token_file)
-        app = create_app(self, self._store, self._feed, token, self._problems, self._archive)
+        http = self.config.http
+        self._access = Access(http, load_token(http.token_file), self._outbox.decision)
+        self._access.start()
+        app = create_app(self, self._store, self._feed, self._access, self._problems, self._archive, http)
         self.broker.start()
         tasks = [
             asyncio.ensure_future(serve(app, self.config.http)),
@@ -101,7 +104,6 @@ class Controller:
         ]
         stopping = asyncio.ensure_future(self._stop.wait())
         self._notifier.ready()
-        http = self.config.http
         log.info("%s runs for fleet %s, http://%s:%d", self.config.name, self.config.fleet, http.host, http.port)
         try:
             await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -163,7 +165,7 @@ class Controller:
         problems = [problem for problem in (self._store.problem, self._archive.problem) if problem]
         if not self.broker.connected:
             problems.append("no broker session")
-        return problems
+        return problems + self._access.problems
 
     # --- views.Operator ------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import threading
 from itertools import count
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from msgspec.structs import replace
@@ -13,9 +14,9 @@ from playwright.sync_api import Page
 
 from browser import samples
 from browser.waves import Waves
+from door import PASSWORD, door
 from vagus_controller.api.app import create_app, serve
 from vagus_controller.api.stream import ChangeFeed
-from vagus_controller.config import Http
 from vagus_controller.views import (
     Change,
     CheckView,
@@ -122,7 +123,8 @@ def _page(entries: list[Entry], limit: int, before: int | None, subject: str | N
 class Site:
     """The real application on a port of its own, in a thread; it can be stopped and started again on that port."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board, directory: Path) -> None:
+        self._directory = directory
         self.board = board
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -140,9 +142,10 @@ class Site:
         self._loop = asyncio.get_running_loop()
         self._stopped = asyncio.Event()
         self._feed = ChangeFeed()
-        app = create_app(self.board, self.board, self._feed, TOKEN, list, Waves(self.board.fleet))
+        access, http = door(self._directory, TOKEN, host="127.0.0.1", port=self.port)
+        app = create_app(self.board, self.board, self._feed, access, list, Waves(self.board.fleet), http)
         tasks = [
-            asyncio.create_task(serve(app, Http(host="127.0.0.1", port=self.port))),
+            asyncio.create_task(serve(app, http)),
             asyncio.create_task(self._tick()),
             asyncio.create_task(self._stopped.wait()),
         ]
@@ -175,9 +178,10 @@ class Site:
             self.board.view = data
         self._loop.call_soon_threadsafe(self._publish, topic, data)
 
-    def sign_in(self, page: Page) -> None:
+    def sign_in(self, page: Page, user: str = "operator", password: str = PASSWORD) -> None:
         page.goto(self.url + "/login")
-        page.get_by_label("Token").fill(TOKEN)
+        page.get_by_label("User").fill(user)
+        page.get_by_label("Password").fill(password)
         page.get_by_role("button", name="Sign in").click()
         page.wait_for_selector("#content:not([hidden])")
 

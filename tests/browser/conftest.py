@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
@@ -28,8 +29,8 @@ def board() -> Board:
 
 
 @pytest.fixture
-def site(board: Board) -> Iterator[Site]:
-    site = Site(board)
+def site(board: Board, tmp_path: Path) -> Iterator[Site]:
+    site = Site(board, tmp_path)
     site.start()
     yield site
     site.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +23,7 @@ def main() -> None:
     IMAGES.mkdir(parents=True, exist_ok=True)
     board = Board()
     board.view = samples.bad_hour()
-    site = Site(board)
+    site = Site(board, Path(tempfile.mkdtemp(prefix="vagus-pictures-")))
     site.start()
     try:
         with sync_playwright() as playwright:

@@ -129,13 +129,14 @@ def test_numbers_and_durations_in_words(page: Page) -> None:
     ]
 
 
-def test_nobody_sees_the_fleet_without_the_token(context: BrowserContext, site: Site) -> None:
+def test_nobody_sees_the_fleet_without_a_password(context: BrowserContext, site: Site) -> None:
     page = context.new_page()
     page.goto(site.url + "/")
     expect(page).to_have_url(site.url + "/login")
-    page.get_by_label("Token").fill("not it")
+    page.get_by_label("User").fill("operator")
+    page.get_by_label("Password").fill("not it")
     page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_role("alert")).to_contain_text("not the token")
+    expect(page.get_by_role("alert")).to_contain_text("no such user with this password")
     site.sign_in(page)
     page.get_by_label("Account and appearance").click()
     page.get_by_role("button", name="Sign out").click()

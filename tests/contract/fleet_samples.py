@@ -13,10 +13,11 @@ from typing import Any, Literal, Self
 import msgspec
 
 from browser import samples
+from door import door
 from vagus_controller.api.app import create_app, serve
 from vagus_controller.api.stream import ChangeFeed
 from vagus_controller.archive import Archive
-from vagus_controller.config import History, Http
+from vagus_controller.config import History
 from vagus_controller.store import Store
 from vagus_controller.views import (
     Change,
@@ -106,18 +107,27 @@ class MemoryOperator:
 class Running:
     """The server on a free port, in a thread of its own. As a context manager it stops at the end."""
 
-    def __init__(self, database: Path) -> None:
+    def __init__(self, database: Path, **http: Any) -> None:
         self.operator = MemoryOperator()
         self.store = Store(f"sqlite:///{database}", 90.0, 10_000)
         self.changes = ChangeFeed()
         self.problems: list[str] = []
         self.archive = Archive(f"sqlite:///{database}", History())
-        self._app = create_app(self.operator, self.store, self.changes, TOKEN, lambda: self.problems, self.archive)
+        self.audited: list[tuple[Any, ...]] = []
+        self.later_s = 0.0
+        self.access, http = door(database.parent, TOKEN, self._audit, lambda: time.time() + self.later_s, **http)
+        self._app = create_app(
+            self.operator, self.store, self.changes, self.access, lambda: self.problems, self.archive, http
+        )
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
         self.url = f"http://127.0.0.1:{self.port}"
         self._sequence = 0
+        self._http = msgspec.structs.replace(http, host="127.0.0.1", port=self.port)
+
+    def _audit(self, *line: Any, outcome: str = "done") -> None:
+        self.audited.append((*line, outcome))
 
     def __enter__(self) -> Self:
         self.store.start()
@@ -146,7 +156,7 @@ class Running:
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._serving = asyncio.ensure_future(serve(self._app, Http(host="127.0.0.1", port=self.port)))
+        self._serving = asyncio.ensure_future(serve(self._app, self._http))
         self._ready.set()
         await asyncio.gather(self._serving, return_exceptions=True)
 

@@ -94,7 +94,7 @@ def tell_story(lab: Lab, story: Story) -> None:
     lab.start_broker()
     lab.start_agents()
     url = lab.start_controller()
-    story.tell(f"controller and agents run. The page: {url}  (token: {lab.token})")
+    story.tell(f"controller and agents run. The page: {url}  (user operator, password {lab.password})")
     took = lab.start_etcd()
     story.tell("etcd: three members on their service addresses, default timers", took)
     began = time.monotonic()
@@ -227,7 +227,7 @@ def _rounded(seconds: float | None) -> float | None:
 
 def play(lab: Lab) -> None:
     """Break and mend by words until `quit`, end of input or a signal."""
-    print(f"\nThe fleet stays up. The page: {lab.urls['controller']}  (token: {lab.token})")
+    print(f"\nThe fleet stays up. The page: {lab.urls['controller']}  (user operator, password {lab.password})")
     if not sys.stdin.isatty():
         print("No terminal to ask: Ctrl-C or SIGTERM ends it.", flush=True)
         threading.Event().wait()

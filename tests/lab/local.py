@@ -43,7 +43,7 @@ def run(*, once: bool, port: int, json_file: Path | None) -> int:
         began = time.monotonic()
         broker_port, http_port = _free_port(), port or _free_port()
         protocol = _start_broker(directory, broker_port, stack)
-        token = _configure(directory, broker_port, http_port, protocol)
+        token, password = _configure(directory, broker_port, http_port, protocol)
         for command in ("vagus-controller", "vagus-agent"):
             config = directory / f"{command.removeprefix('vagus-')}.toml"
             _start(directory, command, [_script(command), "run", "--config", str(config)], stack)
@@ -55,7 +55,7 @@ def run(*, once: bool, port: int, json_file: Path | None) -> int:
                 print(f"--- {log.name}\n{log.read_text()[-2000:]}", file=sys.stderr)
             print(f"The node was not seen within {_PATIENCE_S:.0f} s; the logs are above.", file=sys.stderr)
             return 1
-        print(f"{fleet['summary']}\nThe page: {url}  (token: {token})  [{took} s]", flush=True)
+        print(f"{fleet['summary']}\nThe page: {url}  (user operator, password {password})  [{took} s]", flush=True)
         if json_file is not None:
             step = {"name": "node seen", "took_s": took}
             json_file.write_text(json.dumps({"held": True, "steps": [step]}, indent=2) + "\n")
@@ -84,13 +84,15 @@ def _start_broker(directory: Path, port: int, stack: contextlib.ExitStack) -> st
     return protocol
 
 
-def _configure(directory: Path, broker_port: int, http_port: int, protocol: str) -> str:
-    """Writes both configurations; returns the operator's token."""
+def _configure(directory: Path, broker_port: int, http_port: int, protocol: str) -> tuple[str, str]:
+    """Writes both configurations; returns the operator's token and password."""
     fleet_key, token = secrets.token_bytes(signing.KEY_BYTES), secrets.token_urlsafe(16)
+    password = secrets.token_urlsafe(9)
     node = "".join(c if c.isalnum() or c == "-" else "-" for c in socket.gethostname().lower()).strip("-") or "here"
     write_keys(directory / "keys.toml", fleet_key, node)
     write_private(directory / "fleet.key", fleet_key.hex() + "\n")
     write_private(directory / "token", token + "\n")
+    write_private(directory / "operator-password", password + "\n")
     mqtt = {"protocol": protocol, "brokers": [{"host": "127.0.0.1", "port": broker_port}]}
     agent: dict[str, Any] = {
         "fleet": "local",
@@ -109,12 +111,16 @@ def _configure(directory: Path, broker_port: int, http_port: int, protocol: str)
         "name": "local",
         "fleet_key_file": str(directory / "fleet.key"),
         "mqtt": mqtt,
-        "http": {"port": http_port, "token_file": str(directory / "token")},
+        "http": {
+            "port": http_port,
+            "token_file": str(directory / "token"),
+            "password_file": str(directory / "operator-password"),
+        },
         "store": {"url": f"sqlite:///{directory}/vagus.db"},
     }
     write_private(directory / "agent.toml", to_toml(agent))
     write_private(directory / "controller.toml", to_toml(controller))
-    return token
+    return token, password
 
 
 def _start(directory: Path, name: str, argv: list[str], stack: contextlib.ExitStack) -> None:

@@ -143,6 +143,18 @@ BANS: list[tuple[str, tuple[str, ...], str, tuple[str, ...]]] = [
     ),
     (
         "vagus_controller",
+        ("argon2",),
+        "one place knows how passwords are kept",
+        ("vagus_controller.accounts.passwords",),
+    ),
+    (
+        "vagus_controller.accounts",
+        ("vagus_controller.core", "vagus_controller.api", "vagus_controller.store"),
+        "who may come in knows nothing of the fleet, HTTP or the database",
+        (),
+    ),
+    (
+        "vagus_controller",
         ("typer", "rich", "httpx"),
         "vagusctl speaks to the API only, as any other client",
         ("vagus_controller.ctl",),
@@ -190,6 +202,9 @@ _PURE = frozenset(
 PURE_PACKAGES = {
     "vagus_protocol": ("vagus_protocol",),
     "vagus_agent.core": ("vagus_protocol", "vagus_agent.core", "vagus_agent.config"),
+    "vagus_controller.accounts.book": ("vagus_controller.views",),
+    "vagus_controller.accounts.throttle": (),
+    "vagus_controller.accounts.sessions": ("vagus_controller.accounts.book",),
     "vagus_controller.core": (
         "vagus_protocol",
         "vagus_controller.core",
@@ -242,6 +257,8 @@ WALL_CLOCK_FOR = {
     "vagus_controller.chronicle": "`at` of what is stored",
     "vagus_controller.store": "retention by age, which must outlive restarts",
     "vagus_controller.api": "display",
+    "vagus_controller.accounts.access": "when a session or token ends must outlive restarts",
+    "vagus_controller.accounts.console": "display",
     "vagus_controller.ctl": "display",
 }
 

@@ -44,6 +44,7 @@ def test_the_example_loads_and_shows_the_defaults() -> None:
 
 
 WINDOW = {"at": "sun 02:00-04:00", "reason": "works"}
+OIDC = {"issuer": "https://id.example.org", "client_id": "vagus", "operators": ["ines@example.org"]}
 MISTAKES: list[tuple[str, Any, str]] = [
     ("fleet", None, 'fleet: is missing: text "…"'),
     ("fleet", "a/b", 'fleet: "a/b" is not a name'),
@@ -59,6 +60,22 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("http.port", 0, "http.port: must be between 1 and 65535"),
     ("http.host", "http://localhost", "http.host:"),
     ("http.token_file", "", "http.token_file: must not be empty"),
+    ("http.accounts_dir", "accounts", 'http.accounts_dir: must be an absolute path, not "accounts"'),
+    ("http.password_file", "password", 'http.password_file: must be an absolute path, not "password"'),
+    ("http.url", "vagus.example.org", "http.url: must be like https://vagus.example.org, without a path, not"),
+    ("http.url", "https://vagus.example.org/", "http.url: must be like https://vagus.example.org, without a path"),
+    ("http.url", "https://vagus.example.org:x", "http.url: must be like https://vagus.example.org"),
+    ("http.proxies", ["10.0.0.1", "proxy"], 'http.proxies[2]: must be an address or a network, not "proxy"'),
+    ("http.session_idle_s", 1, "http.session_idle_s: must be between 300 and 3.1536e+07, not 1"),
+    ("http.session_s", float("inf"), "http.session_s: must be between 300 and 3.1536e+07, not inf"),
+    ("http.oidc", OIDC | {"issuer": "http://id.example.org"}, "http.oidc.issuer: must be an https URL"),
+    ("http.oidc", OIDC | {"issuer": "id.example.org"}, "http.oidc.issuer: must be an https URL"),
+    ("http.oidc", OIDC | {"client_id": ""}, "http.oidc.client_id: must not be empty"),
+    ("http.oidc", OIDC | {"client_secret_file": "x"}, "http.oidc.client_secret_file: must be an absolute path"),
+    ("http.oidc", OIDC | {"scopes": ["email"]}, 'http.oidc.scopes: must name "openid"'),
+    ("http.oidc", OIDC | {"operators": []}, "http.oidc.operators: and viewers are empty: nobody could sign in"),
+    ("http.oidc", OIDC | {"operators": ["*"]}, 'http.oidc.operators: "*" would let everybody at the provider move'),
+    ("http.oidc", OIDC, "http.url: is missing: with oidc, the provider must know"),
     ("store.url", "vagus.db", "store.url: must be a URL such as sqlite:////var"),
     ("store.url", "mysql://localhost/vagus", "store.url: mysql is not supported; allowed are sqlite, postgresql"),
     ("store.url", "sqlite:///vagus.db", "store.url: must name an absolute path"),

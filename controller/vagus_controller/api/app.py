@@ -5,42 +5,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import logging
 import socket
 from collections.abc import Iterator, Sequence
-from http import HTTPStatus
 from importlib.metadata import version
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import uvicorn
-from litestar import Litestar, Request, Response, Router
+from litestar import Litestar, Router
 from litestar.datastructures import MutableScopeHeaders, State
-from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ControllerRouterHandler, Message, Scope
 
-from vagus_controller.api.auth import Door
+from vagus_controller.accounts.access import Access
+from vagus_controller.api.account_routes import account_routes
+from vagus_controller.api.auth import COOKIE, Door, Site
 from vagus_controller.api.history_routes import history_routes
 from vagus_controller.api.login import login_routes
 from vagus_controller.api.page import page_routes
+from vagus_controller.api.problems import HANDLERS, MAX_BODY, documented
 from vagus_controller.api.routes import Problems, api_routes, other_routes
 from vagus_controller.api.stream import ChangeFeed
 from vagus_controller.config import Http
-from vagus_controller.views import Charts, History, Operator, Refused, View
+from vagus_controller.views import Charts, History, Operator
 
-log = logging.getLogger("vagus.api")
-
-MAX_BODY: Final = 16 * 1024
 _MAX_CONNECTIONS: Final = 300
 _BACKLOG: Final = 128
 _STOP_S: Final = 2
-_GENERIC: Final = {
-    404: "nothing is served here; /api/v1/openapi.json lists what is",
-    405: "this method is not served here; /api/v1/openapi.json lists those that are",
-    413: f"a request's body has at most {MAX_BODY} bytes",
-}
 # Where a route says nothing else.
 _HEADERS: Final = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; "
@@ -48,39 +40,38 @@ _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
 
 
-class Problem(View, frozen=True, kw_only=True):
-    """An error, as RFC 9457 has it; `detail` says what is wrong and what to do."""
-
-    status: int
-    title: str
-    detail: str
-
-
 def create_app(
-    operator: Operator, history: History, changes: ChangeFeed, token: str, problems: Problems, charts: Charts
+    operator: Operator,
+    history: History,
+    changes: ChangeFeed,
+    access: Access,
+    problems: Problems,
+    charts: Charts,
+    http: Http,
 ) -> Litestar:
     """The application. `problems` says what keeps the controller from its work, in words: what /healthz shows."""
+    site = Site(http.url)
     return Litestar(
         route_handlers=[
             Router(
-                "/api/v1", route_handlers=[*api_routes(operator, history, changes), *history_routes(operator, charts)]
+                "/api/v1",
+                route_handlers=documented(
+                    api_routes(operator, history, changes), history_routes(operator, charts), account_routes(access)
+                ),
             ),
             *other_routes(operator, changes, problems),
-            *login_routes(token),
+            *login_routes(access, site, http.session_s, ""),
             *cast("Sequence[ControllerRouterHandler]", page_routes()),
         ],
-        middleware=[Door(token)],
-        exception_handlers={
-            Refused: _on_refused,
-            RecursionError: _on_deep_nesting,
-            HTTPException: _on_http_error,
-            Exception: _on_bug,
-        },
+        middleware=[Door(access, site)],
+        lifespan=[access.running],
+        exception_handlers=HANDLERS,
         before_send=[_add_headers],
         request_max_body_size=MAX_BODY,
         logging_config=None,
@@ -92,42 +83,15 @@ def create_app(
             # Only the document: a viewer would load scripts from other hosts.
             path="/api/v1/openapi.json",
             render_plugins=[JsonRenderPlugin(path="/")],
-            components=Components(security_schemes={"token": SecurityScheme(type="http", scheme="bearer")}),
-            security=[{"token": []}],
+            components=Components(
+                security_schemes={
+                    "token": SecurityScheme(type="http", scheme="bearer"),
+                    "session": SecurityScheme(type="apiKey", security_scheme_in="cookie", name=COOKIE),
+                }
+            ),
+            security=[{"token": []}, {"session": []}],
         ),
     )
-
-
-def _problem(status: int, detail: str, headers: dict[str, Any] | None = None) -> Response[Problem]:
-    problem = Problem(status=status, title=HTTPStatus(status).phrase, detail=detail)
-    return Response(problem, status_code=status, headers=headers, media_type="application/problem+json")
-
-
-def _on_refused(_request: Request[Any, Any, Any], error: Refused) -> Response[Problem]:
-    return _problem(409, str(error))
-
-
-def _on_deep_nesting(_request: Request[Any, Any, Any], _error: RecursionError) -> Response[Problem]:
-    """Only a JSON body can nest that deep here."""
-    return _problem(400, "body: nested too deeply")
-
-
-def _on_http_error(_request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
-    """Also Litestar's own: of a body that does not fit, `extra` names each field."""
-    if error.status_code >= 500 and error.__cause__ is not None:
-        return _on_bug(_request, error)
-    wrong = [each for each in error.extra if isinstance(each, dict)] if isinstance(error.extra, list) else []
-    fields = [(str(each.get("key", "body")), each.get("message", "is wrong")) for each in wrong]
-    detail = "; ".join(f"{'body' if key == 'data' else key}: {message}" for key, message in fields)
-    if not detail:
-        generic = error.detail == HTTPStatus(error.status_code).phrase
-        detail = _GENERIC.get(error.status_code, error.detail) if generic else error.detail
-    return _problem(error.status_code, detail, error.headers)
-
-
-def _on_bug(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
-    log.error("%s %s failed: a bug", request.method, request.url.path, exc_info=error)
-    return _problem(500, "a bug in the controller; its log has the details")
 
 
 async def _add_headers(message: Message, _scope: Scope) -> None:
@@ -159,6 +123,8 @@ async def serve(app: Litestar, http: Http) -> None:
             ws="none",
             server_header=False,
             limit_concurrency=_MAX_CONNECTIONS,
+            proxy_headers=bool(http.proxies),
+            forwarded_allow_ips=[*http.proxies],
             timeout_graceful_shutdown=_STOP_S,
         )
     )

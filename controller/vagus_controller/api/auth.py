@@ -1,38 +1,40 @@
-"""Who may come in: one operator's token, as a bearer or, in a browser, as a session cookie made from it.
+"""The door: who asks, and may they. A bearer token, or in a browser a session's cookie.
 
-Everything is closed unless it is named in `_PUBLIC`. The cookie is `<expiry>.<HMAC of it with the token>`: no session
-is kept here, so signing in outlives a restart of the controller, and a new token ends every session.
+Everything is closed unless its route says `opt={"public": True}`. A viewer sees all; what changes something is the
+operators', unless its route says `opt={"viewer": True}`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import os
 import secrets
-import time
+from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
-from typing import Final
-from urllib.parse import urlsplit
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
 
-from litestar.datastructures import Headers
+from litestar import Request
+from litestar.datastructures import Cookie, Headers, State
 from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp, Receive, Scope, Send
 
+from vagus_controller.accounts.access import Access, Identity
 from vagus_runtime import settings
 from vagus_runtime.settings import ConfigError
 
+Asked = Request[object, object, State]
+
 COOKIE: Final = "vagus_session"
+# A browser that signed in before: see `accounts/throttle.py`.
+DEVICE_COOKIE: Final = "vagus_device"
+DEVICE_S: Final = 400 * 86400
 # A browser sends it cross-site only after asking us, which we never allow: proof that a request comes from our page.
 PAGE_HEADER: Final = "x-vagus-request"
 WHO_HEADER: Final = "x-vagus-who"
-SESSION_S: Final = 7 * 86400
 MIN_TOKEN: Final = 16
 _MAX_WHO: Final = 64
-_PUBLIC: Final = ("/healthz", "/login", "/logout")
-_PUBLIC_FOLDER: Final = "/static/"
 _FOR_PROGRAMS: Final = ("/api/", "/metrics")
 _SAFE: Final = ("GET", "HEAD", "OPTIONS")
 
@@ -60,95 +62,121 @@ def load_token(file: str) -> str:
     return token
 
 
-def same(given: str, token: str) -> bool:
-    """Compares in constant time."""
-    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), token.encode())
+class Site:
+    """Under which name a request reached us, and whether a browser may keep a cookie for TLS only."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._host = parts.netloc
+        self._secure = parts.scheme == "https"
+
+    def is_secure(self, request: Asked) -> bool:
+        """Also behind a proxy that does not say so, by the name that it is reached under."""
+        return request.url.scheme == "https" or (self._secure and request.headers.get("host") == self._host)
+
+    def is_elsewhere(self, headers: Headers) -> bool:
+        """Whether a browser says that another site's page sent this request. Without Sec-Fetch-Site (plain HTTP), a
+        form of our own page has the origin "null", which is its referrer policy's doing."""
+        site = headers.get("sec-fetch-site")
+        if site is not None:
+            return site not in ("same-origin", "none")
+        origin = headers.get("origin")
+        return origin not in (None, "null") and urlsplit(origin or "").netloc not in (headers.get("host"), self._host)
+
+    def cookie(self, request: Asked, key: str, value: str, max_age: int | None, path: str = "/") -> Cookie:
+        """Lax: a link to the page in a chat or a mail, and the way back from an OpenID provider, must find the session.
+        What changes something needs more than the cookie: see `Door`."""
+        return Cookie(
+            key=key,
+            value=value,
+            max_age=max_age,
+            path=path,
+            httponly=True,
+            samesite="lax",
+            secure=self.is_secure(request),
+        )
 
 
-def make_session(token: str, now: float) -> str:
-    expiry = str(int(now) + SESSION_S)
-    return f"{expiry}.{_seal(token, expiry)}"
-
-
-def is_session(value: str, token: str, now: float) -> bool:
-    expiry, _, seal = value.partition(".")
-    if not hmac.compare_digest(seal.encode("utf-8", "surrogateescape"), _seal(token, expiry).encode()):
-        return False
-    return now < int(expiry) <= now + SESSION_S
-
-
-def _seal(token: str, expiry: str) -> str:
-    message = b"vagus/1/session\0" + expiry.encode("utf-8", "surrogateescape")
-    return hmac.digest(token.encode(), message, hashlib.sha256).hex()
-
-
-def from_elsewhere(headers: Headers) -> bool:
-    """Whether a browser says that another site's page sent this request. Without Sec-Fetch-Site (plain HTTP), a form of
-    our own page has the origin "null", which is its referrer policy's doing."""
-    site = headers.get("sec-fetch-site")
-    if site is not None:
-        return site not in ("same-origin", "none")
-    origin = headers.get("origin")
-    return origin not in (None, "null") and urlsplit(origin or "").netloc != headers.get("host")
-
-
-def _cookie(headers: Headers) -> str:
+def cookie(headers: Headers, key: str) -> str:
     try:
-        morsel = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        morsel = SimpleCookie(headers.get("cookie", "")).get(key)
     except CookieError:
         return ""
     return morsel.value if morsel is not None else ""
 
 
-def _who(headers: Headers) -> str:
-    """Whom the ledger names: what the client says of itself. It is a note, not a proof: there is one token."""
+def address(request: Asked) -> str:
+    """Of the client; an IPv6 one's network, since that is what one person has."""
+    host = request.client.host if request.client is not None else "?"
+    return ":".join(host.split("%")[0].split(":")[:4]) + "::/64" if host.count(":") > 1 else host
+
+
+def identity(request: Asked) -> Identity:
+    found: Identity = request.state.identity
+    return found
+
+
+def _said(headers: Headers) -> str:
     said = "".join(letter for letter in headers.get(WHO_HEADER, "") if letter.isprintable())[:_MAX_WHO].strip()
     return said or "the API"
 
 
 class Door:
-    """The middleware. It leaves `who` in the request's state."""
+    """The middleware. It leaves in the request's state: `identity`; `who`, for the ledger; `still`, which tells whether
+    who asked may still be here, for answers that last."""
 
-    def __init__(self, token: str) -> None:
-        self._token = token
+    def __init__(self, access: Access, site: Site) -> None:
+        self._access = access
+        self._site = site
 
     def __call__(self, app: ASGIApp) -> ASGIApp:
         async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] == ScopeType.HTTP:
-                path = scope["path"]
-                if path not in _PUBLIC and not path.startswith(_PUBLIC_FOLDER):
-                    who = self._admit(Headers.from_scope(scope), scope["method"])
-                    if who is None:
-                        await _refuse(path, send)
-                        return
-                    scope["state"]["who"] = who
+            opt = scope["route_handler"].opt
+            if scope["type"] == ScopeType.HTTP and not opt.get("public"):
+                headers = Headers.from_scope(scope)
+                look = self._who(headers)
+                found = look()
+                if found is None:
+                    await _refuse(scope, send)
+                    return
+                if scope["method"] not in _SAFE:
+                    self._may_change(found, headers, opt)
+                scope["state"].update(identity=found, who=found.who, still=lambda: look() is not None)
             await app(scope, receive, send)
 
         return guarded
 
-    def _admit(self, headers: Headers, method: str) -> str | None:
-        """Who it is, None for nobody; raises a 403 for a request that another site's page made."""
+    def _who(self, headers: Headers) -> Callable[[], Identity | None]:
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         if scheme:
-            return _who(headers) if scheme.lower() == "bearer" and same(bearer.strip(), self._token) else None
-        if not is_session(_cookie(headers), self._token, time.time()):
-            return None
-        if method not in _SAFE and (PAGE_HEADER not in headers or from_elsewhere(headers)):
+            token, said = bearer.strip() if scheme.lower() == "bearer" else "", _said(headers)
+            return lambda: self._access.bearer(token, said)
+        session = cookie(headers, COOKIE)
+        return lambda: self._access.session(session)
+
+    def _may_change(self, asks: Identity, headers: Headers, opt: dict[str, Any]) -> None:
+        if asks.via == "session" and (PAGE_HEADER not in headers or self._site.is_elsewhere(headers)):
             raise HTTPException(
                 status_code=403, detail=f"a request by session cookie must come from this page, with {PAGE_HEADER}"
             )
-        return "the page"
+        if asks.role != "operator" and not opt.get("viewer"):
+            raise HTTPException(status_code=403, detail=f"{asks.who} is a viewer: this needs an operator")
 
 
-async def _refuse(path: str, send: Send) -> None:
+async def _refuse(scope: Scope, send: Send) -> None:
     """A person is shown the door; a program is told in words."""
+    path = scope["path"]
     if not path.startswith(_FOR_PROGRAMS):
-        headers = [(b"location", b"/login"), (b"content-length", b"0"), (b"cache-control", b"no-store")]
+        query = scope["query_string"].decode("latin-1")
+        wanted = path + (f"?{query}" if query else "")
+        door = b"/login" if wanted == "/" else b"/login?next=" + quote(wanted, safe="").encode()
+        headers = [(b"location", door), (b"content-length", b"0"), (b"cache-control", b"no-store")]
         await send({"type": "http.response.start", "status": 303, "headers": headers})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         return
     raise HTTPException(
         status_code=401,
-        detail="no valid token: send `Authorization: Bearer TOKEN`, the one in the controller's http.token_file",
+        detail="who asks? Sign in on the page, or send `Authorization: Bearer TOKEN`: an API token, or the one in the "
+        "controller's http.token_file",
         headers={"WWW-Authenticate": "Bearer"},
     )

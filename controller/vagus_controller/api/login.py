@@ -2,63 +2,90 @@
 
 from __future__ import annotations
 
-import time
+import html
 from typing import Final
+from urllib.parse import quote
 
-from litestar import Request, get, post
-from litestar.datastructures import Cookie, State
+from litestar import get, post
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 from litestar.response import Response
 
+from vagus_controller.accounts.access import Access, SignedIn, TooMany, Wrong
+from vagus_controller.accounts.passwords import Busy
 from vagus_controller.api import auth
+from vagus_controller.api.auth import Asked, Site
 from vagus_controller.api.page import shell
 
-_WRONG: Final = '<p class="trouble" role="alert">That is not the token.</p>'
+_MAX_FIELD: Final = 300
 
 
-def _form(trouble: str, status_code: int) -> Response[str]:
-    return Response(shell("login", trouble=trouble), media_type="text/html", status_code=status_code)
+def is_ours(path: str) -> bool:
+    """Whether it is a place on this site: nothing that a browser could take for another host."""
+    return path.startswith("/") and path[1:2] not in ("/", "\\") and path.isascii() and path.isprintable()
 
 
-def _session(request: Request[object, object, State], value: str, seconds: int) -> Cookie:
-    return Cookie(
-        key=auth.COOKIE,
-        value=value,
-        max_age=seconds,
-        path="/",
-        httponly=True,
-        samesite="strict",
-        secure=request.url.scheme == "https",
+def form(site: Site, trouble: str = "", status_code: int = 200, *, oidc: str = "", wanted: str = "") -> Response[str]:
+    """The login page. `oidc`: the provider's name, "" for none; `wanted`: where to go then."""
+    wanted = wanted if is_ours(wanted) else ""
+    query = f"?next={quote(wanted, safe='')}" if wanted else ""
+    text = shell(
+        "login",
+        trouble=f'<p class="trouble" role="alert">{html.escape(trouble)}</p>' if trouble else "",
+        oidc=f'<a class="button" href="/login/oidc{query}">Sign in by {html.escape(oidc)}</a>' if oidc else "",
+        next=html.escape(wanted),
     )
+    return Response(text, media_type="text/html", status_code=status_code)
 
 
-@get("/login", include_in_schema=False, sync_to_thread=False)
-def login_form() -> Response[str]:
-    return _form("", 200)
+def let_in(site: Site, request: Asked, secrets: SignedIn, wanted: str, session_s: float) -> Response[str]:
+    cookies = [site.cookie(request, auth.COOKIE, secrets.session, int(session_s))]
+    if secrets.device:
+        cookies.append(site.cookie(request, auth.DEVICE_COOKIE, secrets.device, auth.DEVICE_S, "/login"))
+    place = wanted if is_ours(wanted) else "/"
+    return Response("", status_code=303, headers={"Location": place}, cookies=cookies)
 
 
-@post("/logout", include_in_schema=False, sync_to_thread=False)
-def logout(request: Request[object, object, State]) -> Response[str]:
-    _must_be_ours(request)
-    return Response("", status_code=303, headers={"Location": "/login"}, cookies=[_session(request, "", 0)])
+def login_routes(access: Access, site: Site, session_s: float, oidc: str) -> tuple[HTTPRouteHandler, ...]:
+    """`oidc`: the provider's name, "" for none."""
 
+    def must_be_ours(request: Asked) -> None:
+        if site.is_elsewhere(request.headers):
+            raise HTTPException(
+                status_code=403, detail="this form was sent by another site's page; open this one and sign in"
+            )
 
-def _must_be_ours(request: Request[object, object, State]) -> None:
-    if auth.from_elsewhere(request.headers):
-        raise HTTPException(
-            status_code=403, detail="this form was sent by another site's page; open this one and sign in"
-        )
+    @get("/login", include_in_schema=False, sync_to_thread=False, opt={"public": True})
+    def login_form(request: Asked) -> Response[str]:
+        return form(site, oidc=oidc, wanted=request.query_params.get("next", ""))
 
+    @post("/login", include_in_schema=False, opt={"public": True})
+    async def login(request: Asked) -> Response[str]:
+        must_be_ours(request)
+        sent = await request.form()
+        name, password, wanted = (_text(sent.get(key)) for key in ("user", "password", "next"))
+        device = auth.cookie(request.headers, auth.DEVICE_COOKIE)
+        try:
+            secrets = await access.sign_in(name.strip(), password, auth.address(request), device)
+        except Wrong:
+            return form(site, "There is no such user with this password.", 403, oidc=oidc, wanted=wanted)
+        except TooMany as error:
+            answer = form(site, f"{error}.".capitalize(), 429, oidc=oidc, wanted=wanted)
+            answer.headers["Retry-After"] = str(error.wait_s)
+            return answer
+        except Busy:
+            return form(site, "Too many people sign in at once: try again.", 503, oidc=oidc, wanted=wanted)
+        return let_in(site, request, secrets, wanted, session_s)
 
-def login_routes(token: str) -> tuple[HTTPRouteHandler, ...]:
-    @post("/login", include_in_schema=False)
-    async def login(request: Request[object, object, State]) -> Response[str]:
-        _must_be_ours(request)
-        given = (await request.form()).get("token", "")
-        if not isinstance(given, str) or not auth.same(given.strip(), token):
-            return _form(_WRONG, 403)
-        session = _session(request, auth.make_session(token, time.time()), auth.SESSION_S)
-        return Response("", status_code=303, headers={"Location": "/"}, cookies=[session])
+    @post("/logout", include_in_schema=False, sync_to_thread=False, opt={"public": True})
+    def logout(request: Asked) -> Response[str]:
+        must_be_ours(request)
+        access.sign_out(auth.cookie(request.headers, auth.COOKIE))
+        gone = site.cookie(request, auth.COOKIE, "", 0)
+        return Response("", status_code=303, headers={"Location": "/login"}, cookies=[gone])
 
     return (login_form, login, logout)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) and len(value) <= _MAX_FIELD else ""

@@ -39,6 +39,7 @@ PAGES: Final = {
     "fleet": Page("Fleet", ("/",)),
     "pair": Page("Pair", ("/pairs/{pair:str}",)),
     "events": Page("Events", ("/events",)),
+    "account": Page("Account", ("/account",)),
 }
 
 
@@ -84,7 +85,7 @@ def shell(template: str, **words: str) -> str:
     return Template(text).substitute(words, static=assets().root)
 
 
-@get("/static/{version:str}/{name:path}", include_in_schema=False, sync_to_thread=False)
+@get("/static/{version:str}/{name:path}", include_in_schema=False, sync_to_thread=False, opt={"public": True})
 def static(request: Request[object, object, State], version: FromPath[str], name: FromPath[str]) -> Response[bytes]:
     file = assets().files.get(name.strip("/"))
     if file is None:

@@ -7,8 +7,7 @@ import difflib
 from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal
 
-from litestar import Request, delete, get, post
-from litestar.datastructures import State
+from litestar import delete, get, post
 from litestar.exceptions import HTTPException, NotFoundException
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
@@ -18,6 +17,7 @@ from litestar.response.base import ASGIResponse
 from msgspec import Meta, Struct
 
 from vagus_controller.api import metrics
+from vagus_controller.api.auth import Asked
 from vagus_controller.api.stream import (
     ChangeFeed,
     Full,
@@ -49,7 +49,6 @@ from vagus_controller.views import (
 from vagus_protocol.messages import Name
 
 Problems = Callable[[], list[str]]
-Asked = Request[object, object, State]
 
 _HISTORY_OF_WHY: Final = 20
 _MAX_PAUSE_S: Final = 30 * 86400
@@ -264,7 +263,7 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
             subscriber.catch_up(seen, newest, entries)
             return first_messages(subscriber, operator.fleet())
 
-        return StreamResponse(changes, subscriber, first)
+        return StreamResponse(changes, subscriber, first, request.state.still)
 
     return (
         *(fleet, nodes, node, links, link, quorum, pauses, events, ledger, why),
@@ -273,7 +272,7 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
 
 
 def other_routes(operator: Operator, changes: ChangeFeed, problems: Problems) -> tuple[HTTPRouteHandler, ...]:
-    @get("/healthz", sync_to_thread=False, include_in_schema=False)
+    @get("/healthz", sync_to_thread=False, include_in_schema=False, opt={"public": True})
     def healthz() -> Response[Health]:
         found = problems()
         health = Health(status="trouble" if found else "ok", problems=found)

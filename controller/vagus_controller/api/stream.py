@@ -185,10 +185,18 @@ def missed(history: History, marks: tuple[int, int] | None) -> tuple[tuple[int, 
 
 
 class StreamResponse(ASGIResponse):
-    """Writes a subscriber's messages until the client goes, the feed closes, or nobody reads any more."""
+    """Writes a subscriber's messages until the client goes, may no longer listen (`still`), or does not read any more,
+    or the feed closes."""
 
-    def __init__(self, feed: ChangeFeed, subscriber: Subscriber, first: Callable[[], Awaitable[bytes]]) -> None:
+    def __init__(
+        self,
+        feed: ChangeFeed,
+        subscriber: Subscriber,
+        first: Callable[[], Awaitable[bytes]],
+        still: Callable[[], bool],
+    ) -> None:
         super().__init__()
+        self._still = still
         self._feed = feed
         self._subscriber = subscriber
         self._first = first
@@ -204,7 +212,7 @@ class StreamResponse(ASGIResponse):
                 }
             )
             await self._tell(send, await self._first())
-            while not (self._subscriber.over or gone.done()):
+            while not (self._subscriber.over or gone.done()) and self._still():
                 try:
                     async with asyncio.timeout(PING_AFTER_S):
                         await self._subscriber.news.wait()

@@ -71,6 +71,8 @@ class Lab:
         self.hosts: dict[str, Host] = {}
         self.urls: dict[str, str] = {}
         self.token = secrets.token_urlsafe(24)
+        # Of the user `operator`, on the page.
+        self.password = secrets.token_urlsafe(9)
         self.fleet_key = secrets.token_bytes(32)
         self.passwords = {name: secrets.token_urlsafe(12) for name in (*names, "controller")}
         self._specs = tuple(specs)
@@ -558,12 +560,13 @@ class Lab:
         return merge(merge(base, self._controller_settings), over or {})
 
     def write_controller(self, settings: Settings | None = None) -> Path:
-        """Writes the controller's configuration, fleet key, password and token; returns the configuration's path."""
+        """Writes the controller's configuration, fleet key, passwords and token; returns the configuration's path."""
         directory = self.the("controller").directory / "controller"
         directory.mkdir(exist_ok=True)
         services.write_private(directory / "fleet.key", self.fleet_key.hex() + "\n")
         services.write_private(directory / "password", self.passwords["controller"] + "\n")
         services.write_private(directory / "token", self.token + "\n")
+        services.write_private(directory / "operator-password", self.password + "\n")
         config = directory / "controller.toml"
         services.write_private(config, services.to_toml(self.controller_settings(settings)))
         return config

@@ -248,7 +248,12 @@ def controller_settings(host: Host, nodes: Iterable[str], broker: Host, *, tls: 
         "fleet_key_file": str(directory / "fleet.key"),
         "nodes": list(nodes),
         "mqtt": {"brokers": brokers, "username": "controller", "password_file": str(directory / "password")},
-        "http": {"host": "127.0.0.1", "port": HTTP_PORT, "token_file": str(directory / "token")},
+        "http": {
+            "host": "127.0.0.1",
+            "port": HTTP_PORT,
+            "token_file": str(directory / "token"),
+            "password_file": str(directory / "operator-password"),
+        },
         "store": {"url": f"sqlite:///{directory}/vagus.db"},
     }
     if tls:

@@ -2,7 +2,7 @@
 
 export class ApiError extends Error {}
 
-async function call(method, path, body) {
+export async function call(method, path, body) {
   const headers = { Accept: 'application/json', 'X-Vagus-Request': 'page' };
   if (body !== undefined) headers['Content-Type'] = 'application/json';
   let answer;
@@ -17,7 +17,8 @@ async function call(method, path, body) {
     throw new ApiError('The controller does not answer. Nothing is known of what became of this request.');
   }
   if (answer.status === 401) {
-    location.assign('/login');
+    const here = location.pathname + location.search;
+    location.assign(here === '/' ? '/login' : `/login?next=${encodeURIComponent(here)}`);
     throw new ApiError('Signed out: sign in again.');
   }
   const data = await answer.json().catch(() => null);
