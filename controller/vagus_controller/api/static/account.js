@@ -42,7 +42,7 @@ function table(heads, rows) {
   );
 }
 
-const button = (action, name, words, label) => h('button', { type: 'button', 'data-action': action, 'data-name': name, 'aria-label': label }, words);
+const button = (action, name, words, whom = name) => h('button', { type: 'button', 'data-action': action, 'data-name': name, 'aria-label': `${words}: ${whom}` }, words);
 
 async function drawTokens() {
   const tokens = await attempt(() => call('GET', '/tokens'));
@@ -52,7 +52,7 @@ async function drawTokens() {
     one.owner === '-' ? 'http.token_file' : one.owner,
     one.expires_at === null ? 'when revoked' : day(one.expires_at),
     used(one.used_at),
-    button('revoke', one.id, 'Revoke', `Revoke ${one.name}`),
+    button('revoke', one.id, 'Revoke', one.name),
   ];
   replaceChildren(place('token-list'), table(['Name', 'May', 'Made by', 'Ends', 'Last used', ''], tokens.map(row)));
 }
@@ -66,9 +66,9 @@ async function drawUsers() {
       one.role,
       day(one.made_at),
       [
-        button(other, one.name, `Make ${other}`, `Make ${one.name} ${other}`),
-        button('password', one.name, 'New password', `New password for ${one.name}`),
-        button('remove', one.name, 'Remove', `Remove ${one.name}`),
+        button(other, one.name, `Make ${other}`),
+        button('password', one.name, 'New password'),
+        button('remove', one.name, 'Remove'),
       ],
     ];
   };
