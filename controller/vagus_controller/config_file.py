@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import ipaddress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -53,6 +54,8 @@ def load(path: Path, *, files: bool = False) -> Config:
         if config.http.oidc is not None:
             for key in ("client_secret_file", "ca_file"):
                 checks.check_readable(getattr(config.http.oidc, key), key, mistakes.within("http.oidc"))
+            if importlib.util.find_spec("authlib") is None:
+                mistakes.add("http.oidc", "needs what the extra vagus[oidc] installs")
     mistakes.raise_if_any()
     assert config is not None
     return config

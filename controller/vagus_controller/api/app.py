@@ -9,10 +9,12 @@ import socket
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import Final, cast
+from urllib.parse import urlsplit
 
 import uvicorn
 from litestar import Litestar, Router
 from litestar.datastructures import MutableScopeHeaders, State
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
@@ -29,6 +31,7 @@ from vagus_controller.api.routes import Problems, api_routes, other_routes
 from vagus_controller.api.stream import ChangeFeed
 from vagus_controller.config import Http
 from vagus_controller.views import Charts, History, Operator
+from vagus_runtime.settings import ConfigError
 
 _MAX_CONNECTIONS: Final = 300
 _BACKLOG: Final = 128
@@ -57,6 +60,7 @@ def create_app(
 ) -> Litestar:
     """The application. `problems` says what keeps the controller from its work, in words: what /healthz shows."""
     site = Site(http.url)
+    oidc = _oidc_routes(access, site, http)
     return Litestar(
         route_handlers=[
             Router(
@@ -66,7 +70,8 @@ def create_app(
                 ),
             ),
             *other_routes(operator, changes, problems),
-            *login_routes(access, site, http.session_s, ""),
+            *login_routes(access, site, http.session_s, urlsplit(http.oidc.issuer).hostname or "" if http.oidc else ""),
+            *oidc,
             *cast("Sequence[ControllerRouterHandler]", page_routes()),
         ],
         middleware=[Door(access, site)],
@@ -92,6 +97,17 @@ def create_app(
             security=[{"token": []}, {"session": []}],
         ),
     )
+
+
+def _oidc_routes(access: Access, site: Site, http: Http) -> tuple[HTTPRouteHandler, ...]:
+    """Its libraries are an extra, and loaded where they are used. Raises ConfigError."""
+    if http.oidc is None:
+        return ()
+    try:
+        from vagus_controller.api.oidc import Provider, oidc_routes
+    except ImportError as error:
+        raise ConfigError([f"http.oidc needs what the extra vagus[oidc] installs: {error}"]) from None
+    return oidc_routes(access, site, Provider(http), http.session_s)
 
 
 async def _add_headers(message: Message, _scope: Scope) -> None:

@@ -25,7 +25,7 @@ def is_ours(path: str) -> bool:
     return path.startswith("/") and path[1:2] not in ("/", "\\") and path.isascii() and path.isprintable()
 
 
-def form(site: Site, trouble: str = "", status_code: int = 200, *, oidc: str = "", wanted: str = "") -> Response[str]:
+def form(trouble: str = "", status_code: int = 200, *, oidc: str = "", wanted: str = "") -> Response[str]:
     """The login page. `oidc`: the provider's name, "" for none; `wanted`: where to go then."""
     wanted = wanted if is_ours(wanted) else ""
     query = f"?next={quote(wanted, safe='')}" if wanted else ""
@@ -57,7 +57,7 @@ def login_routes(access: Access, site: Site, session_s: float, oidc: str) -> tup
 
     @get("/login", include_in_schema=False, sync_to_thread=False, opt={"public": True})
     def login_form(request: Asked) -> Response[str]:
-        return form(site, oidc=oidc, wanted=request.query_params.get("next", ""))
+        return form(oidc=oidc, wanted=request.query_params.get("next", ""))
 
     @post("/login", include_in_schema=False, opt={"public": True})
     async def login(request: Asked) -> Response[str]:
@@ -68,13 +68,13 @@ def login_routes(access: Access, site: Site, session_s: float, oidc: str) -> tup
         try:
             secrets = await access.sign_in(name.strip(), password, auth.address(request), device)
         except Wrong:
-            return form(site, "There is no such user with this password.", 403, oidc=oidc, wanted=wanted)
+            return form("There is no such user with this password.", 403, oidc=oidc, wanted=wanted)
         except TooMany as error:
-            answer = form(site, f"{error}.".capitalize(), 429, oidc=oidc, wanted=wanted)
+            answer = form(f"{error}.".capitalize(), 429, oidc=oidc, wanted=wanted)
             answer.headers["Retry-After"] = str(error.wait_s)
             return answer
         except Busy:
-            return form(site, "Too many people sign in at once: try again.", 503, oidc=oidc, wanted=wanted)
+            return form("Too many people sign in at once: try again.", 503, oidc=oidc, wanted=wanted)
         return let_in(site, request, secrets, wanted, session_s)
 
     @post("/logout", include_in_schema=False, sync_to_thread=False, opt={"public": True})
