@@ -13,8 +13,11 @@ import os
 import secrets
 import signal
 import time
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from time import monotonic
+
+import msgspec
 
 from vagus_controller.accounts.access import Access
 from vagus_controller.api.app import create_app, serve
@@ -22,13 +25,25 @@ from vagus_controller.api.auth import load_token
 from vagus_controller.api.stream import ChangeFeed
 from vagus_controller.archive import Archive
 from vagus_controller.broker import BrokerSession
+from vagus_controller.casebook import Casebook
 from vagus_controller.chronicle import Chronicle
 from vagus_controller.config import Config
 from vagus_controller.core.brain import TICK_S, Brain
 from vagus_controller.core.commands import Commands
+from vagus_controller.core.verdict import Verdict
 from vagus_controller.schedule import Schedule
 from vagus_controller.store import Store
-from vagus_controller.views import CheckView, DrillAsk, DrillView, FleetView, LedgerEntry, PauseView, PlanAsk, PlanView
+from vagus_controller.views import (
+    CheckView,
+    DrillAsk,
+    DrillView,
+    FleetView,
+    IncidentView,
+    LedgerEntry,
+    PauseView,
+    PlanAsk,
+    PlanView,
+)
 from vagus_protocol import topics
 from vagus_runtime.sdnotify import Notifier
 
@@ -50,6 +65,22 @@ class _Outbox(Chronicle):
     def __init__(self, store: Store, feed: ChangeFeed, controller: Controller) -> None:
         super().__init__(store, feed)
         self._controller = controller
+
+    def verdicts(self, verdicts: Iterable[Verdict]) -> None:
+        found = tuple(verdicts)
+        super().verdicts(found)
+        self._controller.casebook.incidents.verdicts(found)
+
+    def decision(
+        self, who: str, action: str, subject: str, reason: str, *, evidence: Sequence[str] = (), outcome: str = "done"
+    ) -> LedgerEntry:
+        entry = super().decision(who, action, subject, reason, evidence=evidence, outcome=outcome)
+        self._controller.casebook.incidents.acted(entry, monotonic())
+        return entry
+
+    def outcome(self, entry: LedgerEntry, outcome: str) -> None:
+        super().outcome(entry, outcome)
+        self._controller.casebook.incidents.acted(msgspec.structs.replace(entry, outcome=outcome), monotonic())
 
     def publish(self, topic: str, payload: bytes) -> None:
         self._controller.broker.publish(topic, payload, qos=1, retain=True)
@@ -73,6 +104,7 @@ class Controller:
         session = secrets.token_hex(8)
         self._brain = Brain(config, fleet_key, session, self._outbox, monotonic(), version=version("vagus"))
         self._commands = Commands(self._brain)
+        self.casebook = Casebook(self._brain, self._store, self._outbox)
         self._schedule = Schedule(config.drill.schedule) if config.drill.schedule else None
         self.broker = BrokerSession(
             config.mqtt,
@@ -124,10 +156,12 @@ class Controller:
             await self.broker.stop()
             self.save()
             self._archive.stop()
+            self.casebook.save(monotonic())
             self._store.stop()
 
     def _restore(self) -> None:
         saved = self._store.load_state("controller")
+        self.casebook.restore()
         damage = self._brain.restore(saved, monotonic()) if saved is not None else ""
         if damage:
             log.error("the saved state is damaged (%s): starting from what the broker retains", damage)
@@ -148,6 +182,7 @@ class Controller:
             started = monotonic()
             self._brain.tick(started, time.time())
             self._archive.take(self._brain.fleet.nodes, started, time.time())
+            self.casebook.tick(monotonic())
             if self._schedule is not None and self._schedule.due(time.time()):
                 self._commands.scheduled_drill(started)
             self._notifier.status(self._brain.summary(started))
@@ -170,7 +205,9 @@ class Controller:
     # --- views.Operator ------------------------------------------------------------------------------------------
 
     def fleet(self) -> FleetView:
-        return self._brain.fleet_view(monotonic(), at=time.time(), broker=self.broker.broker)
+        now = monotonic()
+        view = self._brain.fleet_view(now, at=time.time(), broker=self.broker.broker)
+        return msgspec.structs.replace(view, incidents=self.casebook.incidents.briefs(now))
 
     def explain(self, pair: str) -> tuple[CheckView, ...]:
         return self._brain.explain(pair, monotonic())
@@ -201,3 +238,18 @@ class Controller:
 
     def resume(self, pause_id: int, *, who: str) -> None:
         self._commands.resume(pause_id, who=who)
+
+    def incidents(self) -> tuple[IncidentView, ...]:
+        return self.casebook.incidents.open(monotonic())
+
+    def incident(self, incident_id: int) -> IncidentView:
+        return self.casebook.incidents.find(incident_id, monotonic())
+
+    def acknowledge(self, incident_id: int, *, who: str) -> IncidentView:
+        return self.casebook.acknowledge(incident_id, who)
+
+    def note(self, incident_id: int, text: str, *, who: str) -> IncidentView:
+        return self.casebook.note(incident_id, text, who)
+
+    def resolve(self, incident_id: int, note: str, *, who: str) -> IncidentView:
+        return self.casebook.resolve(incident_id, note, who)

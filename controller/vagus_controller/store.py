@@ -11,7 +11,7 @@ import logging
 import sqlite3
 import threading
 import time
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final
 
 import msgspec
 import sqlalchemy as sa
@@ -19,15 +19,15 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from vagus_controller.views import EventEntry, LedgerEntry, Severity
+from vagus_controller import journals
+from vagus_controller.journals import E, Journal, Wanted, entry_of, row_of
+from vagus_controller.views import EventEntry, IncidentView, LedgerEntry, Severity
 from vagus_runtime.settings import ConfigError
 
 log = logging.getLogger("vagus.store")
 
 SCHEMA_VERSION: Final = 1
 MAX_LIMIT: Final = 1000
-# Rows of a table that wait in memory for a disk that does not work; beyond it the oldest go. About 5 MB.
-_WAITING: Final = 10_000
 # Rows of one transaction, so that a waiting `save_state` is behind some ten milliseconds of work at most.
 _BATCH: Final = 1000
 # Seconds a row waits for company: fewer commits, less wear of an SD card.
@@ -43,133 +43,20 @@ _RETRY_S: Final = 2.0
 _COMPLAIN_S: Final = 300.0
 _BUSY_S: Final = 2.0
 
-_metadata = sa.MetaData()
-# SQLite makes a column its rowid only when it is spelled INTEGER.
-_Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-_schema = sa.Table("schema", _metadata, sa.Column("version", sa.Integer, nullable=False))
-_state = sa.Table(
-    "state",
-    _metadata,
-    sa.Column("key", sa.String, primary_key=True),
-    sa.Column("value", sa.LargeBinary, nullable=False),
-)
-_events = sa.Table(
-    "events",
-    _metadata,
-    sa.Column("id", _Id, primary_key=True, autoincrement=False),
-    sa.Column("at", sa.Double, nullable=False, index=True),
-    sa.Column("source", sa.String, nullable=False),
-    sa.Column("kind", sa.String, nullable=False),
-    sa.Column("subject", sa.String, nullable=False),
-    sa.Column("text", sa.String, nullable=False),
-    sa.Column("severity", sa.String, nullable=False),
-)
-_ledger = sa.Table(
-    "ledger",
-    _metadata,
-    sa.Column("id", _Id, primary_key=True, autoincrement=False),
-    sa.Column("at", sa.Double, nullable=False, index=True),
-    sa.Column("who", sa.String, nullable=False),
-    sa.Column("action", sa.String, nullable=False),
-    sa.Column("subject", sa.String, nullable=False),
-    sa.Column("reason", sa.String, nullable=False),
-    sa.Column("evidence", sa.JSON, nullable=False),
-    sa.Column("outcome", sa.String, nullable=False),
-)
-
-E = TypeVar("E", bound=EventEntry | LedgerEntry)
-
-
-def concerns(subject: str, wanted: str) -> bool:
-    """Whether a row about `subject` answers a question about `wanted`: with a node its pairs, with a pair its paths."""
-    pair = subject.partition("/")[0]
-    return wanted in (subject, pair) or pair.startswith(f"{wanted}--") or pair.endswith(f"--{wanted}")
-
-
-def _concerns(subject: sa.ColumnElement[str], wanted: str) -> sa.ColumnElement[bool]:
-    """The same in SQL."""
-    return sa.or_(
-        subject == wanted,
-        subject.startswith(f"{wanted}/", autoescape=True),
-        subject.startswith(f"{wanted}--", autoescape=True),
-        subject.endswith(f"--{wanted}", autoescape=True),
-        subject.contains(f"--{wanted}/", autoescape=True),
-    )
-
-
-class _Wanted(NamedTuple):
-    """Which rows a read wants."""
-
-    limit: int
-    before: int | None
-    subject: str | None
-    since: float | None
-    until: float | None
-
-
-class _Journal(Generic[E]):
-    """One table of entries, and those of its rows that are not on disk yet, by id in the order they came."""
-
-    def __init__(self, table: sa.Table, kind: type[E]) -> None:
-        self.table = table
-        self.kind = kind
-        # Until the database tells its last id: beyond all that it can hold, so that ids only ever grow.
-        self.next_id = int(time.time() * 1000)
-        self.used = False
-        self.waiting: dict[int, E] = {}
-        self.outcomes: dict[int, str] = {}
-        self.lost = 0
-
-    def take_id(self) -> int:
-        self.used = True
-        self.next_id += 1
-        return self.next_id - 1
-
-    def add(self, entry: E) -> E:
-        self.waiting[entry.id] = entry
-        while len(self.waiting) > _WAITING:
-            del self.waiting[next(iter(self.waiting))]
-            self.lost += 1
-        return entry
-
-    def selected(self, wanted: _Wanted) -> list[E]:
-        """The waiting rows that a read wants, newest first."""
-        found = [
-            entry
-            for entry in reversed(self.waiting.values())
-            if (wanted.before is None or entry.id < wanted.before)
-            and (wanted.subject is None or concerns(entry.subject, wanted.subject))
-            and (wanted.since is None or entry.at >= wanted.since)
-            and (wanted.until is None or entry.at < wanted.until)
-        ]
-        return found[: wanted.limit]
-
-    def query(self, wanted: _Wanted) -> sa.Select[Any]:
-        columns = self.table.c
-        query = sa.select(self.table).order_by(columns.id.desc()).limit(wanted.limit)
-        if wanted.before is not None:
-            query = query.where(columns.id < wanted.before)
-        if wanted.subject is not None:
-            query = query.where(_concerns(columns.subject, wanted.subject))
-        if wanted.since is not None:
-            query = query.where(columns.at >= wanted.since)
-        if wanted.until is not None:
-            query = query.where(columns.at < wanted.until)
-        return query
-
 
 class Store:
     """views.History, and what writes it. `start` before use, `stop` to flush. Any thread may call any method."""
 
     def __init__(self, url: str, keep_days: float, keep_rows: int) -> None:
-        """`keep_rows` bounds each of the two tables, events and ledger."""
+        """`keep_rows` bounds each of the tables: events, ledger, incidents."""
         self._url = make_url(url)
         self._keep_s = keep_days * 86400
         self._keep_rows = keep_rows
         self._engine: Engine | None = None
-        self._events = _Journal(_events, EventEntry)
-        self._ledger = _Journal(_ledger, LedgerEntry)
-        self._journals: tuple[_Journal[Any], ...] = (self._events, self._ledger)
+        self._events = Journal(journals.events, EventEntry)
+        self._ledger = Journal(journals.ledger, LedgerEntry)
+        self._incidents = Journal(journals.incidents, IncidentView)
+        self._journals: tuple[Journal[Any], ...] = (self._events, self._ledger, self._incidents)
         self._unsaved: dict[str, bytes] = {}
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
@@ -215,7 +102,7 @@ class Store:
         if self._writer is not None:
             self._writer.join(_STOP_WAIT_S)
         with self._lock:
-            left = len(self._events.waiting) + len(self._ledger.waiting)
+            left = sum(len(journal.waiting) for journal in self._journals)
         if left:
             log.error("store: %d rows were not written: %s", left, self._problem or "the disk is too slow")
         if self._engine is not None:
@@ -296,8 +183,26 @@ class Store:
             if waiting is not None:
                 self._ledger.waiting[ledger_id] = msgspec.structs.replace(waiting, outcome=outcome)
             self._ledger.outcomes[ledger_id] = outcome
-            while len(self._ledger.outcomes) > _WAITING:
+            while len(self._ledger.outcomes) > journals.WAITING:
                 del self._ledger.outcomes[next(iter(self._ledger.outcomes))]
+            self._wake.notify()
+
+    def new_incident_id(self) -> int:
+        with self._lock:
+            return self._incidents.take_id()
+
+    def record_incident(self, incident: IncidentView) -> None:
+        """In the place of what was recorded of it before."""
+        with self._lock:
+            # As the newest, so that it is not the first to go when too many wait.
+            self._incidents.waiting.pop(incident.id, None)
+            self._incidents.add(incident)
+            self._wake.notify()
+
+    def keep_state(self, key: str, value: bytes) -> None:
+        """As `save_state`, for what nobody waits for: it is on disk together with what is recorded around it."""
+        with self._lock:
+            self._unsaved[key] = value
             self._wake.notify()
 
     def save_state(self, key: str, value: bytes) -> bool:
@@ -313,7 +218,7 @@ class Store:
         with self._lock:
             if key in self._unsaved:
                 return self._unsaved[key]
-        rows = self._read(sa.select(_state.c.value).where(_state.c.key == key))
+        rows = self._read(sa.select(journals.state.c.value).where(journals.state.c.key == key))
         return bytes(rows[0]["value"]) if rows else None
 
     # --- views.History -------------------------------------------------------------------------------------------
@@ -327,7 +232,7 @@ class Store:
         since: float | None = None,
         until: float | None = None,
     ) -> list[EventEntry]:
-        return self._list(self._events, _Wanted(_within(limit), before, subject, since, until))
+        return self._list(self._events, Wanted(_within(limit), before, subject, since, until))
 
     def ledger(
         self,
@@ -338,14 +243,29 @@ class Store:
         since: float | None = None,
         until: float | None = None,
     ) -> list[LedgerEntry]:
-        return self._list(self._ledger, _Wanted(_within(limit), before, subject, since, until))
+        return self._list(self._ledger, Wanted(_within(limit), before, subject, since, until))
 
-    def _list(self, journal: _Journal[E], wanted: _Wanted) -> list[E]:
+    def incidents(
+        self,
+        *,
+        limit: int,
+        before: int | None = None,
+        subject: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+    ) -> list[IncidentView]:
+        return self._list(self._incidents, Wanted(_within(limit), before, subject, since, until))
+
+    def incident(self, incident_id: int) -> IncidentView | None:
+        found = self.incidents(limit=1, before=incident_id + 1)
+        return found[0] if found and found[0].id == incident_id else None
+
+    def _list(self, journal: Journal[E], wanted: Wanted) -> list[E]:
         # Memory first: a row that reaches the disk meanwhile is seen twice, never missed.
         with self._lock:
             waiting = journal.selected(wanted)
             outcomes = dict(journal.outcomes)
-        found = {row["id"]: msgspec.convert(row, journal.kind) for row in self._read(journal.query(wanted))}
+        found = {row["id"]: entry_of(row, journal.kind) for row in self._read(journal.query(wanted))}
         for entry_id in outcomes.keys() & found.keys():
             found[entry_id] = msgspec.structs.replace(found[entry_id], outcome=outcomes[entry_id])
         found |= {entry.id: entry for entry in waiting}
@@ -409,8 +329,8 @@ class Store:
                 connection.commit()
             try:
                 for key, value in unsaved.items():
-                    connection.execute(sa.delete(_state).where(_state.c.key == key))
-                    connection.execute(sa.insert(_state).values(key=key, value=value))
+                    connection.execute(sa.delete(journals.state).where(journals.state.c.key == key))
+                    connection.execute(sa.insert(journals.state).values(key=key, value=value))
                 connection.commit()
             finally:
                 connection.rollback()
@@ -425,7 +345,9 @@ class Store:
     def _write_batch(self) -> bool:
         """One transaction; whether more waits."""
         with self._lock:
-            batches = [(journal, list(journal.waiting.values())[:_BATCH]) for journal in self._journals]
+            batches: list[tuple[Journal[Any], list[Any]]] = [
+                (journal, list(journal.waiting.values())[:_BATCH]) for journal in self._journals
+            ]
             newest = {entry.id for _, entries in batches for entry in entries if isinstance(entry, LedgerEntry)}
             # An outcome follows its row.
             outcomes = {
@@ -439,24 +361,29 @@ class Store:
         with self._engine.begin() as connection:
             for journal, entries in batches:
                 if entries:
-                    connection.execute(self._insert(journal.table), [msgspec.to_builtins(entry) for entry in entries])
+                    connection.execute(self._insert(journal.table), [row_of(entry) for entry in entries])
             for entry_id, outcome in outcomes.items():
-                connection.execute(sa.update(_ledger).where(_ledger.c.id == entry_id).values(outcome=outcome))
+                connection.execute(
+                    sa.update(journals.ledger).where(journals.ledger.c.id == entry_id).values(outcome=outcome)
+                )
         with self._lock:
             for journal, entries in batches:
-                for entry in entries:
-                    journal.waiting.pop(entry.id, None)
+                journal.written(entries)
             for entry_id, outcome in outcomes.items():
                 if self._ledger.outcomes.get(entry_id) == outcome:
                     del self._ledger.outcomes[entry_id]
             self._prune_rows += sum(len(entries) for _, entries in batches)
-            return bool(self._events.waiting or self._ledger.waiting)
+            return any(journal.waiting for journal in self._journals)
 
     def _insert(self, table: sa.Table) -> sa.Insert:
         """An insert that may be repeated: whether a commit that failed took place is not always known."""
         if self._is_sqlite:
-            return sqlite.insert(table).on_conflict_do_nothing()
-        return postgresql.insert(table).on_conflict_do_nothing()
+            insert: sqlite.Insert | postgresql.Insert = sqlite.insert(table)
+        else:
+            insert = postgresql.insert(table)
+        if table is not journals.incidents:
+            return insert.on_conflict_do_nothing()
+        return insert.on_conflict_do_update(index_elements=["id"], set_=dict(insert.excluded))
 
     def _prune_if_due(self) -> None:
         now = time.monotonic()
@@ -558,8 +485,8 @@ def set_up_sqlite(connection: Any, _record: Any) -> None:
 
 def _check_schema(connection: Connection, name: str) -> None:
     """Makes the tables of a new database. Raises ConfigError when a newer program made them."""
-    _schema.create(connection, checkfirst=True)
-    found = connection.scalar(sa.select(sa.func.max(_schema.c.version)))
+    journals.schema.create(connection, checkfirst=True)
+    found = connection.scalar(sa.select(sa.func.max(journals.schema.c.version)))
     if found is not None and found > SCHEMA_VERSION:
         raise ConfigError(
             [
@@ -567,6 +494,6 @@ def _check_schema(connection: Connection, name: str) -> None:
                 "run that version, or name another file in store.url"
             ]
         )
-    _metadata.create_all(connection)
+    journals.metadata.create_all(connection)
     if found is None:
-        connection.execute(sa.insert(_schema).values(version=SCHEMA_VERSION))
+        connection.execute(sa.insert(journals.schema).values(version=SCHEMA_VERSION))

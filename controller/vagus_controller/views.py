@@ -217,6 +217,94 @@ class DrillView(View, frozen=True, kw_only=True):
     pairs: tuple[DrillPairView, ...]
 
 
+class CauseView(View, frozen=True, kw_only=True):
+    """What an incident comes of. `kind`: controller, liveness, link, load, quorum, stuck (a pair that must move and
+    cannot). `scope` and `target`: a pair, a node, a site by name, or the fleet, whose target is "". `path`: of a link,
+    and "" there is every path."""
+
+    kind: Literal["controller", "liveness", "link", "load", "quorum", "stuck"]
+    scope: Literal["pair", "node", "site", "fleet"]
+    target: str
+    path: str
+
+
+class TroubleView(View, frozen=True, kw_only=True):
+    """A bad verdict in an incident: `is_cause`, or a consequence of the cause. `over`: not bad any more."""
+
+    kind: str
+    subject: str
+    state: str
+    severity: Severity
+    reason: str
+    since_s: float
+    over: bool
+    is_cause: bool
+
+
+class IncidentStep(View, frozen=True, kw_only=True):
+    """A line of an incident's timeline: a verdict that changed, what vagus did or decided not to do, what a person did,
+    or what became of the incident itself. `at`: wall-clock epoch seconds."""
+
+    at: float
+    kind: Literal["verdict", "action", "person", "incident"]
+    subject: str
+    text: str
+    severity: Severity
+
+
+class NoteView(View, frozen=True, kw_only=True):
+    at: float
+    who: str
+    text: str
+
+
+class IncidentBrief(View, frozen=True, kw_only=True):
+    """An open incident in short. `did`: what vagus did about it, in words; "" for nothing. `troubles`: how many of its
+    verdicts are bad now."""
+
+    id: int
+    title: str
+    severity: Severity
+    at: float
+    age_s: float
+    cause: CauseView
+    did: str
+    troubles: int
+    acknowledged_by: str
+
+
+class IncidentView(View, frozen=True, kw_only=True):
+    """Verdicts that share a cause. `at`: when it opened. `subject`: what it is about, as verdicts name it.
+
+    `state`: open; over (by itself: all its verdicts are); resolved (by a person, with the reason in `resolution`);
+    merged (it was part of the incident `merged_into`). `severity`: the worst of what is bad now, and of one that is not
+    open the worst that it was, as `worst` is for all. `troubles`: cause first, the worst first, at most 50 of
+    `troubles_total`. `reopened`: how often it came back.
+    """
+
+    id: int
+    at: float
+    subject: str
+    title: str
+    severity: Severity
+    worst: Severity
+    state: Literal["open", "over", "resolved", "merged"]
+    cause: CauseView
+    did: str
+    duration_s: float
+    ended_at: float | None = None
+    reopened: int = 0
+    acknowledged_by: str = ""
+    acknowledged_at: float | None = None
+    resolved_by: str = ""
+    resolution: str = ""
+    merged_into: int | None = None
+    troubles: tuple[TroubleView, ...] = ()
+    troubles_total: int = 0
+    timeline: tuple[IncidentStep, ...] = ()
+    notes: tuple[NoteView, ...] = ()
+
+
 class FleetView(View, frozen=True, kw_only=True):
     """The whole picture, one object: GET /api/v1/fleet and the first SSE message."""
 
@@ -237,6 +325,8 @@ class FleetView(View, frozen=True, kw_only=True):
     pairs: tuple[PairView, ...]
     quorum: QuorumView
     pauses: tuple[PauseView, ...]
+    # those that are open, the worst first, at most 1000
+    incidents: tuple[IncidentBrief, ...] = ()
 
 
 class EventEntry(View, frozen=True, kw_only=True):
@@ -253,7 +343,7 @@ class EventEntry(View, frozen=True, kw_only=True):
 
 class LedgerEntry(View, frozen=True, kw_only=True):
     """A decision, also one not to act. `action`: failover, failback, switchover, adopt, revert, hold, recommend, plan,
-    drill, pause, resume, refuse."""
+    drill, pause, resume, refuse, acknowledge, note, resolve."""
 
     id: int
     at: float
@@ -287,6 +377,12 @@ class WhyView(View, frozen=True, kw_only=True):
     events: list[EventEntry]
 
 
+def concerns(subject: str, wanted: str) -> bool:
+    """Whether a row about `subject` answers a question about `wanted`: with a node its pairs, with a pair its paths."""
+    pair = subject.partition("/")[0]
+    return wanted in (subject, pair) or pair.startswith(f"{wanted}--") or pair.endswith(f"--{wanted}")
+
+
 class Refused(Exception):
     """An operator's request that is not done: says why and what to do instead."""
 
@@ -308,6 +404,11 @@ class Operator(Protocol):
     def drills(self) -> tuple[DrillView, ...]: ...
     def pause(self, scope: str, target: str, *, who: str, reason: str, for_s: float) -> PauseView: ...
     def resume(self, pause_id: int, *, who: str) -> None: ...
+    def incidents(self) -> tuple[IncidentView, ...]: ...
+    def incident(self, incident_id: int) -> IncidentView: ...
+    def acknowledge(self, incident_id: int, *, who: str) -> IncidentView: ...
+    def note(self, incident_id: int, text: str, *, who: str) -> IncidentView: ...
+    def resolve(self, incident_id: int, note: str, *, who: str) -> IncidentView: ...
 
 
 class History(Protocol):
@@ -331,6 +432,16 @@ class History(Protocol):
         since: float | None = None,
         until: float | None = None,
     ) -> list[LedgerEntry]: ...
+    def incidents(
+        self,
+        *,
+        limit: int,
+        before: int | None = None,
+        subject: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+    ) -> list[IncidentView]: ...
+    def incident(self, incident_id: int) -> IncidentView | None: ...
 
 
 class Band(View, frozen=True, kw_only=True):
@@ -423,8 +534,8 @@ class Charts(Protocol):
 
 
 class Change(Struct, frozen=True):
-    """One message of the SSE stream: `topic` is fleet, event or ledger; `data` the matching view."""
+    """One message of the SSE stream: `topic` is fleet, event, ledger or incident; `data` the matching view."""
 
     id: int
-    topic: Literal["fleet", "event", "ledger"]
-    data: FleetView | EventEntry | LedgerEntry
+    topic: Literal["fleet", "event", "ledger", "incident"]
+    data: FleetView | EventEntry | LedgerEntry | IncidentView

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 
 import msgspec
 
-from browser import samples
+from browser import incident_samples, samples
 from door import door
 from vagus_controller.api.app import create_app, serve
 from vagus_controller.api.stream import ChangeFeed
@@ -26,6 +26,7 @@ from vagus_controller.views import (
     DrillView,
     EventEntry,
     FleetView,
+    IncidentView,
     LedgerEntry,
     PauseView,
     PlanAsk,
@@ -44,6 +45,7 @@ class MemoryOperator:
         self.view = view or samples.calm()
         self.asked: list[tuple[Any, ...]] = []
         self.refusal = ""
+        self.open = {12: incident_samples.overlay_of_osaka()}
 
     def fleet(self) -> FleetView:
         return self.view
@@ -102,6 +104,28 @@ class MemoryOperator:
             raise KeyError(str(pause_id))
         self._command("resume", pause_id, who)
         self.view = msgspec.structs.replace(self.view, pauses=left)
+
+    def incidents(self) -> tuple[IncidentView, ...]:
+        return tuple(self.open.values())
+
+    def incident(self, incident_id: int) -> IncidentView:
+        return self.open[incident_id]
+
+    def acknowledge(self, incident_id: int, *, who: str) -> IncidentView:
+        self._command("acknowledge", self.open[incident_id].id, who)
+        return self._changed(incident_id, acknowledged_by=who)
+
+    def note(self, incident_id: int, text: str, *, who: str) -> IncidentView:
+        self._command("note", self.open[incident_id].id, text, who)
+        return self.open[incident_id]
+
+    def resolve(self, incident_id: int, note: str, *, who: str) -> IncidentView:
+        self._command("resolve", self.open[incident_id].id, note, who)
+        return self._changed(incident_id, state="resolved", resolved_by=who, resolution=note)
+
+    def _changed(self, incident_id: int, **changes: Any) -> IncidentView:
+        self.open[incident_id] = msgspec.structs.replace(self.open[incident_id], **changes)
+        return self.open[incident_id]
 
 
 class Running:
@@ -190,7 +214,11 @@ class Running:
             outcome="done",
         )
 
-    def publish(self, topic: Literal["fleet", "event", "ledger"], data: FleetView | EventEntry | LedgerEntry) -> None:
+    def publish(
+        self,
+        topic: Literal["fleet", "event", "ledger", "incident"],
+        data: FleetView | EventEntry | LedgerEntry | IncidentView,
+    ) -> None:
         """As the daemon does, in its event loop."""
         self._sequence += 1
         self._loop.call_soon_threadsafe(self.changes.publish, Change(self._sequence, topic, data))

@@ -133,7 +133,12 @@ BANS: list[tuple[str, tuple[str, ...], str, tuple[str, ...]]] = [
         "vagus_controller",
         ("sqlalchemy",),
         "one place knows the database",
-        ("vagus_controller.store", "vagus_controller.archive", "vagus_controller.config_file"),
+        (
+            "vagus_controller.store",
+            "vagus_controller.journals",
+            "vagus_controller.archive",
+            "vagus_controller.config_file",
+        ),
     ),
     (
         "vagus_controller",
@@ -263,7 +268,9 @@ WALL_CLOCK_FOR = {
     "vagus_agent.probes.tailscale": "Tailscale tells key expiry as a date; only the seconds left travel, for display",
     "vagus_controller.daemon": "`at` of what is shown",
     "vagus_controller.chronicle": "`at` of what is stored",
+    "vagus_controller.casebook": "`at` of what is stored",
     "vagus_controller.store": "retention by age, which must outlive restarts",
+    "vagus_controller.journals": "numbers that only ever grow",
     "vagus_controller.api": "display",
     "vagus_controller.accounts.access": "when a session or token ends must outlive restarts",
     "vagus_controller.accounts.console": "display",

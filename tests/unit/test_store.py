@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from vagus_controller import journals
 from vagus_controller import store as store_module
-from vagus_controller.store import SCHEMA_VERSION, Store, concerns
-from vagus_controller.views import EventEntry, LedgerEntry, Severity
+from vagus_controller.store import SCHEMA_VERSION, Store
+from vagus_controller.views import EventEntry, LedgerEntry, Severity, concerns
 from vagus_runtime.settings import ConfigError
 
 
@@ -269,7 +270,7 @@ def test_a_full_disk_is_told_outlived_and_recovered_from(
 def test_memory_is_bounded_while_the_disk_is_away(
     opened: Opener, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "_WAITING", 100)
+    monkeypatch.setattr(journals, "WAITING", 100)
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True, timeout=10)
     store = opened(small_disk / "vagus.db")
     assert store.problem

@@ -15,7 +15,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from vagus_controller.views import FleetView, NodeView, PathView
+from vagus_controller.views import FleetView, NodeView, PathView, Severity
 
 MAX_PAIRS: Final = 2000
 CONTENT_TYPE: Final = "text/plain; version=0.0.4"
@@ -49,6 +49,11 @@ class _Collector(Collector):
         state = _gauge("vagus_controller_state", "1 for its own verdict on itself", "state")
         state.add_metric([fleet.observer.state], 1)
         yield state
+        incidents = _gauge("vagus_incidents", "Open incidents by their severity", "severity")
+        counts = Counter(incident.severity for incident in fleet.incidents)
+        for severity in (Severity.UNKNOWN, Severity.WARNING, Severity.CRITICAL):
+            incidents.add_metric([severity], counts[severity])
+        yield incidents
         yield _one("vagus_pauses", "Pauses in force", len(fleet.pauses))
         yield from self._nodes()
         yield from self._pairs()

@@ -34,6 +34,7 @@ from vagus_controller.views import (
     EventEntry,
     FleetView,
     History,
+    IncidentView,
     LedgerEntry,
     NodeView,
     Operator,
@@ -45,6 +46,7 @@ from vagus_controller.views import (
     VerdictView,
     View,
     WhyView,
+    concerns,
 )
 from vagus_protocol.messages import Name
 
@@ -63,6 +65,7 @@ Subject = Annotated[
 
 Since = Annotated[float | None, QueryParameter(ge=0, description="Not older: epoch seconds.")]
 Until = Annotated[float | None, QueryParameter(ge=0, description="Older than this: epoch seconds.")]
+Show = Annotated[Literal["open", "all"], QueryParameter(description="Those that are open, or also those that were.")]
 
 
 class Ask(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -112,6 +115,15 @@ class PauseAsk(Ask, frozen=True, kw_only=True):
     target: Annotated[str, Meta(max_length=200)] = ""
     reason: Reason = ""
     for_s: Annotated[float, Meta(gt=0, le=_MAX_PAUSE_S)]
+
+
+class NoteAsk(Ask, frozen=True, kw_only=True):
+    text: Annotated[str, Meta(min_length=1, max_length=1000)]
+
+
+class ResolveAsk(Ask, frozen=True, kw_only=True):
+    # Why it is none any more.
+    note: Annotated[str, Meta(min_length=1, max_length=1000)]
 
 
 class Health(View, frozen=True, kw_only=True):
@@ -241,10 +253,77 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
             known = ", ".join(str(each.id) for each in operator.fleet().pauses) or "none"
             raise NotFoundException(detail=f"no pause {pause_id}; there are: {known}") from None
 
+    @get("/incidents", summary="Incidents, newest first; those that are open come as they are now")
+    async def incidents(
+        show: Show = "open",
+        limit: Limit = 100,
+        before: Before = None,
+        subject: Subject = None,
+        since: Since = None,
+        until: Until = None,
+    ) -> list[IncidentView]:
+        live = {each.id: each for each in operator.incidents()}
+        found = dict(live)
+        if show == "all":
+            kept = await asyncio.to_thread(
+                history.incidents, limit=limit, before=before, subject=subject, since=since, until=until
+            )
+            found = {each.id: each for each in kept} | live
+        wanted = (
+            each
+            for each in found.values()
+            if (before is None or each.id < before)
+            and (subject is None or concerns(each.subject, subject))
+            and (since is None or each.at >= since)
+            and (until is None or each.at < until)
+        )
+        return sorted(wanted, key=lambda each: -each.id)[:limit]
+
+    @get("/incidents/{incident_id:int}", summary="One incident, with its timeline")
+    async def incident(incident_id: FromPath[int]) -> IncidentView:
+        try:
+            return operator.incident(incident_id)
+        except KeyError:
+            kept = await asyncio.to_thread(history.incident, incident_id)
+        if kept is None:
+            raise _no_incident(operator, incident_id)
+        return kept
+
+    @post(
+        "/incidents/{incident_id:int}/acknowledge",
+        status_code=200,
+        sync_to_thread=False,
+        summary="Say that somebody is on it",
+    )
+    def acknowledge(request: Asked, incident_id: FromPath[int]) -> IncidentView:
+        try:
+            return operator.acknowledge(incident_id, who=_who(request))
+        except KeyError:
+            raise _no_incident(operator, incident_id) from None
+
+    @post("/incidents/{incident_id:int}/note", status_code=200, sync_to_thread=False, summary="Write a note onto it")
+    def note(request: Asked, incident_id: FromPath[int], data: RequestBody[NoteAsk]) -> IncidentView:
+        try:
+            return operator.note(incident_id, data.text, who=_who(request))
+        except KeyError:
+            raise _no_incident(operator, incident_id) from None
+
+    @post(
+        "/incidents/{incident_id:int}/resolve",
+        status_code=200,
+        sync_to_thread=False,
+        summary="Say that it is none any more",
+    )
+    def resolve(request: Asked, incident_id: FromPath[int], data: RequestBody[ResolveAsk]) -> IncidentView:
+        try:
+            return operator.resolve(incident_id, data.note, who=_who(request))
+        except KeyError:
+            raise _no_incident(operator, incident_id) from None
+
     @get(
         "/stream",
         sync_to_thread=False,
-        summary="Server-sent events: fleet, event, ledger, ping; Last-Event-ID resumes",
+        summary="Server-sent events: fleet, event, ledger, incident, ping; Last-Event-ID resumes",
         media_type="text/event-stream",
         responses={200: ResponseSpec(data_container=str, media_type="text/event-stream", generate_examples=False)},
     )
@@ -268,6 +347,7 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
     return (
         *(fleet, nodes, node, links, link, quorum, pauses, events, ledger, why),
         *(switchover, failback, approve, plans, plan, drills, drill, pause, resume, stream),
+        *(incidents, incident, acknowledge, note, resolve),
     )
 
 
@@ -340,6 +420,11 @@ def unknown(what: str, name: str, known: Any) -> NotFoundException:
     else:
         hint = f"there are: {', '.join(names[:10])}{', …' if len(names) > 10 else ''}"
     return NotFoundException(detail=f"no {what} {name[:100]!r}; {hint}")
+
+
+def _no_incident(operator: Operator, incident_id: int) -> NotFoundException:
+    known = ", ".join(str(each.id) for each in operator.incidents()[:10]) or "none"
+    return NotFoundException(detail=f"no incident {incident_id} that is open or was lately; open are: {known}")
 
 
 def _targets(fleet: FleetView, scope: str) -> set[str]:

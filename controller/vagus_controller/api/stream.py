@@ -1,9 +1,10 @@
 """Server-sent events: every change to every open page and `vagusctl watch`, without ever waiting for one of them.
 
-Messages: `fleet` (the whole picture), `event`, `ledger`, and `ping` when there was nothing to say for a while. The
-picture is encoded once for all, at most every 250 ms, and a client that is slow gets the newest one only. Events and
-ledger entries are never left out in silence: a client that lets too many pile up is cut off, and catches up from
-history by the id of the last message that it had, `<last event>-<last ledger entry>`.
+Messages: `fleet` (the whole picture), `event`, `ledger`, `incident` (one that is new or changed; those that were missed
+are in /incidents), and `ping` when there was nothing to say for a while. The picture is encoded once for all, at most
+every 250 ms, and a client that is slow gets the newest one only. Events and ledger entries are never left out in
+silence: a client that lets too many pile up is cut off, and catches up from history by the id of the last message that
+it had, `<last event>-<last ledger entry>`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import msgspec
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
-from vagus_controller.views import Change, EventEntry, FleetView, History, LedgerEntry
+from vagus_controller.views import Change, EventEntry, FleetView, History, IncidentView, LedgerEntry
 
 FLEET_EVERY_S: Final = 0.25
 # The picture of a large fleet is sent less often, so that encoding it takes no more than this share of the loop.
@@ -50,12 +51,12 @@ class Subscriber:
     def __init__(self) -> None:
         # Ids of the newest event and ledger entry that it has been given.
         self.marks = (0, 0)
-        self.entries: deque[EventEntry | LedgerEntry] = deque()
+        self.entries: deque[EventEntry | LedgerEntry | IncidentView] = deque()
         self.fleet: bytes | None = None
         self.over = False
         self.news = asyncio.Event()
 
-    def add(self, entry: EventEntry | LedgerEntry) -> None:
+    def add(self, entry: EventEntry | LedgerEntry | IncidentView) -> None:
         if len(self.entries) >= MAX_QUEUED:
             self.entries.clear()
             self.over = True
@@ -67,7 +68,11 @@ class Subscriber:
         self, seen: tuple[int, int] | None, newest: tuple[int, int], entries: list[EventEntry | LedgerEntry]
     ) -> None:
         """`entries` of history came after `seen` and up to `newest`; what was added meanwhile may be among them."""
-        later = [entry for entry in self.entries if entry.id > newest[0 if isinstance(entry, EventEntry) else 1]]
+        later = [
+            entry
+            for entry in self.entries
+            if isinstance(entry, IncidentView) or entry.id > newest[0 if isinstance(entry, EventEntry) else 1]
+        ]
         self.entries = deque([*entries, *later])
         self.marks = seen if entries and seen is not None else newest
 
@@ -77,6 +82,9 @@ class Subscriber:
         parts = []
         while self.entries:
             entry = self.entries.popleft()
+            if isinstance(entry, IncidentView):
+                parts.append(b"event: incident\ndata: %b\n\n" % _encode(entry))
+                continue
             event, ledger = self.marks
             is_event = isinstance(entry, EventEntry)
             self.marks = (max(event, entry.id), ledger) if is_event else (event, max(ledger, entry.id))

@@ -445,7 +445,7 @@ class Brain:
             controller=self._observer,
             quorum=quorum,
             quorum_lost_since=quorum.since if quorum.state == "lost" else None,
-            members=self._quorum.members(self.fleet),
+            members=self.members(),
             links=self._links.verdicts,
             paused=lambda node: self.pauses.on(self.fleet, node),
             busy=self.plans.busy(now),
@@ -462,6 +462,10 @@ class Brain:
         observed = state.observed
         taken, refused = (observed.epoch, observed.generation), (observed.refused_epoch, observed.refused_generation)
         return taken >= told.term or refused == told.term
+
+    def members(self) -> frozenset[str]:
+        """The nodes whose etcd votes."""
+        return self._quorum.members(self.fleet)
 
     # --- transaction.Checks --------------------------------------------------------------------------------------
 

@@ -8,7 +8,8 @@ import msgspec
 
 from vagus_controller.views import Severity
 
-Kind = Literal["liveness", "controller", "link", "quorum", "load"]
+# `stuck`: a pair that must move and cannot; the failover policy finds it, no detector does
+Kind = Literal["liveness", "controller", "link", "quorum", "load", "stuck"]
 
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):

@@ -17,12 +17,13 @@ from urllib.parse import quote
 import typer
 from rich.console import Console
 
-from vagus_controller.ctl import tables
+from vagus_controller.ctl import incident_tables, tables
 from vagus_controller.ctl.client import NOT_ALLOWED, Client, CtlError, decode
 from vagus_controller.views import (
     DrillView,
     EventEntry,
     FleetView,
+    IncidentView,
     LedgerEntry,
     NodeView,
     PairView,
@@ -283,6 +284,59 @@ def resume(
 
 
 @app.command()
+def incidents(
+    context: typer.Context,
+    every: Annotated[bool, typer.Option("--all", help="Also those that are over.")] = False,
+    subject: Annotated[str | None, typer.Argument(help="Only about a node or pair.")] = None,
+    limit: Limit = 30,
+    json: Json = False,
+) -> None:
+    """What is wrong, by cause: one line an incident."""
+    data = _client(context).ask("GET", "/incidents", show="all" if every else "open", limit=limit, subject=subject)
+    _show(json, data, list[IncidentView], incident_tables.incidents)
+
+
+Incident = Annotated[int, typer.Argument(metavar="ID", help="The incident, as `incidents` shows it.")]
+
+
+@app.command()
+def incident(context: typer.Context, incident_id: Incident, json: Json = False) -> None:
+    """One incident: its cause, what comes of it, what vagus did, who is on it."""
+    _show(json, _client(context).ask("GET", f"/incidents/{incident_id}"), IncidentView, incident_tables.incident)
+
+
+@app.command()
+def ack(context: typer.Context, incident_id: Incident, json: Json = False) -> None:
+    """Say that you are on an incident."""
+    data = _client(context).ask("POST", f"/incidents/{incident_id}/acknowledge")
+    _show(json, data, IncidentView, incident_tables.incident)
+
+
+@app.command()
+def note(
+    context: typer.Context,
+    incident_id: Incident,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="What others should know.")],
+    json: Json = False,
+) -> None:
+    """Write a note onto an incident."""
+    data = _client(context).ask("POST", f"/incidents/{incident_id}/note", {"text": text})
+    _show(json, data, IncidentView, incident_tables.incident)
+
+
+@app.command()
+def resolve(
+    context: typer.Context,
+    incident_id: Incident,
+    why: Annotated[str, typer.Option("--note", help="Why it is none any more.")],
+    json: Json = False,
+) -> None:
+    """Say that an incident is none any more, though its verdicts may last. What is new or worse reopens it."""
+    data = _client(context).ask("POST", f"/incidents/{incident_id}/resolve", {"note": why})
+    _show(json, data, IncidentView, incident_tables.incident)
+
+
+@app.command()
 def watch(context: typer.Context, json: Json = False) -> None:
     """Events and decisions as they come, until Ctrl-C. With --json one object a line: topic and data."""
     client = _client(context)
@@ -301,6 +355,8 @@ def watch(context: typer.Context, json: Json = False) -> None:
                     summary = fleet.summary
                 elif message.topic == "event":
                     console.print(tables.event_line(decode(message.data, EventEntry)))
+                elif message.topic == "incident":
+                    console.print(incident_tables.incident_line(decode(message.data, IncidentView)))
                 elif message.topic == "ledger":
                     console.print(tables.ledger_line(decode(message.data, LedgerEntry)))
             words = "the stream ended"

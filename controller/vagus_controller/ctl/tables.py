@@ -66,7 +66,7 @@ def percent(share: float | None) -> str:
     return ABSENT if share is None else f"{share * 100:.0f} %"
 
 
-def _moment(at: float) -> str:
+def moment(at: float) -> str:
     try:
         return time.strftime("%m-%d %H:%M:%S", time.localtime(at))
     except (OverflowError, ValueError, OSError):
@@ -235,7 +235,7 @@ def quorum(console: Console, found: QuorumView) -> None:
 
 def events(console: Console, found: Sequence[EventEntry]) -> None:
     columns = (Column("id", 100), Column("when"), Column("subject"), Column("kind", 80), Column("what"))
-    rows = [(str(each.id), _moment(each.at), each.subject, each.kind, text(each.text, each.severity)) for each in found]
+    rows = [(str(each.id), moment(each.at), each.subject, each.kind, text(each.text, each.severity)) for each in found]
     table(console, columns, rows, "nothing has happened yet")
 
 
@@ -246,7 +246,7 @@ def ledger(console: Console, found: Sequence[LedgerEntry]) -> None:
     )
     rows = [
         (
-            *(str(each.id), _moment(each.at), each.who, each.action, each.subject),
+            *(str(each.id), moment(each.at), each.who, each.action, each.subject),
             *("; ".join((each.reason, *each.evidence)), each.outcome),
         )
         for each in found
@@ -373,13 +373,13 @@ def why(console: Console, found: WhyView) -> None:
 
 
 def event_line(entry: EventEntry) -> Text:
-    return text(f"{_moment(entry.at)} {entry.subject} {entry.kind}: {entry.text}", entry.severity)
+    return text(f"{moment(entry.at)} {entry.subject} {entry.kind}: {entry.text}", entry.severity)
 
 
 def ledger_line(entry: LedgerEntry) -> Text:
     outcome = f" ({entry.outcome})" if entry.outcome else ""
-    return text(f"{_moment(entry.at)} {entry.who}: {entry.action} {entry.subject}: {entry.reason}{outcome}")
+    return text(f"{moment(entry.at)} {entry.who}: {entry.action} {entry.subject}: {entry.reason}{outcome}")
 
 
 def fleet_line(fleet: FleetView) -> Text:
-    return text(f"{_moment(fleet.at)} {fleet.summary}", fleet.severity)
+    return text(f"{moment(fleet.at)} {fleet.summary}", fleet.severity)

@@ -1,0 +1,103 @@
+"""Pictures of incidents, for the API's and the page's tests."""
+
+from __future__ import annotations
+
+from browser.samples import AT, BERLIN, LISBON, OSAKA, VPS
+from vagus_controller.views import (
+    CauseView,
+    IncidentBrief,
+    IncidentStep,
+    IncidentView,
+    NoteView,
+    Severity,
+    TroubleView,
+)
+
+
+def overlay_of_osaka(incident_id: int = 12) -> IncidentView:
+    """Three pairs whose overlay died at one moment, and quorum at risk by it."""
+    links = [f"{BERLIN}--{OSAKA}", f"{LISBON}--{OSAKA}", f"{OSAKA}--{VPS}"]
+    dead = tuple(
+        TroubleView(
+            kind="link",
+            subject=f"{name}/overlay",
+            state="down",
+            severity=Severity.CRITICAL,
+            reason="no probe gets through in either direction",
+            since_s=41.0,
+            over=False,
+            is_cause=True,
+        )
+        for name in links
+    )
+    quorum = TroubleView(
+        kind="quorum",
+        subject="harbour",
+        state="at-risk",
+        severity=Severity.WARNING,
+        reason="one more failure loses it",
+        since_s=38.0,
+        over=True,
+        is_cause=False,
+    )
+    return IncidentView(
+        id=incident_id,
+        at=AT - 41,
+        subject=OSAKA,
+        title=f"overlay of {OSAKA} is dead",
+        severity=Severity.CRITICAL,
+        worst=Severity.CRITICAL,
+        state="open",
+        cause=CauseView(kind="link", scope="node", target=OSAKA, path="overlay"),
+        did="moved 3 pairs to backup",
+        duration_s=41.0,
+        troubles=(*dead, quorum),
+        troubles_total=4,
+        timeline=(
+            IncidentStep(
+                at=AT - 41,
+                kind="verdict",
+                subject=f"{links[0]}/overlay",
+                text="down: 6 probes in a row without an answer",
+                severity=Severity.CRITICAL,
+            ),
+            IncidentStep(
+                at=AT - 40.6,
+                kind="action",
+                subject=links[0],
+                text="failover: confirmed at both ends",
+                severity=Severity.INFO,
+            ),
+        ),
+        notes=(NoteView(at=AT - 10, who="ines", text="the provider knows"),),
+    )
+
+
+def spike_of_last_week(incident_id: int = 7) -> IncidentView:
+    return IncidentView(
+        id=incident_id,
+        at=AT - 7 * 86_400,
+        subject=BERLIN,
+        title=f"load spike on {BERLIN}",
+        severity=Severity.WARNING,
+        worst=Severity.WARNING,
+        state="over",
+        cause=CauseView(kind="load", scope="node", target=BERLIN, path=""),
+        did="",
+        duration_s=310.0,
+        ended_at=AT - 7 * 86_400 + 310,
+    )
+
+
+def brief(incident: IncidentView) -> IncidentBrief:
+    return IncidentBrief(
+        id=incident.id,
+        title=incident.title,
+        severity=incident.severity,
+        at=incident.at,
+        age_s=incident.duration_s,
+        cause=incident.cause,
+        did=incident.did,
+        troubles=sum(not each.over for each in incident.troubles),
+        acknowledged_by=incident.acknowledged_by,
+    )

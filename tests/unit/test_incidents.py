@@ -1,0 +1,387 @@
+"""One incident for each cause: what folds into what, when it is news, when it is over, and what survives."""
+
+from __future__ import annotations
+
+import pytest
+
+from unit.incident_world import IncidentWorld
+from vagus_controller.views import Refused, Severity
+
+CITIES = {"austin": ("austin-1", "austin-2"), "tokyo": ("tokyo-1", "tokyo-2"), "berlin": ("berlin-1", "berlin-2")}
+THREE = {"austin": ("a",), "berlin": ("b",), "tokyo": ("c",)}
+
+
+def subjects(world: IncidentWorld) -> set[str]:
+    return {each.subject for each in world.the_one().troubles}
+
+
+def test_a_calm_fleet_has_none() -> None:
+    world = IncidentWorld(CITIES, members=("austin-1", "berlin-1", "tokyo-1"))
+    world.run(120)
+    assert world.told == []
+
+
+@pytest.mark.parametrize("members", [(), ("austin-1", "berlin-1", "tokyo-1"), ("austin-1", "austin-2", "berlin-1")])
+@pytest.mark.parametrize("victim", ["austin-1", "tokyo-2"])
+def test_a_dead_node_is_one_incident_with_its_links_and_quorum_inside(victim: str, members: tuple[str, ...]) -> None:
+    world = IncidentWorld(CITIES, members=members)
+    world.down = {victim}
+    world.run(60)
+    found = world.the_one()
+    assert found.title.startswith(f"{victim} is down")
+    assert (found.cause.kind, found.cause.scope, found.cause.target) == ("liveness", "node", victim)
+    assert found.severity is Severity.CRITICAL
+    inside = subjects(world)
+    assert victim in inside
+    assert sum(victim in each and "/" in each for each in inside) == 10
+    if victim in members:
+        assert "test" in inside, "quorum is a consequence"
+        assert "quorum" in found.title
+    assert {each.id for each in world.told} == {found.id}
+    world.heal()
+    world.run(60)
+    assert world.open == ()
+    assert world.told[-1].state == "over"
+
+
+def test_a_dead_node_of_two() -> None:
+    world = IncidentWorld({"x": ("a",), "y": ("b",)})
+    world.down = {"b"}
+    world.run(60)
+    assert world.the_one().title == "b is down"
+
+
+def test_a_site_that_loses_power_is_one_incident() -> None:
+    world = IncidentWorld(CITIES)
+    world.down = {"tokyo-1", "tokyo-2"}
+    world.run(60)
+    found = world.the_one()
+    assert found.title == "site tokyo is down: 2 nodes"
+    assert sum(each.kind == "link" for each in found.troubles) == 2 * 4 * 2
+
+
+@pytest.mark.parametrize("sites", [CITIES, THREE, {"one": ("a", "b", "c", "d")}])
+def test_the_overlay_dead_everywhere_is_one_incident(sites: dict[str, tuple[str, ...]]) -> None:
+    world = IncidentWorld(sites)
+    world.cut("overlay")
+    world.run(30)
+    found = world.the_one()
+    assert found.title == "overlay is dead everywhere"
+    assert found.cause.path == "overlay"
+    assert found.did == f"moved {len(world.pairs)} pairs to backup"
+    world.heal()
+    world.run(200)
+    assert [each.state for each in world.told if each.id == found.id][-1] == "over"
+    last = world.incidents.find(found.id, world.now)
+    assert last.did == f"{len(world.pairs)} pairs home again"
+    assert any("failback" in step.text for step in last.timeline)
+    assert {each.id for each in world.told} == {found.id}
+
+
+def test_the_overlay_between_cities_dead_while_their_lans_carry_it() -> None:
+    world = IncidentWorld(CITIES)
+    world.dead = {(pair, "overlay") for pair in world.pairs if pair[0][:3] != pair[1][:3]}
+    world.run(30)
+    assert world.titles == ["overlay is dead everywhere"]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "title"),
+    [(("tokyo-1",), "overlay of tokyo-1 is dead"), (("tokyo-1", "tokyo-2"), "overlay of site tokyo is dead")],
+)
+def test_the_overlay_of_a_node_or_a_site(nodes: tuple[str, ...], title: str) -> None:
+    world = IncidentWorld(CITIES)
+    world.cut("overlay", *nodes)
+    world.run(30)
+    assert world.titles == [title]
+
+
+def test_every_path_of_a_node_that_still_reports() -> None:
+    world = IncidentWorld(CITIES)
+    world.cut("overlay", "tokyo-1")
+    world.cut("backup", "tokyo-1")
+    world.run(30)
+    found = world.the_one()
+    assert found.title == "every path of tokyo-1 is dead, and 5 pairs cannot move"
+    assert found.did == "5 pairs cannot move"
+
+
+def test_both_paths_of_a_pair() -> None:
+    world = IncidentWorld(CITIES)
+    world.dead = {(("austin-1", "tokyo-1"), "overlay"), (("austin-1", "tokyo-1"), "backup")}
+    world.run(30)
+    assert world.titles == ["every path between austin-1 and tokyo-1 is dead, and 1 pair cannot move"]
+
+
+def test_one_link_and_a_standby_that_is_not_proven() -> None:
+    world = IncidentWorld(CITIES)
+    world.dead = {(("austin-1", "tokyo-1"), "overlay")}
+    world.sick = {(("berlin-1", "tokyo-1"), "backup"): "unknown"}
+    world.run(30)
+    assert world.titles == [
+        "overlay between austin-1 and tokyo-1 is dead",
+        "backup between berlin-1 and tokyo-1 is not proven",
+    ]
+    assert [each.severity for each in world.open] == [Severity.CRITICAL, Severity.WARNING]
+
+
+def test_links_that_fail_one_after_the_other_within_minutes_become_one() -> None:
+    world = IncidentWorld(CITIES)
+    for peer in ("austin-1", "austin-2", "berlin-1", "berlin-2", "tokyo-1"):
+        world.dead.add(((min(peer, "tokyo-2"), "tokyo-2"), "overlay"))
+        world.run(20)
+    assert world.titles == ["overlay of tokyo-2 is dead"]
+    found = world.the_one()
+    merged = {each.id: each for each in world.told if each.state == "merged"}
+    assert all(each.merged_into == found.id for each in merged.values())
+    assert found.id == min(each.id for each in world.told), "people know it by its first number"
+
+
+def test_what_fails_much_later_is_another_incident() -> None:
+    world = IncidentWorld(THREE)
+    world.dead = {(("a", "b"), "overlay")}
+    world.run(400)
+    world.dead.add((("a", "c"), "overlay"))
+    world.run(30)
+    assert sorted(world.titles) == ["overlay between a and b is dead", "overlay between a and c is dead"]
+    world.dead.add((("b", "c"), "overlay"))
+    world.run(30)
+    assert sorted(world.titles) == ["overlay between a and b is dead", "overlay of c is dead"]
+    assert {each.id for each in world.told} == {1, 2}, "what was told of a and c goes on"
+
+
+def test_a_node_that_is_cut_off_with_its_overlay_is_the_overlays_incident() -> None:
+    world = IncidentWorld(CITIES)
+    world.cut("overlay", "tokyo-1")
+    world.mute = {"tokyo-1"}
+    world.run(60)
+    found = world.the_one()
+    assert found.cause.kind in ("link", "liveness")
+    assert "tokyo-1" in found.title
+    assert "cut off" in found.title
+    assert len({each.id for each in world.told}) == 1
+
+
+def test_a_stopped_agent_is_the_cause_of_what_its_peers_miss() -> None:
+    world = IncidentWorld(CITIES)
+    world.stop("tokyo-1")
+    world.run(60)
+    assert world.the_one().title == "tokyo-1 is offline: its agent was stopped"
+
+
+def test_an_agents_quick_restart_is_no_news() -> None:
+    world = IncidentWorld(CITIES)
+    world.stop("tokyo-1")
+    world.run(2)
+    world.heal()
+    world.run(60)
+    assert world.told == []
+
+
+def test_a_blind_controller_opens_nothing_else() -> None:
+    world = IncidentWorld(CITIES)
+    world.down = {*world.names}
+    world.run(60)
+    assert world.the_one().title == "the controller is blind"
+    assert {each.cause.kind for each in world.told} == {"controller"}
+    world.heal()
+    world.run(60)
+    assert world.open == ()
+    assert {each.cause.kind for each in world.told} == {"controller"}
+
+
+def test_a_spike_on_a_member_is_the_cause_of_the_quorum_that_churns() -> None:
+    world = IncidentWorld(THREE, members=("a", "b", "c"))
+    world.busy = {"a"}
+    world.run(20)
+    assert world.titles == ["load spike on a"]
+    assert world.the_one().severity is Severity.WARNING
+    for _ in range(4):
+        world.term += 1
+        world.run(4)
+    found = world.the_one()
+    assert found.title == "load spike on a, and etcd quorum is churning"
+    world.etcd = dict.fromkeys("abc", "fails")
+    world.run(20)
+    assert world.the_one().id == found.id
+    assert world.the_one().title == "load spike on a, and etcd quorum is lost"
+    assert world.the_one().severity is Severity.CRITICAL
+
+
+def test_quorum_with_no_other_trouble_is_its_own() -> None:
+    world = IncidentWorld(THREE, members=("a", "b", "c"))
+    world.etcd = {"b": "fails"}
+    world.run(20)
+    assert world.titles == ["etcd quorum is at risk"]
+
+
+def test_quorum_goes_over_to_what_broke_it_anew() -> None:
+    world = IncidentWorld(THREE, members=("a", "b", "c"))
+    world.down = {"c"}
+    world.run(600)
+    assert world.titles == ["c is down, and etcd quorum is at risk"]
+    world.dead = {(("a", "b"), "overlay")}
+    world.etcd = {"a": "fails", "b": "fails"}
+    world.run(60)
+    assert world.titles == [
+        "overlay between a and b is dead, and etcd quorum is lost",
+        "c is down",
+    ]
+
+
+def test_load_on_the_whole_fleet_at_once_is_one_incident() -> None:
+    world = IncidentWorld(CITIES)
+    world.busy = set(world.names)
+    world.run(30)
+    assert world.titles == ["load spikes all over the fleet, on 6 nodes"]
+
+
+def test_what_lasts_for_a_moment_is_no_news_unless_vagus_moved_something() -> None:
+    world = IncidentWorld(CITIES)
+    world.sick = {(("austin-1", "tokyo-1"), "overlay"): "degraded"}
+    world.run(3)
+    world.heal()
+    world.run(60)
+    assert world.told == []
+    world.cut("overlay")
+    world.run(3)
+    world.heal()
+    world.run(200)
+    assert {each.title for each in world.told} == {"overlay is dead everywhere"}
+    assert world.told[-1].state == "over"
+
+
+def test_the_same_again_is_the_same_incident_and_held_for_longer() -> None:
+    world = IncidentWorld(CITIES)
+    holds = []
+    for _ in range(4):
+        world.cut("overlay", "tokyo-1")
+        world.run(20)
+        assert world.the_one().id == 1
+        world.heal()
+        began = world.now
+        while world.open:
+            world.tick()
+        holds.append(world.now - began)
+    assert world.ids == 1
+    assert [round(hold / 30) for hold in holds] == [1, 2, 4, 8]
+    assert world.told[-1].reopened == 3
+    world.run(1000)
+    world.cut("overlay", "tokyo-1")
+    world.run(20)
+    assert world.the_one().id == 2, "that was long ago"
+
+
+def test_what_heals_in_any_order_stays_one() -> None:
+    world = IncidentWorld(CITIES)
+    world.cut("overlay")
+    world.run(20)
+    for each in sorted(world.dead):
+        world.dead.discard(each)
+        world.run(10)
+        assert len(world.open) <= 1
+    world.run(60)
+    assert world.ids == 1
+
+
+def test_what_is_left_over_is_named() -> None:
+    world = IncidentWorld(CITIES)
+    world.cut("overlay")
+    world.run(20)
+    world.dead = {(("austin-1", "tokyo-1"), "overlay")}
+    world.run(60)
+    assert world.titles == [
+        "overlay between austin-1 and tokyo-1 is dead, left over when this had ended: overlay was in trouble everywhere"
+    ]
+
+
+# --- persons --------------------------------------------------------------------------------------------------------
+
+
+def test_acknowledge_note_and_resolve() -> None:
+    world = IncidentWorld(CITIES)
+    world.cut("overlay", "tokyo-1")
+    world.run(20)
+    incidents, number = world.incidents, world.the_one().id
+    assert incidents.acknowledge(number, "ines", world.now, 5.0).acknowledged_by == "ines"
+    assert incidents.note(number, "the provider knows", "ines", world.now, 6.0).notes[0].text == "the provider knows"
+    [changed] = world.tick()
+    assert changed.acknowledged_at == 5.0
+    done = incidents.resolve(number, "the router is replaced tomorrow", "ines", world.now, 7.0)
+    assert (done.state, done.resolved_by, done.resolution) == ("resolved", "ines", "the router is replaced tomorrow")
+    assert [step.text for step in done.timeline[-2:]] == [
+        "acknowledged by ines",
+        "resolved by ines: the router is replaced tomorrow",
+    ]
+    world.run(600)
+    assert world.open == ()
+    with pytest.raises(Refused, match="is resolved"):
+        incidents.acknowledge(number, "ines", world.now, 8.0)
+    with pytest.raises(KeyError):
+        incidents.resolve(99, "x", "ines", world.now, 8.0)
+
+
+def test_what_is_resolved_is_open_again_when_it_is_worse() -> None:
+    world = IncidentWorld(CITIES)
+    world.sick = {(("austin-1", "tokyo-1"), "overlay"): "degraded"}
+    world.run(20)
+    number = world.the_one().id
+    world.incidents.resolve(number, "known", "ines", world.now, 7.0)
+    world.run(60)
+    assert world.open == ()
+    world.sick = {(("austin-1", "tokyo-1"), "overlay"): "down"}
+    world.run(5)
+    found = world.the_one()
+    assert (found.id, found.state, found.resolved_by, found.reopened) == (number, "open", "", 1)
+
+
+def test_what_is_resolved_does_not_hide_its_node_that_dies() -> None:
+    world = IncidentWorld(CITIES)
+    world.cut("overlay", "tokyo-1")
+    world.run(20)
+    world.incidents.resolve(1, "known", "ines", world.now, 7.0)
+    world.run(60)
+    world.down = {"tokyo-1"}
+    world.run(30)
+    found = world.the_one()
+    assert (found.id, found.title) == (2, "tokyo-1 is down")
+    assert world.incidents.find(1, world.now).state == "resolved"
+
+
+# --- what survives --------------------------------------------------------------------------------------------------
+
+
+def test_a_restart_forgets_nothing() -> None:
+    world = IncidentWorld(CITIES, members=("austin-1", "berlin-1", "tokyo-1"))
+    world.down = {"tokyo-1"}
+    world.run(30)
+    world.incidents.acknowledge(1, "ines", world.now, 5.0)
+    before = world.the_one()
+    for _ in range(5):
+        world.restart()
+        world.run(20)
+    after = world.the_one()
+    assert (after.id, after.at, after.acknowledged_by) == (before.id, before.at, "ines")
+    assert after.title == before.title
+    world.heal()
+    world.run(60)
+    assert world.open == ()
+    assert world.ids == 1
+
+
+def test_what_was_mended_while_it_was_away_is_over() -> None:
+    world = IncidentWorld(CITIES)
+    world.cut("overlay")
+    world.run(30)
+    world.heal()
+    world.restart()
+    world.run(60)
+    assert world.open == ()
+
+
+def test_damaged_state_is_told_and_nothing_of_it_taken() -> None:
+    world = IncidentWorld(CITIES)
+    for damage in (b"{", b"{}", b'[{"kept": 1}]', b"\xff"):
+        fresh = world.life()
+        assert fresh.restore(damage, 0.0)
+        assert fresh.open(0.0) == ()
