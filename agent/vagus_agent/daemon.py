@@ -454,6 +454,7 @@ class Agent:
                 seq=self._event_seq,
                 kind=kind,
                 text=text[:1000],
+                warning=level > logging.INFO,
                 peer=peer,
             )
         )

@@ -276,6 +276,8 @@ class Event(Payload, frozen=True, kw_only=True):
     seq: Count
     kind: EventKind
     text: Text
+    # Somebody should look.
+    warning: bool = False
     age_s: Seconds = 0.0
     peer: Text = ""
     path: Text = ""

@@ -19,7 +19,16 @@ from vagus_controller.core.verdict import Verdict
 from vagus_controller.views import LedgerEntry, PairView, PlanAsk, PlanView, Refused, Severity
 from vagus_protocol import topics
 from vagus_protocol.codec import encode
-from vagus_protocol.messages import Assignment, Desired, Observed, ObservedState, PathOffer, Verification
+from vagus_protocol.messages import (
+    Assignment,
+    Desired,
+    Event,
+    EventKind,
+    Observed,
+    ObservedState,
+    PathOffer,
+    Verification,
+)
 from vagus_protocol.signing import node_key, open_sealed
 
 KEY = b"k" * 32
@@ -33,6 +42,7 @@ class Outbox:
         self.published: list[str] = []
         self.ledger: dict[int, LedgerEntry] = {}
         self.events: list[str] = []
+        self.severities: dict[str, Severity] = {}
         self.saves = 0
 
     def publish(self, topic: str, payload: bytes) -> None:
@@ -41,6 +51,7 @@ class Outbox:
 
     def event(self, source: str, kind: str, subject: str, text: str, severity: Severity = Severity.INFO) -> None:
         self.events.append(f"{kind} {subject}: {text}")
+        self.severities[self.events[-1]] = severity
 
     def notices(self, notices: Iterable[Notice]) -> None: ...
     def complain(self, who: str, text: str) -> None: ...
@@ -579,3 +590,14 @@ def test_a_pair_says_how_often_the_slower_end_of_a_path_probes_and_whether_it_is
     paths = {path.path: (path.metered, path.idle_interval_s) for path in floor.pair("a--b").paths}
     assert paths == {"overlay": (False, 0.25), "backup": (True, 5.0)}
     assert [path.metered for path in floor.pair("b--c").paths] == [False, False]
+
+
+def test_what_an_agent_warns_of_is_a_warning_here() -> None:
+    floor = Floor()
+    kinds = (EventKind.STEERING, EventKind.SERVICE, EventKind.DRIFT)
+    for warning, expected in ((True, Severity.WARNING), (False, Severity.INFO)):
+        for kind in kinds:
+            floor.seq += 1
+            told = Event(v=1, node="a", session="a-s1", seq=floor.seq, kind=kind, text="words", warning=warning)
+            floor.say("a", "event", told)
+        assert [floor.outbox.severities[f"{kind} a: words"] for kind in kinds] == [expected] * 3

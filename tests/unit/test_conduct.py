@@ -71,6 +71,12 @@ def test_what_the_kernel_cannot_do_is_said() -> None:
     assert world.observed.reason == "the kernel has no wg0"
     assert world.observed.paths["b"] == "overlay"
     assert "the kernel has no wg0" in world.said(EventKind.STEERING)
+    levels = {note.text: note.level for note in world.notes if note.kind is EventKind.STEERING}
+    assert levels["the kernel has no wg0"] == "error"
+    world.kernel_refuses.clear()
+    world.say((1, 2), b="overlay")
+    levels = {note.text: note.level for note in world.notes if note.kind is EventKind.STEERING}
+    assert levels["routes and rules are as wanted again"] == "info"
 
 
 # --- alone -----------------------------------------------------------------------------------------------------------

@@ -61,13 +61,6 @@ TICK_S: Final = 0.5
 # Who comes new hears so often that we lead: the first may come before its subscription, and then proves nothing.
 _GREETINGS: Final = 3
 _ALIVE: Final = (LinkState.UP, LinkState.DEGRADED)
-_SEVERITY_OF: Final = {
-    EventKind.DRIFT: Severity.WARNING,
-    EventKind.REFLEX: Severity.WARNING,
-    EventKind.REFUSED: Severity.WARNING,
-    EventKind.TRIAL: Severity.WARNING,
-    EventKind.AGENT: Severity.WARNING,
-}
 _KIND_OF: Final[dict[Origin, Kind]] = {
     "default": "failback",
     "auto": "failover",
@@ -216,7 +209,7 @@ class Brain:
             self._decide(now, [_ordered(node, event.peer)])
         self.outbox.notices(notices)
         if node in self.fleet.nodes:
-            severity = _SEVERITY_OF.get(event.kind, Severity.INFO)
+            severity = Severity.WARNING if event.warning else Severity.INFO
             late = f" ({event.age_s:.0f} s ago)" if event.age_s >= 1 else ""
             self.outbox.event(node, event.kind.value, _subject(node, event), event.text + late, severity)
 
