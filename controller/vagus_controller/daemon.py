@@ -30,6 +30,7 @@ from vagus_controller.chronicle import Chronicle
 from vagus_controller.config import Config
 from vagus_controller.core.brain import TICK_S, Brain
 from vagus_controller.core.commands import Commands
+from vagus_controller.core.plans import OPEN
 from vagus_controller.core.verdict import Verdict
 from vagus_controller.schedule import Schedule
 from vagus_controller.store import Store
@@ -122,6 +123,7 @@ class Controller:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         self._store.start()
+        self._store.close_open(OPEN, "not known: the controller ended before it was over; what goes on is told anew")
         self._archive.start()
         self._restore()
         http = self.config.http
@@ -237,7 +239,7 @@ class Controller:
         return self._commands.pause(scope, target, monotonic(), who=who, reason=reason, for_s=for_s)
 
     def resume(self, pause_id: int, *, who: str) -> None:
-        self._commands.resume(pause_id, who=who)
+        self._commands.resume(pause_id, monotonic(), who=who)
 
     def incidents(self) -> tuple[IncidentView, ...]:
         return self.casebook.incidents.open(monotonic())

@@ -11,6 +11,7 @@ import logging
 import sqlite3
 import threading
 import time
+from collections.abc import Collection
 from typing import Any, Final
 
 import msgspec
@@ -204,6 +205,14 @@ class Store:
         with self._lock:
             self._unsaved[key] = value
             self._wake.notify()
+
+    def close_open(self, open_outcomes: Collection[str], words: str) -> None:
+        """The newest decisions that an earlier life left with one of these outcomes get `words` instead."""
+        ledger = journals.ledger.c
+        newest = sa.select(ledger.id, ledger.outcome).order_by(ledger.id.desc()).limit(journals.WAITING)
+        for row in self._read(newest):
+            if row["outcome"] in open_outcomes:
+                self.update_outcome(row["id"], words)
 
     def save_state(self, key: str, value: bytes) -> bool:
         """Keeps `value` under `key`, synced to disk when this returns True. False: the disk did not take it within a

@@ -9,6 +9,8 @@ import msgspec
 from vagus_protocol.messages import Payload
 
 MAX_PAYLOAD: Final = 64 * 1024
+# Of a controller's orders, which may name every pair of a fleet.
+MAX_ORDERS: Final = 1024 * 1024
 
 P = TypeVar("P", bound=Payload)
 _encoder = msgspec.json.Encoder()
@@ -25,10 +27,10 @@ def encode(message: msgspec.Struct) -> bytes:
     return _encoder.encode(message)
 
 
-def decode(payload: bytes, kind: type[P]) -> P | Rejected:
+def decode(payload: bytes, kind: type[P], most: int = MAX_PAYLOAD) -> P | Rejected:
     """The message in `payload`, or why there is none: too large, not JSON, a wrong type, another version."""
-    if len(payload) > MAX_PAYLOAD:
-        return Rejected(f"{kind.__name__}: {len(payload)} bytes, more than the {MAX_PAYLOAD} allowed")
+    if len(payload) > most:
+        return Rejected(f"{kind.__name__}: {len(payload)} bytes, more than the {most} allowed")
     decoder = _decoders.get(kind)
     if decoder is None:
         decoder = _decoders[kind] = msgspec.json.Decoder(kind)

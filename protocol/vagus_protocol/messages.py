@@ -370,3 +370,65 @@ class ControllerPresence(Payload, frozen=True, kw_only=True):
     epoch: Count = 0
     version: Text = ""
     mode: Text = ""
+
+
+# --- standing orders -----------------------------------------------------------------------------------------------
+
+
+class PauseOrder(Message, frozen=True, kw_only=True):
+    """`left_s`: how long it still lasted when this was said."""
+
+    id: Count
+    scope: Literal["fleet", "site", "node"]
+    left_s: Seconds
+    target: Text = ""
+    reason: Text = ""
+    who: Text = ""
+
+
+class StepOrder(Struct, frozen=True, array_like=True, gc=False):
+    """A pair and the path that it shall take; an array, since there may be thousands."""
+
+    a: Name
+    b: Name
+    path: Name
+    origin: Origin
+
+
+class PlanOrder(Message, frozen=True, kw_only=True):
+    """A plan of many pairs that is under way. `steps`: the pairs that are not known to have arrived, on trial or not;
+    `done` of `count` have. `what` in words. No steps: there were too many to be told."""
+
+    who: Text
+    what: Text
+    reason: Text = ""
+    automatic: bool = False
+    force: bool = False
+    count: Count
+    done: Count = 0
+    steps: tuple[StepOrder, ...] = ()
+
+
+class DrillOrder(Message, frozen=True, kw_only=True):
+    """A drill that is under way. `pair`: the one that is drilled, "" between two."""
+
+    who: Text
+    what: Text
+    reason: Text = ""
+    pair: Text = ""
+    count: Count
+    done: Count = 0
+
+
+class Orders(Payload, frozen=True, kw_only=True):
+    """What stands for the whole fleet, for a controller that takes over; signed, and retained by the one that leads.
+    Ordered by (epoch, generation), with generations of its own."""
+
+    fleet: Name
+    controller: Name
+    session: Text = ""
+    epoch: Count
+    generation: Count
+    pauses: tuple[PauseOrder, ...] = ()
+    plan: PlanOrder | None = None
+    drill: DrillOrder | None = None

@@ -1,4 +1,5 @@
-"""Topics: `vagus/1/<fleet>/nodes/<node>/<leaf>` and `vagus/1/<fleet>/controllers/<id>`. Built and parsed only here."""
+"""Topics: `vagus/1/<fleet>/nodes/<node>/<leaf>`, `vagus/1/<fleet>/controllers/<id>` and that with `/orders`. Built and
+parsed only here."""
 
 from __future__ import annotations
 
@@ -25,6 +26,11 @@ class ControllerTopic(NamedTuple):
     controller: str
 
 
+class OrdersTopic(NamedTuple):
+    fleet: str
+    controller: str
+
+
 def is_name(text: str) -> bool:
     """Whether `text` can name a node, fleet, path or controller: one MQTT level, one file name."""
     return _NAME.fullmatch(text) is not None
@@ -38,11 +44,15 @@ def controller(fleet: str, name: str) -> str:
     return f"{ROOT}/{fleet}/controllers/{name}"
 
 
+def orders(fleet: str, controller: str) -> str:
+    return f"{ROOT}/{fleet}/controllers/{controller}/orders"
+
+
 def controller_subscriptions(fleet: str) -> tuple[tuple[str, int], ...]:
     """What a controller subscribes to: (filter, QoS)."""
     qos = {"report": 0}
     nodes = tuple((f"{ROOT}/{fleet}/nodes/+/{leaf}", qos.get(leaf, 1)) for leaf in NODE_LEAVES)
-    return (*nodes, (f"{ROOT}/{fleet}/controllers/+", 1))
+    return (*nodes, (f"{ROOT}/{fleet}/controllers/+", 1), (f"{ROOT}/{fleet}/controllers/+/orders", 1))
 
 
 def agent_subscriptions(fleet: str, name: str) -> tuple[tuple[str, int], ...]:
@@ -51,7 +61,7 @@ def agent_subscriptions(fleet: str, name: str) -> tuple[tuple[str, int], ...]:
 
 
 @lru_cache(maxsize=32768)
-def parse(topic: str) -> NodeTopic | ControllerTopic | None:
+def parse(topic: str) -> NodeTopic | ControllerTopic | OrdersTopic | None:
     """The parts of a topic, or None when it is none of ours."""
     parts = topic.split("/")
     if len(parts) < 5 or parts[0] != "vagus" or parts[1] != "1" or not (is_name(parts[2]) and is_name(parts[4])):
@@ -62,4 +72,6 @@ def parse(topic: str) -> NodeTopic | ControllerTopic | None:
                 return NodeTopic(parts[2], parts[4], leaf)
     if parts[3] == "controllers" and len(parts) == 5:
         return ControllerTopic(parts[2], parts[4])
+    if parts[3] == "controllers" and parts[5:] == ["orders"]:
+        return OrdersTopic(parts[2], parts[4])
     return None

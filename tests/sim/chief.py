@@ -212,7 +212,7 @@ class Chief:
                 self._pauses.append((args[0], self._engine.now + settings.PAUSE_S))
             elif what == "resume":
                 for pause in list(self.brain.pauses.standing):
-                    commands.resume(pause.id, who="person")
+                    commands.resume(pause.id, now, who="person")
                 self._pauses.clear()
             self._trace(self.name, f"a person: {what} {' '.join(args)}")
         except (Refused, KeyError) as refused:

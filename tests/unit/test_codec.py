@@ -18,12 +18,13 @@ from vagus_protocol.messages import (
     Link,
     LinkState,
     Observed,
+    Orders,
     Payload,
     Presence,
     Report,
 )
 
-KINDS: list[type[Payload]] = [Presence, Report, Event, Desired, Observed, ControllerPresence]
+KINDS: list[type[Payload]] = [Presence, Report, Event, Desired, Observed, ControllerPresence, Orders]
 REPORT: dict[str, Any] = {"v": 1, "node": "a", "session": "s", "seq": 1, "boot_id": "b", "interval_s": 2.0}
 
 

@@ -220,7 +220,7 @@ def test_refused_with_what_to_do_instead(floor: Ground) -> None:
     pause = floor.commands.pause("node", "c", floor.now, who="eva", reason="new disk", for_s=60)
     with pytest.raises(Refused, match=f"node c is paused by eva.*vagusctl resume {pause.id}"):
         floor.drill()
-    floor.commands.resume(pause.id, who="eva")
+    floor.commands.resume(pause.id, floor.now, who="eva")
     floor.commands.switchover("a--c", "backup", floor.now, who="eva", reason="because")
     with pytest.raises(Refused, match="under way"):
         floor.drill()

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from unit.pair_world import World
-from vagus_controller.core.pauses import Pauses
+from vagus_controller.core.pauses import Pauses, as_orders
 from vagus_controller.views import Refused
 
 
@@ -18,7 +18,7 @@ def test_pauses_cover_end_and_survive_a_restart() -> None:
     assert pauses.on(world.fleet, "a") == "node a by ann: works"
     assert pauses.on(world.fleet, "b") == ""
     restored = Pauses()
-    restored.restore(pauses.left(130.0), 5.0)
+    restored.restore(as_orders(pauses.standing, 130.0), 5.0)
     assert restored.on(world.fleet, "a") == "node a by ann: works"
     assert restored.expire(34.0) == []
     assert [over.id for over in restored.expire(35.0)] == [pause.id]

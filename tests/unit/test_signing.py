@@ -1,4 +1,4 @@
-"""The signature of `desired`: only the controller's own words, for this node, unchanged, are taken."""
+"""Signatures: only a controller's own words, for this node or fleet, unchanged, are taken."""
 
 from __future__ import annotations
 
@@ -12,8 +12,18 @@ from hypothesis import strategies as st
 
 from strategies import json_values, messages, names
 from vagus_protocol.codec import MAX_PAYLOAD, Rejected
-from vagus_protocol.messages import Desired
-from vagus_protocol.signing import KEY_BYTES, node_key, open_sealed, parse_key, probe_key, seal
+from vagus_protocol.messages import Desired, Orders
+from vagus_protocol.signing import (
+    KEY_BYTES,
+    node_key,
+    open_orders,
+    open_sealed,
+    orders_key,
+    parse_key,
+    probe_key,
+    seal,
+    seal_orders,
+)
 
 FLEET_KEY = bytes(range(32))
 KEY = node_key(FLEET_KEY, "tokyo")
@@ -117,3 +127,25 @@ def test_any_text_gives_a_key_or_a_reason_that_does_not_repeat_it(text: str) -> 
         assert "64 hex digits" in result.reason
     else:
         assert len(result) == KEY_BYTES
+
+
+@given(messages(Orders), keys)
+def test_orders_that_are_sealed_open(orders: Orders, key: bytes) -> None:
+    assert open_orders(seal_orders(orders, key), key, orders.fleet) == orders
+
+
+@given(messages(Orders), keys, keys)
+def test_orders_open_with_no_other_key_and_for_no_other_fleet(orders: Orders, key: bytes, other: bytes) -> None:
+    assume(key != other)
+    assert isinstance(open_orders(seal_orders(orders, key), other, orders.fleet), Rejected)
+    assert isinstance(open_orders(seal_orders(orders, key), key, orders.fleet + "x"), Rejected)
+
+
+def test_no_key_of_a_node_and_no_signature_of_a_desired_makes_orders() -> None:
+    orders = Orders(v=1, fleet="home", controller="brain", epoch=3, generation=7)
+    assert len({orders_key(FLEET_KEY), node_key(FLEET_KEY, "tokyo"), probe_key(FLEET_KEY)}) == 3
+    key = orders_key(FLEET_KEY)
+    assert isinstance(open_orders(seal_orders(orders, node_key(FLEET_KEY, "tokyo")), key, "home"), Rejected)
+    # Even with one key for both: what was signed as the one is not the other.
+    assert isinstance(open_orders(seal(DESIRED, key), key, "home"), Rejected)
+    assert isinstance(open_sealed(seal_orders(orders, KEY), KEY, "home", "tokyo"), Rejected)

@@ -131,6 +131,19 @@ def test_an_outcome_is_updated_before_and_after_its_row_is_on_disk(opened: Opene
     assert opened(file).ledger(limit=1)[0].outcome == "both ends applied"
 
 
+def test_what_an_earlier_life_left_open_is_closed(opened: Opener, file: Path) -> None:
+    store = opened(file)
+    done, open_ = decision(store, outcome="done"), decision(store, outcome="under way")
+    store.stop()
+    again = opened(file)
+    again.close_open(("under way", "on trial"), "not known")
+    fresh = decision(again, outcome="under way")
+    expected = {done.id: "done", open_.id: "not known", fresh.id: "under way"}
+    assert {entry.id: entry.outcome for entry in again.ledger(limit=10)} == expected
+    again.stop()
+    assert {entry.id: entry.outcome for entry in opened(file).ledger(limit=10)} == expected
+
+
 def test_paging_and_limits_over_disk_and_memory(opened: Opener, file: Path) -> None:
     store = opened(file)
     ids = [event(store).id for _ in range(30)]

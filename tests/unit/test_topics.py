@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from strategies import names
 from vagus_protocol import topics
-from vagus_protocol.topics import ControllerTopic, NodeTopic
+from vagus_protocol.topics import ControllerTopic, NodeTopic, OrdersTopic
 
 
 @given(names, names, st.sampled_from(topics.NODE_LEAVES))
@@ -21,9 +21,15 @@ def test_a_controller_topic_parses_to_its_parts(fleet: str, name: str) -> None:
     assert topics.parse(topics.controller(fleet, name)) == ControllerTopic(fleet, name)
 
 
+@given(names, names)
+def test_an_orders_topic_parses_to_its_parts(fleet: str, name: str) -> None:
+    assert topics.parse(topics.orders(fleet, name)) == OrdersTopic(fleet, name)
+
+
 @given(
     st.lists(
-        st.sampled_from(["vagus", "1", "nodes", "controllers", "report", "a", "A", "+", "#", "", "a\n"]), max_size=8
+        st.sampled_from(["vagus", "1", "nodes", "controllers", "report", "orders", "a", "A", "+", "#", "", "a\n"]),
+        max_size=8,
     )
 )
 def test_what_parses_is_what_was_built(parts: list[str]) -> None:
@@ -33,6 +39,8 @@ def test_what_parses_is_what_was_built(parts: list[str]) -> None:
             assert topic == topics.node(fleet, node, leaf)
         case ControllerTopic(fleet, name):
             assert topic == topics.controller(fleet, name)
+        case OrdersTopic(fleet, name):
+            assert topic == topics.orders(fleet, name)
         case None:
             pass
 
@@ -50,6 +58,8 @@ def test_what_parses_is_what_was_built(parts: list[str]) -> None:
         "/vagus/1/home/nodes/tokyo/report",
         "vagus/1//nodes/tokyo/report",
         "vagus/1/home/controllers/brain/x",
+        "vagus/1/home/controllers/brain/orders/x",
+        "vagus/1/home/nodes/tokyo/orders",
     ],
 )
 def test_a_strange_topic_is_none_of_ours(topic: str) -> None:
@@ -71,6 +81,7 @@ def test_a_controller_hears_every_leaf_of_every_node_and_reports_at_most_once() 
     assert set(subscriptions) == {
         *(f"vagus/1/home/nodes/+/{leaf}" for leaf in topics.NODE_LEAVES),
         "vagus/1/home/controllers/+",
+        "vagus/1/home/controllers/+/orders",
     }
     assert [name for name, qos in subscriptions.items() if qos == 0] == ["vagus/1/home/nodes/+/report"]
 

@@ -32,12 +32,15 @@ from vagus_controller.core.detect.load import LoadDetector
 from vagus_controller.core.detect.quorum import Quorum
 from vagus_controller.core.drills import Drills
 from vagus_controller.core.explain import explain
-from vagus_controller.core.failover import Decision, Failover, Intent, Kind, Memory, Pair, Situation
+from vagus_controller.core.failover import Decision, Failover, Intent, Memory, Pair, Situation
 from vagus_controller.core.fleet import Fleet
 from vagus_controller.core.heritage import Heritage
+from vagus_controller.core.orders import Book
 from vagus_controller.core.outbox import Outbox
-from vagus_controller.core.pauses import Pause, Pauses
+from vagus_controller.core.pauses import Pauses
 from vagus_controller.core.plans import Plans
+from vagus_controller.core.remainder import KIND_OF
+from vagus_controller.core.succession import Succession
 from vagus_controller.core.transaction import Plan
 from vagus_controller.views import CheckView, FleetView, LastDrill, Severity
 from vagus_protocol import topics
@@ -49,7 +52,7 @@ from vagus_protocol.messages import (
     LinkState,
     Observed,
     ObservedState,
-    Origin,
+    Orders,
     Presence,
     Report,
 )
@@ -61,20 +64,14 @@ TICK_S: Final = 0.5
 # Who comes new hears so often that we lead: the first may come before its subscription, and then proves nothing.
 _GREETINGS: Final = 3
 _ALIVE: Final = (LinkState.UP, LinkState.DEGRADED)
-_KIND_OF: Final[dict[Origin, Kind]] = {
-    "default": "failback",
-    "auto": "failover",
-    "operator": "switchover",
-    "reflex": "adopt",
-}
 
 
 class _Saved(msgspec.Struct):
-    """What a restart must not forget; pauses with the seconds that were left, since wall clocks jump."""
+    """What a restart must not forget. `orders`: pauses, and the plan or drill under way."""
 
     epoch: int = 0
     intents: dict[str, Intent] = {}
-    pauses: list[Pause] = []
+    orders: Orders | None = None
     memory: Memory = Memory()
     drills: dict[str, LastDrill] = {}
 
@@ -98,8 +95,10 @@ class Brain:
         self._links = Links(config)
         self._quorum = Quorum(config)
         self._load = LoadDetector(config)
-        self.plans = Plans(self.failover, self, self._publish_desired, outbox)
+        self.plans = Plans(self.failover, self, self._publish_desired, self._say_orders, outbox)
         self.drills = Drills(self.fleet, self.failover, self.plans, self.pauses, outbox, self._situation)
+        book = Book(config.fleet, config.name, session, fleet_key)
+        self.succession = Succession(book, self.leadership, self.pauses, self.plans, self.drills, outbox)
         self._heritage = Heritage()
         # nodes whose retained desired is not ours any more, and older
         self._overwritten: set[str] = set()
@@ -123,7 +122,8 @@ class Brain:
             pair = pair_named(name)
             if pair is not None:
                 self.failover.intents[pair] = replace(intent, since=now)
-        self.pauses.restore(before.pauses, now)
+        if before.orders is not None:
+            self.succession.follow(before.orders, now)
         self.failover.restore(before.memory, now)
         self.drills.restore({pair: last for name, last in before.drills.items() if (pair := pair_named(name))})
         return ""
@@ -132,7 +132,7 @@ class Brain:
         saved = _Saved(
             epoch=self.leadership.epoch,
             intents={"--".join(pair): intent for pair, intent in self.failover.intents.items()},
-            pauses=self.pauses.left(now),
+            orders=self.succession.orders(now),
             memory=self.failover.snapshot(now),
             drills=self.drills.saved(),
         )
@@ -166,6 +166,7 @@ class Brain:
         self._greetings = _GREETINGS
         if led and self.leadership.leads:
             # The broker may have lost what it retained.
+            self.succession.send_orders()
             for node, told in self._assignments.told.items():
                 self._send_desired(node, told.payload)
             for state in list(self.fleet.nodes.values()):
@@ -176,6 +177,8 @@ class Brain:
         where = topics.parse(topic)
         if isinstance(where, topics.ControllerTopic):
             self._on_controller(where, payload, now)
+        elif isinstance(where, topics.OrdersTopic):
+            self.succession.on_orders(where.controller, payload, now)
         elif where is not None and where.fleet == self.config.fleet and (payload or where.leaf == "desired"):
             if where.leaf == "report":
                 self._on_report(where.node, payload, now)
@@ -334,7 +337,8 @@ class Brain:
         if self._settled and self.leadership.leads:
             self.drills.interrupt("this controller stops", now)
             self.plans.flush()
-        self.plans.abandon("this controller stops", now)
+            self.succession.say_orders(now)
+        self.succession.leave("this controller stops", now)
         self.outbox.publish(*self.presence(online=False))
 
     def _lead_or_wait(self, now: float) -> None:
@@ -354,21 +358,24 @@ class Brain:
         if change.leads:
             self._begin_term(now)
         else:
-            self.plans.abandon(change.reason, now)
+            self.succession.leave(change.reason, now)
 
     def _begin_term(self, now: float) -> None:
-        """Everybody hears of the new epoch; what is on trial, ours or our predecessor's, goes on."""
+        """Everybody hears of the new epoch; what is under way, ours or our predecessor's, goes on."""
+        left = self.succession.inherit(self._heritage.epoch, now)
         self._heritage.forget()
         self._assignments.begin_epoch()
         self.plans.executor.be_patient(now)
-        self.drills.revert_found(now)
-        self.plans.resume(self._trials(), now)
+        self.drills.revert_found(left.drill, now)
+        begun = left.begun(self.failover)
+        self.plans.resume([trial for trial in self._trials() if trial.pair not in begun], now)
         found = self.failover.take_found()
         for each in found:
             # Taken over on trial too: the ends say whether it carries.
             self.failover.intents.pop(each.pair, None)
         homes = {each.pair: self.fleet.paths_of(each.pair)[0] for each in found}
         self.plans.decided([replace(each, was=homes[each.pair], urgent=True) for each in found], now)
+        self.succession.take_up(self.fleet, self.failover, now)
         for node in self.fleet.nodes:
             self._publish_desired(node)
 
@@ -376,7 +383,7 @@ class Brain:
         """The intents on trial that no plan of ours has in hand, as steps."""
         return [
             Decision(
-                kind=_KIND_OF[intent.origin],
+                kind=KIND_OF[intent.origin],
                 pair=pair,
                 path=intent.path,
                 origin=intent.origin,
@@ -395,7 +402,7 @@ class Brain:
         """Every `TICK_S`. `wall`: epoch seconds, for maintenance windows alone; None: the clock is not known."""
         self._wall_ahead = None if wall is None else wall - now
         over = self.pauses.expire(now)
-        for pause in over:
+        for pause in over if self.leadership.leads else ():
             self.outbox.decision("vagus", "resume", pause.covers, "the pause is over")
         if over:
             self.outbox.save()
@@ -415,6 +422,7 @@ class Brain:
                 self.announce()
             self.plans.tick(now)
             self.drills.tick(now)
+            self.succession.tick(now)
         observed = {name: state.observed for name, state in self.fleet.nodes.items() if state.observed is not None}
         alone = [_ordered(name, peer) for name, each in observed.items() for peer in each.reflex]
         self._decide(now, dict.fromkeys((*self._links.judged, *self.failover.restless(self.fleet), *alone)))
@@ -464,6 +472,9 @@ class Brain:
 
     def preflight(self, plan: Plan, step: Decision, now: float) -> str:
         """Why the step must not begin now; a person's plan heeds no guard but proof."""
+        if self.failover.trying(step.pair, step.path):
+            # It was begun in an earlier life.
+            return ""
         if step.automatic:
             forbidden = self.failover.forbidden(self.fleet, self._situation(now), step.pair, now)
             if forbidden:
@@ -486,7 +497,7 @@ class Brain:
             return True
         return state.report_at is not None and now - state.report_at > self.fleet.late_after(state)
 
-    # --- telling nodes -------------------------------------------------------------------------------------------
+    # --- telling -------------------------------------------------------------------------------------------
 
     def _publish_desired(self, node: str) -> Term | None:
         """Tell a node its assignments, unless it has been told the same; the (epoch, generation) it must apply."""
@@ -497,6 +508,9 @@ class Brain:
         if news:
             self._send_desired(node, told.payload)
         return told.term
+
+    def _say_orders(self, now: float) -> None:
+        self.succession.say_orders(now)
 
     def _send_desired(self, node: str, payload: bytes) -> None:
         self.outbox.publish(topics.node(self.config.fleet, node, "desired"), payload)

@@ -239,17 +239,23 @@ class Commands:
     # --- pauses --------------------------------------------------------------------------------------------------
 
     def pause(self, scope: str, target: str, now: float, *, who: str, reason: str, for_s: float) -> PauseView:
-        """Stop automatic moves of the fleet, a site or a node for a while."""
+        """Stop automatic moves of the fleet, a site or a node for a while, and what is under way there."""
+        self._must_lead()
         brain = self._brain
         pause = brain.pauses.add(brain.fleet, scope, target, reason, who, for_s, now)
+        brain.succession.say_orders(now)
         brain.drills.interrupt(f"{who} paused {pause.covers}", now)
+        stopped = f"{who} paused {pause.covers}: ask for the rest again when it shall go on"
+        brain.plans.halt(lambda pair: any(pause.on(brain.fleet, node) for node in pair), stopped, now)
         brain.outbox.save()
         self._tell(who, "pause", pause.covers, f"{reason or 'no reason given'}, for {for_s:.0f} s")
         return pause.view(now)
 
-    def resume(self, pause_id: int, *, who: str) -> None:
+    def resume(self, pause_id: int, now: float, *, who: str) -> None:
         """End a pause."""
+        self._must_lead()
         pause = self._brain.pauses.end(pause_id)
+        self._brain.succession.say_orders(now)
         self._brain.outbox.save()
         self._tell(who, "resume", pause.covers, f"ends the pause of {pause.who} ({pause.reason})")
 

@@ -21,11 +21,11 @@ from vagus_controller.core.failover import Failover, Pair
 from vagus_controller.core.fleet import Fleet
 from vagus_controller.core.outbox import Outbox
 from vagus_controller.core.pauses import Pauses
-from vagus_controller.core.plans import Plans
+from vagus_controller.core.plans import UNDER_WAY, Plans
 from vagus_controller.core.transaction import HOLD_S, Action, Confirm, Finished, Plan, Refuse, RollBack, SendBack
 from vagus_controller.core.verdict import some
 from vagus_controller.views import DrillPairView, DrillView, LastDrill, LedgerEntry, Refused, Severity
-from vagus_protocol.messages import LinkState, Origin
+from vagus_protocol.messages import DrillOrder, LinkState, Origin
 
 _KEPT: Final = 20
 
@@ -108,7 +108,7 @@ class Drills:
         self._drills.appendleft(drill)
         if len(pairs) > 1:
             words = f"{len(pairs)} pairs, one at a time: {drill.reason}"
-            drill.entry = self._outbox.decision(who, "drill", what, words, outcome="under way")
+            drill.entry = self._outbox.decision(who, "drill", what, words, outcome=UNDER_WAY)
         self._go_on(drill, now)
         return self._view(drill, now)
 
@@ -153,7 +153,7 @@ class Drills:
         each.state = "out"
         name = "--".join(pair)
         reason = f"to {each.path} for {HOLD_S:.0f} s, and back: {drill.reason}"
-        each.entry = self._outbox.decision(drill.who, "drill", name, reason, outcome="under way")
+        each.entry = self._outbox.decision(drill.who, "drill", name, reason, outcome=UNDER_WAY)
         step = Decision(
             kind="drill", pair=pair, path=each.path, origin="auto", reason=f"a drill: {drill.reason}", was=each.home
         )
@@ -272,18 +272,51 @@ class Drills:
         if not drill.over:
             self._finish(drill, f"stopped: {why}")
 
-    def revert_found(self, now: float) -> None:
-        """A new term begins: send back what we, in this life or an earlier one, or another controller drilled."""
+    @property
+    def order(self) -> DrillOrder | None:
+        """The drill under way, as whoever leads next is told of it."""
+        drill = self._under_way
+        if drill is None:
+            return None
+        done = sum(each.state == "ok" for each in drill.pairs.values())
+        pair = "--".join(drill.current or ())
+        return DrillOrder(
+            who=drill.who, what=drill.what, reason=drill.reason, pair=pair, count=len(drill.pairs), done=done
+        )
+
+    def revert_found(self, order: DrillOrder | None, now: float) -> None:
+        """A new term begins: send back what we, in this life or an earlier one, or another controller drilled. `order`:
+        the drill that was under way, as far as its controller told; it ends here, aborted."""
         self.interrupt("the controller's lead began anew", now)
-        found = [
+        found = {
             pair
             for pair, intent in self._failover.intents.items()
             if intent.trial_from and intent.drill and self._plans.executor.on_trial(pair) is None
-        ]
-        for pair in found:
-            reason = "the controller that drilled it is gone: back to its first path"
+        }
+        reason = "its controller ended in the middle of it: back to the first path"
+        for pair in sorted(found):
             self._failover.rolled_back(pair, reason, now, failed=False)
-            self._outbox.decision("vagus", "drill", "--".join(pair), reason, outcome="aborted")
+        if order is not None and order.pair:
+            a, _, b = order.pair.partition("--")
+            found.add((a, b))
+        for pair in sorted(found):
+            self._remember(pair, ok=False, words=reason, gap_s=None, now=now)
+            self._outbox.decision(
+                order.who if order is not None else "vagus", "drill", "--".join(pair), reason, outcome="aborted"
+            )
+            self._outbox.event("controller", "drill", "--".join(pair), f"aborted: {reason}", Severity.WARNING)
+        if order is None:
+            return
+        stopped = f"stopped: its controller ended; {order.done} of {order.count} pairs drilled"
+        if order.count > 1:
+            words = f"{order.count} pairs, one at a time: {order.reason}"
+            self._outbox.decision(order.who, "drill", order.what, words, outcome=stopped)
+        wall = self._situation(now).wall
+        drill = _Drill(self._next_id, order.who, order.what, order.reason, False, now, wall or 0.0)
+        self._next_id += 1
+        drill.pairs = {pair: _Drilled(state="aborted", reason=reason) for pair in sorted(found)}
+        drill.over, drill.outcome = True, stopped
+        self._drills.appendleft(drill)
 
     # --- what becomes of it --------------------------------------------------------------------------------------
 
@@ -330,12 +363,8 @@ class Drills:
         each.state = state
         name, words = "--".join(pair), f"{state}: {each.reason}"
         gaps = [gap for gap in (each.gap_s, each.gap_back_s) if gap is not None]
-        wall = self._situation(now).wall
-        known = set(self._fleet.pairs())
-        self.last = {kept: last for kept, last in self.last.items() if kept in known}
-        self.last[pair] = LastDrill(
-            at=wall or 0.0, ok=state == "ok", words=each.reason, gap_s=max(gaps) if state == "ok" and gaps else None
-        )
+        gap_s = max(gaps) if state == "ok" and gaps else None
+        self._remember(pair, ok=state == "ok", words=each.reason, gap_s=gap_s, now=now)
         if each.entry is not None:
             self._outbox.outcome(each.entry, words)
         severity = Severity.INFO if state == "ok" else Severity.WARNING
@@ -343,6 +372,11 @@ class Drills:
         if state == "aborted" or len(drill.pairs) == 1:
             self._finish(drill, f"stopped with {name}: {each.reason}" if state == "aborted" else "")
         self._outbox.save()
+
+    def _remember(self, pair: Pair, *, ok: bool, words: str, gap_s: float | None, now: float) -> None:
+        known = set(self._fleet.pairs())
+        self.last = {kept: last for kept, last in self.last.items() if kept in known}
+        self.last[pair] = LastDrill(at=self._situation(now).wall or 0.0, ok=ok, words=words, gap_s=gap_s)
 
     def _finish(self, drill: _Drill, stopped: str) -> None:
         drill.over, drill.outcome = True, stopped

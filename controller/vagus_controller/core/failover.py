@@ -82,6 +82,11 @@ class Failover:
         paths = fleet.paths_of(pair)
         return Intent(path=paths[0] if paths else "")
 
+    def trying(self, pair: Pair, path: str) -> bool:
+        """Whether the pair is on trial for that path."""
+        known = self.intents.get(pair)
+        return known is not None and known.trial_from != "" and known.path == path
+
     def waiting(self, pair: Pair) -> Decision | None:
         """The hold or recommendation of a pair that wants to move and does not."""
         return self._told.get(pair)

@@ -25,6 +25,11 @@ class Heritage:
         if known is None or _term(desired) > _term(known):
             self._told[desired.node] = desired
 
+    @property
+    def epoch(self) -> int:
+        """The greatest epoch under which a node was told."""
+        return max((desired.epoch for desired in self._told.values()), default=0)
+
     def forget(self) -> None:
         """We lead: what counts is what we tell."""
         self._told.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, Literal, get_args
 
 import msgspec
@@ -9,15 +10,18 @@ import msgspec
 from vagus_controller.core.fleet import Fleet
 from vagus_controller.core.verdict import seconds
 from vagus_controller.views import PauseView, Refused
+from vagus_protocol.messages import PauseOrder
 
 Scope = Literal["fleet", "site", "node"]
 _SHORTEST_S: Final = 1.0
 _LONGEST_S: Final = 30 * 86400.0
 _MOST: Final = 200
+# Of a reason or a name, on disk and to other controllers.
+_LONGEST_TEXT: Final = 1000
 
 
 class Pause(msgspec.Struct, frozen=True):
-    """`until`: monotonic; on disk the seconds that were left, since a restart may follow a jump of the wall clock."""
+    """`until`: monotonic; on disk and to other controllers go the seconds that are left, since wall clocks jump."""
 
     id: int
     scope: Scope
@@ -30,6 +34,17 @@ class Pause(msgspec.Struct, frozen=True):
     def covers(self) -> str:
         """What it covers, in words."""
         return "the fleet" if self.scope == "fleet" else f"{self.scope} {self.target}"
+
+    def on(self, fleet: Fleet, node: str) -> bool:
+        """Whether it covers the node."""
+        if self.scope == "site":
+            state = fleet.nodes.get(node)
+            return state is not None and state.site == self.target
+        return self.scope == "fleet" or self.target == node
+
+    def is_in(self, order: PauseOrder) -> bool:
+        """Whether the order is of this pause."""
+        return (self.scope, self.target, self.who) == (order.scope, order.target, order.who)
 
     def view(self, now: float) -> PauseView:
         return PauseView(
@@ -89,21 +104,28 @@ class Pauses:
 
     def on(self, fleet: Fleet, node: str) -> str:
         """The pause that covers `node`, in words; "" when none does."""
-        state = fleet.nodes.get(node)
         for pause in self.standing:
-            covered = {
-                "fleet": True,
-                "node": pause.target == node,
-                "site": state is not None and state.site == pause.target,
-            }
-            if covered[pause.scope]:
+            if pause.on(fleet, node):
                 return f"{pause.covers} by {pause.who}: {pause.reason or 'no reason given'}"
         return ""
 
-    def left(self, now: float) -> list[Pause]:
-        """For the disk: `until` holds the seconds that are left."""
-        return [msgspec.structs.replace(pause, until=pause.until - now) for pause in self.standing]
+    def restore(self, orders: Iterable[PauseOrder], now: float) -> None:
+        """Those of an earlier life, or of who leads, in the place of ours."""
+        self.standing = [
+            Pause(each.id, each.scope, each.target, each.reason, each.who, now + each.left_s) for each in orders
+        ][:_MOST]
+        self._last_id = max((pause.id for pause in self.standing), default=self._last_id)
 
-    def restore(self, left: list[Pause], now: float) -> None:
-        self.standing = [msgspec.structs.replace(pause, until=now + pause.until) for pause in left]
-        self._last_id = max((pause.id for pause in left), default=0)
+
+def as_orders(pauses: Iterable[Pause], now: float) -> tuple[PauseOrder, ...]:
+    return tuple(
+        PauseOrder(
+            id=pause.id,
+            scope=pause.scope,
+            left_s=max(pause.until - now, 0.0),
+            target=pause.target,
+            reason=pause.reason[:_LONGEST_TEXT],
+            who=pause.who[:_LONGEST_TEXT],
+        )
+        for pause in pauses
+    )

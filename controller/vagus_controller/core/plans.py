@@ -1,18 +1,21 @@
 """Carries plans out: what the executor wants done becomes intents, desireds, and lines of the ledger.
 
-Order of every step: intents first, then the desireds of all nodes that are touched, one each; only then what is written
-down. A trial and a roll-back are published in the same call as what caused them. A confirmation is not urgent: agents
-wait for it for seconds, and there may be thousands at once; `flush` publishes them.
+Order of every step: intents first, then the standing orders when a plan of many pairs goes on or ends, then the
+desireds of all nodes that are touched, one each; only then what is written down. A trial and a roll-back are published
+in the same call as what caused them. A confirmation is not urgent: agents wait for it for seconds, and there may be
+thousands at once; `flush` publishes them.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final, Literal
 
 from vagus_controller.core.assignments import Term
 from vagus_controller.core.failover import Decision, Failover, Pair
 from vagus_controller.core.outbox import Outbox
+from vagus_controller.core.remainder import Remainder, order_of
 from vagus_controller.core.transaction import (
     Action,
     Checks,
@@ -27,20 +30,33 @@ from vagus_controller.core.transaction import (
     Try,
 )
 from vagus_controller.core.trials import retry_s
+from vagus_controller.core.verdict import some
 from vagus_controller.views import LedgerEntry, PlanView, Severity, StageView, StepView
-from vagus_protocol.messages import Observed
+from vagus_protocol.messages import Observed, PlanOrder
 
 _ON_TRIAL: Final = "on trial at both ends"
+UNDER_WAY: Final = "under way"
+# Outcomes in the ledger of what is not over.
+OPEN: Final = (_ON_TRIAL, UNDER_WAY)
+_NOT_OURS_KEPT: Final = 10
 
 
 class Plans:
     """`tell`: publish a node's desired by the intents, unless it has been told the same; its (epoch, generation), None
-    when it cannot be told."""
+    when it cannot be told. `announce(now)`: publish the standing orders, unless they have been."""
 
-    def __init__(self, failover: Failover, checks: Checks, tell: Callable[[str], Term | None], outbox: Outbox) -> None:
+    def __init__(
+        self,
+        failover: Failover,
+        checks: Checks,
+        tell: Callable[[str], Term | None],
+        announce: Callable[[float], None],
+        outbox: Outbox,
+    ) -> None:
         self.executor = Executor(checks)
         self._failover = failover
         self._tell = tell
+        self._announce = announce
         self._outbox = outbox
         # told of what a drill comes to, which has lines of its own; what it wants done next
         self.on_drill: Callable[[Action, float], list[Action]] = lambda _action, _now: []
@@ -54,6 +70,8 @@ class Plans:
         self._stopped = 0
         self._cool_until = 0.0
         self._cool_since = ""
+        # plans of another life that nothing was done for here
+        self._not_ours: deque[PlanView] = deque(maxlen=_NOT_OURS_KEPT)
 
     def busy(self, now: float) -> str:
         """Why no other plan that is not urgent begins by itself now, in words; "" when it may."""
@@ -84,7 +102,7 @@ class Plans:
         """Carry out what a person wants; the plan's line in the ledger, or that of its only step."""
         if len(plan.steps) > 1:
             entry = self._outbox.decision(
-                plan.who, "plan", scope_of(plan), f"{plan.words}: {plan.reason}", outcome="under way"
+                plan.who, "plan", scope_of(plan), f"{plan.words}: {plan.reason}", outcome=UNDER_WAY
             )
             self._plan_entries[plan.id] = entry
             self._start([plan], now)
@@ -105,13 +123,75 @@ class Plans:
         if plans:
             self._start(plans, now)
 
+    def halt(self, covers: Callable[[Pair], bool], reason: str, now: float) -> None:
+        """Let no further stage begin of a plan with one of these pairs to move."""
+        self._carry_out(self.executor.halt(covers, reason, now), now)
+
+    @property
+    def order(self) -> PlanOrder | None:
+        """The plan of many pairs under way, as whoever leads next is told of it."""
+        run = self.executor.many
+        return order_of(run) if run is not None else None
+
+    def take_up(self, order: PlanOrder, rest: Remainder, paused: str, now: float) -> None:
+        """Go on with a plan that another life began. `paused`: the pause that covers a pair that waits."""
+        stages = tuple(stage for stage in (rest.begun, rest.waiting) if stage)
+        if stages == (rest.waiting,) and not rest.moved:
+            stages = in_stages(rest.waiting)
+        moved = f"{rest.moved} of {order.count} pairs moved before"
+        left_out = f"; left out: {'; '.join(some(list(rest.gone), 3))}" if rest.gone else ""
+        if not stages:
+            if rest.gone:
+                self.give_up(order, f"nothing is left to do{left_out}", rest.moved)
+            else:
+                self._tell_of(order, f"done: {rest.moved} of {order.count} pairs moved", "done")
+            return
+        plan = Plan(
+            id=self.executor.new_id(),
+            who=order.who,
+            reason=f"{order.reason} (goes on after its controller ended; {moved}{left_out})",
+            stages=stages,
+            force=order.force,
+            resumed=True,
+            before=rest.moved,
+        )
+        self._plan_entries[plan.id] = self._outbox.decision(
+            plan.who, "plan", scope_of(plan), f"{plan.words}: {plan.reason}", outcome=UNDER_WAY
+        )
+        self._start([plan], now)
+        if paused:
+            waiting = {step.pair for step in rest.waiting}
+            self.halt(waiting.__contains__, f"{paused}: ask for the rest again when that is over", now)
+
+    def give_up(self, order: PlanOrder, why: str, moved: int) -> None:
+        """Tell of a plan that another life began, and that does not go on."""
+        self._tell_of(
+            order, f"stopped, since its controller ended: {why}; {moved} of {order.count} pairs moved", "stopped"
+        )
+
+    def _tell_of(self, order: PlanOrder, words: str, state: Literal["done", "stopped"]) -> None:
+        self._outbox.decision(order.who, "plan", "fleet", f"{order.what}: {order.reason}", outcome=words)
+        severity = Severity.WARNING if state == "stopped" else Severity.INFO
+        self._outbox.event("controller", "failover", "fleet", f"{order.what}: {words}", severity)
+        self._not_ours.appendleft(
+            PlanView(
+                id=self.executor.new_id(),
+                who=order.who,
+                what=order.what,
+                reason=order.reason,
+                state=state,
+                outcome=words if state == "stopped" else "",
+                stages=(),
+            )
+        )
+
     def abandon(self, reason: str, now: float) -> None:
         """Nothing is brought to its end here any more."""
         for entry in self._entries.values():
             self._outbox.outcome(entry, f"left on trial to whoever leads next: {reason}")
         self._entries.clear()
         self._untold.clear()
-        self._carry_out(self.executor.abandon(f"since {reason}"), now)
+        self._carry_out(self.executor.abandon(f"since {reason}: whoever leads next goes on with it"), now)
 
     def _plan(self, stages: tuple[tuple[Decision, ...], ...], *, urgent: bool = False, resumed: bool = False) -> Plan:
         reason = stages[0][0].reason
@@ -152,7 +232,7 @@ class Plans:
         for action in actions:
             if isinstance(action, Try):
                 for step in action.steps:
-                    if not action.plan.resumed:
+                    if not self._failover.trying(step.pair, step.path):
                         self._failover.record(step, now)
                     touched.update(step.pair)
             elif isinstance(action, Confirm):
@@ -164,6 +244,8 @@ class Plans:
             elif isinstance(action, SendBack):
                 self._failover.rolled_back(action.step.pair, "it was a drill", now, failed=False)
                 touched.update(action.step.pair)
+        if not all(action.plan.urgent for action in actions):
+            self._announce(now)
         terms = {node: self._tell(node) for node in sorted(touched)}
         self._untold = {pair for pair in self._untold if not touched.issuperset(pair)}
         for action in actions:
@@ -194,7 +276,7 @@ class Plans:
             step = action.step
             reason = f"the {step.kind} to {step.path} is not begun: {action.reason}"
             self._outbox.decision(plan.who, "refuse", "--".join(step.pair), reason, outcome="")
-        elif len(plan.steps) > 1:
+        elif plan.count > 1 or plan.id in self._plan_entries:
             self._finished(action)
 
     def _note_end(self, action: Finished, failed: bool, now: float) -> None:
@@ -212,8 +294,7 @@ class Plans:
     def _finished(self, action: Finished) -> None:
         plan = action.plan
         run = next((run for run in self.executor.last if run.plan is plan), None)
-        done = sum(state == "confirmed" for state, _ in run.states.values()) if run is not None else 0
-        count = f"{done} of {len(plan.steps)} pairs moved"
+        count = f"{run.done if run is not None else plan.before} of {plan.count} pairs moved"
         words = f"stopped {action.stopped}; {count}" if action.stopped else f"done: {count}"
         entry = self._plan_entries.pop(plan.id, None)
         if entry is not None:
@@ -237,7 +318,8 @@ class Plans:
 
     def views(self, now: float) -> tuple[PlanView, ...]:
         """Those under way, and the last ones; the newest first."""
-        return tuple(view_of(run, now) for run in (*reversed(self.executor.running), *self.executor.last))
+        shown = [view_of(run, now) for run in (*self.executor.running, *self.executor.last)]
+        return tuple(sorted((*shown, *self._not_ours), key=lambda view: -view.id))
 
 
 def in_stages(steps: tuple[Decision, ...]) -> tuple[tuple[Decision, ...], ...]:
@@ -247,7 +329,7 @@ def in_stages(steps: tuple[Decision, ...]) -> tuple[tuple[Decision, ...], ...]:
 
 def scope_of(plan: Plan) -> str:
     """What a plan's line in the ledger is about: a pair, or the fleet."""
-    return "--".join(plan.steps[0].pair) if len(plan.steps) == 1 else "fleet"
+    return "--".join(plan.steps[0].pair) if plan.count == 1 else "fleet"
 
 
 def view_of(run: Run, now: float) -> PlanView:

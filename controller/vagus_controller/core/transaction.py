@@ -22,7 +22,7 @@ What is told apart of an end: nothing yet, under way, applied (an agent that kno
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
@@ -42,14 +42,17 @@ HOLD_S: Final = 5.0
 LONGEST_DRILL_S: Final = 8.0
 # Of the plans that are over, and as many of the urgent ones: a blackout has hundreds.
 _PLANS_KEPT: Final = 30
+# What a plan that goes on in another life waits for its checks to pass: nodes have yet to report, and we to be sure of
+# ourselves.
+TAKE_UP_S: Final = 30.0
 
 StepState = Literal["waits", "on trial", "confirmed", "rolled back", "refused", "not begun", "taken out"]
 
 
 class Plan(Struct, frozen=True, kw_only=True):
     """What is to be done, and for whom. `urgent`: decided by what is dead already, so nothing is checked again first;
-    `force`: a person wants it although a check says no. `resumed`: it was on trial before, under an earlier epoch.
-    `drill`: which half of one it is."""
+    `force`: a person wants it although a check says no. `resumed`: it was under way before, under an earlier epoch;
+    `before`: the pairs that were moved then. `drill`: which half of one it is."""
 
     id: int
     who: str
@@ -58,11 +61,17 @@ class Plan(Struct, frozen=True, kw_only=True):
     urgent: bool = False
     force: bool = False
     resumed: bool = False
+    before: int = 0
     drill: Literal["", "out", "back"] = ""
 
     @property
     def steps(self) -> tuple[Decision, ...]:
         return tuple(step for stage in self.stages for step in stage)
+
+    @property
+    def count(self) -> int:
+        """Pairs, those that were moved before included."""
+        return self.before + len(self.steps)
 
     @property
     def automatic(self) -> bool:
@@ -74,7 +83,7 @@ class Plan(Struct, frozen=True, kw_only=True):
         steps = self.steps
         paths = sorted({step.path for step in steps})
         kinds = sorted({step.kind for step in steps})
-        whom = "--".join(steps[0].pair) if len(steps) == 1 else f"{len(steps)} pairs"
+        whom = "--".join(steps[0].pair) if self.count == 1 else f"{self.count} pairs"
         return f"{' and '.join(kinds)} of {whom} to {' or '.join(paths)}"
 
 
@@ -218,7 +227,7 @@ class _Trial:
 @dataclass(slots=True)
 class Run:
     """A plan under way, or one of the last: which stage it is in and what became of each pair. `open`: the trials that
-    are not known to be well."""
+    are not known to be well; `halt`: why no other stage begins; `patient_since`: when nobody had been heard last."""
 
     plan: Plan
     started: float
@@ -228,6 +237,13 @@ class Run:
     states: dict[Pair, tuple[StepState, str]] = field(default_factory=dict)
     over: bool = False
     stopped: str = ""
+    halt: str = ""
+    patient_since: float = 0.0
+
+    @property
+    def done(self) -> int:
+        """The pairs that have been moved."""
+        return self.plan.before + sum(state == "confirmed" for state, _ in self.states.values())
 
 
 class Executor:
@@ -267,6 +283,11 @@ class Executor:
         return frozenset(
             pair for run in self._careful.values() for pair, (state, _) in run.states.items() if state == "waits"
         )
+
+    @property
+    def many(self) -> Run | None:
+        """The plan of many pairs under way that is not urgent; there is one at most."""
+        return next((run for run in self._careful.values() if run.plan.count > 1), None)
 
     def on_trial(self, pair: Pair) -> Plan | None:
         """The plan that has the pair on trial."""
@@ -325,6 +346,16 @@ class Executor:
             run.states[pair] = ("taken out", "it was moved otherwise")
             del self._by_pair[pair]
 
+    def halt(self, covers: Callable[[Pair], bool], reason: str, now: float) -> list[Action]:
+        """Let no further stage begin of a plan that has one of these pairs to move; what is on trial is ended."""
+        actions: list[Action] = []
+        for run in list(self._careful.values()):
+            if any(state == "waits" and covers(pair) for pair, (state, _) in run.states.items()):
+                run.halt = reason
+                if not run.trials:
+                    actions += self._go_on(run, now)
+        return actions
+
     def cancel(self, pair: Pair, reason: str, now: float) -> list[Action]:
         """End the trial of a pair, and its plan: back, unless what it left is dead and an end says that this is not."""
         run = self._by_pair[pair]
@@ -339,6 +370,7 @@ class Executor:
     def be_patient(self, now: float) -> None:
         """Nothing could be heard for a while: what is on trial has its whole time again."""
         for run in self._runs.values():
+            run.patient_since = now
             for trial in run.trials.values():
                 trial.since = now
 
@@ -354,24 +386,29 @@ class Executor:
     # --- inside --------------------------------------------------------------------------------------------------
 
     def _go_on(self, run: Run, now: float) -> list[Action]:
-        """Begin the next stage, or finish."""
+        """Begin the next stage, or finish. What was under way in an earlier life waits a while until it is fit."""
         plan = run.plan
         while (run.stage + 1) < len(plan.stages):
-            run.stage += 1
-            steps = tuple(step for step in plan.stages[run.stage] if run.states[step.pair][0] == "waits")
-            if not steps:
-                continue
+            steps = tuple(step for step in plan.stages[run.stage + 1] if run.states[step.pair][0] == "waits")
+            if steps and run.halt:
+                return [self._finish(run, f"before stage {run.stage + 2}: {run.halt}")]
             if not (plan.urgent or plan.force):
-                refused = [(step, why) for step in steps if (why := self._checks.preflight(plan, step, now))]
-                if refused:
+                found = ((step, why) for step in steps if (why := self._checks.preflight(plan, step, now)))
+                first = next(found, None)
+                if first is not None and plan.resumed and now - max(run.started, run.patient_since) < TAKE_UP_S:
+                    return []
+                if first is not None:
+                    refused = [first, *found]
                     for step, why in refused:
                         run.states[step.pair] = ("refused", why)
-                    step, why = refused[0]
-                    stopped = f"before stage {run.stage + 1}: {'--'.join(step.pair)}: {why}"
+                    step, why = first
+                    stopped = f"before stage {run.stage + 2}: {'--'.join(step.pair)}: {why}"
                     return [*(Refuse(plan, step, why) for step, why in refused), self._finish(run, stopped)]
-            for step in steps:
-                self._put_on_trial(run, step, now)
-            return [Try(plan, steps)]
+            run.stage += 1
+            if steps:
+                for step in steps:
+                    self._put_on_trial(run, step, now)
+                return [Try(plan, steps)]
         return [self._finish(run, "")]
 
     def _put_on_trial(self, run: Run, step: Decision, now: float) -> None:
@@ -387,9 +424,9 @@ class Executor:
 
     def _judge(self, run: Run, now: float) -> list[Action]:
         """Confirm the stage when all of it is well; roll it back as soon as one step of it is not."""
+        if not run.trials:
+            return self._go_on(run, now)
         verdicts = [(trial, *self._verdict(run.plan, trial, now)) for trial in run.trials.values()]
-        if not verdicts:
-            return []
         bad = [(trial, words) for trial, good, words in verdicts if good is False]
         if not bad:
             if any(good is None for _, good, _ in verdicts):

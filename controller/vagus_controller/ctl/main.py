@@ -250,7 +250,7 @@ def pause(
     reason: Reason = "",
     json: Json = False,
 ) -> None:
-    """Stop automatic moves for a while. What a person asks for is still done."""
+    """Stop automatic moves for a while, and a plan under way there. What a person asks for after it is still done."""
     scopes = {"fleet": "" if fleet else None, "site": site, "node": node}
     chosen = [(scope, target) for scope, target in scopes.items() if target is not None]
     if len(chosen) != 1:

@@ -1,0 +1,79 @@
+"""What is left to do of a plan that another life began: read from its order and from what nodes were told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from vagus_controller.core.failover import Decision, Failover, Kind, Pair
+from vagus_controller.core.fleet import Fleet
+from vagus_controller.core.transaction import Run
+from vagus_protocol.messages import Origin, PlanOrder, StepOrder
+
+# A text of an order is no longer.
+_LONGEST_TEXT: Final = 1000
+KIND_OF: Final[dict[Origin, Kind]] = {
+    "default": "failback",
+    "auto": "failover",
+    "operator": "switchover",
+    "reflex": "adopt",
+}
+
+
+class Remainder(NamedTuple):
+    """`begun`: on trial, and going on; `waiting`: not begun; `moved`: how many have been moved; `gone`: pairs that are
+    left out, with the reason."""
+
+    begun: tuple[Decision, ...]
+    waiting: tuple[Decision, ...]
+    moved: int
+    gone: tuple[str, ...]
+
+
+def order_of(run: Run) -> PlanOrder:
+    """A plan under way as whoever leads next is told of it."""
+    plan = run.plan
+    return PlanOrder(
+        who=plan.who[:_LONGEST_TEXT],
+        what=plan.words[:_LONGEST_TEXT],
+        reason=plan.reason[:_LONGEST_TEXT],
+        automatic=plan.automatic,
+        force=plan.force,
+        count=plan.count,
+        done=run.done,
+        steps=tuple(
+            StepOrder(*step.pair, step.path, step.origin)
+            for step in plan.steps
+            if run.states[step.pair][0] in ("waits", "on trial")
+        ),
+    )
+
+
+def remainder(order: PlanOrder, fleet: Fleet, failover: Failover, taken: Callable[[Pair], bool]) -> Remainder:
+    """`taken`: whether the pair is on trial for something else."""
+    begun, waiting, gone, moved = [], [], [], order.done
+    for each in order.steps:
+        pair = (each.a, each.b)
+        intent = failover.intent(fleet, pair)
+        step = Decision(
+            kind=KIND_OF[each.origin],
+            pair=pair,
+            path=each.path,
+            origin=each.origin,
+            reason=order.reason,
+            was=intent.trial_from or intent.path,
+            automatic=order.automatic,
+        )
+        if each.path not in fleet.paths_of(pair):
+            gone.append(f"{'--'.join(pair)} has no {each.path} any more")
+        elif taken(pair):
+            gone.append(f"{'--'.join(pair)} is moved otherwise")
+        elif failover.trying(pair, each.path):
+            begun.append(step)
+        elif intent.trial_from:
+            gone.append(f"{'--'.join(pair)} is on trial for {intent.path}")
+        elif intent.path == each.path:
+            moved += 1
+        else:
+            waiting.append(step)
+    return Remainder(tuple(begun), tuple(waiting), moved, tuple(gone))
