@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, get_args, get_origin
 
 import msgspec
 
@@ -23,6 +24,17 @@ def change(raw: dict[str, Any], where: str, value: Any) -> None:
         table[int(last)] = value
     else:
         table[last] = value
+
+
+def numbers(kind: type[msgspec.Struct], within: str = "") -> Iterator[str]:
+    """Where the numbers of a configuration are, those in lists of tables left out."""
+    for field in msgspec.structs.fields(kind):
+        parts = get_args(field.type) or (field.type,)
+        for part in parts:
+            if part in (int, float):
+                yield within + field.encode_name
+            elif isinstance(part, type) and issubclass(part, msgspec.Struct) and get_origin(field.type) is not tuple:
+                yield from numbers(part, f"{within}{field.encode_name}.")
 
 
 def _string(text: str) -> str:

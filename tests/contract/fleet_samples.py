@@ -28,6 +28,7 @@ from vagus_controller.views import (
     FleetView,
     IncidentView,
     LedgerEntry,
+    Operator,
     PauseView,
     PlanAsk,
     PlanView,
@@ -131,7 +132,8 @@ class MemoryOperator:
 class Running:
     """The server on a free port, in a thread of its own. As a context manager it stops at the end."""
 
-    def __init__(self, database: Path, **http: Any) -> None:
+    def __init__(self, database: Path, operator: Operator | None = None, **http: Any) -> None:
+        """`operator`: another one than that in memory."""
         self.operator = MemoryOperator()
         self.store = Store(f"sqlite:///{database}", 90.0, 10_000)
         self.changes = ChangeFeed()
@@ -141,7 +143,7 @@ class Running:
         self.later_s = 0.0
         self.access, http = door(database.parent, TOKEN, self._audit, lambda: time.time() + self.later_s, **http)
         self._app = create_app(
-            self.operator, self.store, self.changes, self.access, lambda: self.problems, self.archive, http
+            operator or self.operator, self.store, self.changes, self.access, lambda: self.problems, self.archive, http
         )
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))

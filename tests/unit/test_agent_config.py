@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from strategies import json_values
-from toml_text import change, to_toml
+from toml_text import change, numbers, to_toml
 from vagus_agent.__main__ import main
 from vagus_agent.config import Config, Probe, Steering
 from vagus_agent.config_file import ConfigError, load, load_keys
@@ -55,6 +55,19 @@ def mistakes(directory: Path, raw: dict[str, Any] | str, **options: bool) -> lis
     lines = str(error.value).splitlines()
     assert all(line.startswith(f"{file}: ") for line in lines), lines
     return [line.removeprefix(f"{file}: ") for line in lines]
+
+
+ABSURD = (-1, -0.5, 1e300, float("nan"), float("inf"), float("-inf"))
+
+
+@pytest.mark.parametrize("where", sorted(set(numbers(Config))))
+def test_no_number_may_be_negative_or_absurd(tmp_path: Path, where: str) -> None:
+    for value in ABSURD:
+        raw = tomllib.loads(FULL)
+        change(raw, where, value)
+        with pytest.raises(ConfigError) as error:
+            load(written(tmp_path, raw))
+        assert any(f": {where}: " in line for line in error.value.mistakes), (value, error.value)
 
 
 def test_the_example_loads_and_shows_the_defaults() -> None:

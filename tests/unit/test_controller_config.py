@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from strategies import json_values
-from toml_text import change, to_toml
+from toml_text import change, numbers, to_toml
 from vagus_agent.config_file import load as load_agent
 from vagus_agent.config_file import load_keys
 from vagus_controller.__main__ import main
@@ -132,6 +132,19 @@ def test_a_mistake_is_told_with_its_key_and_what_is_allowed(tmp_path: Path, wher
     with pytest.raises(ConfigError) as error:
         load(file)
     assert any(line.startswith(f"{file}: {told}") for line in error.value.mistakes), error.value
+
+
+ABSURD = (-1, -0.5, 1e300, float("nan"), float("inf"), float("-inf"))
+
+
+@pytest.mark.parametrize("where", sorted(set(numbers(Config))))
+def test_no_number_may_be_negative_or_absurd(tmp_path: Path, where: str) -> None:
+    for value in ABSURD:
+        raw = tomllib.loads(FULL)
+        change(raw, where, value)
+        with pytest.raises(ConfigError) as error:
+            load(written(tmp_path, raw))
+        assert any(f": {where}: " in line for line in error.value.mistakes), (value, error.value)
 
 
 def test_windows_load(tmp_path: Path) -> None:
