@@ -428,6 +428,24 @@ def test_a_plan_of_many_pairs_goes_in_stages_and_its_rehearsal_says_so() -> None
     assert floor.pair("b--c").assigned == "backup"
 
 
+def test_who_has_nothing_to_lose_waits_for_no_canary() -> None:
+    floor = Floor(mode="recommend")
+    floor.kill("overlay", "a--c")
+    floor.report()
+    floor.run(1)
+    ask = {"path": "backup", "scope": "fleet", "reason": "the overlay dies piece by piece"}
+    stages = floor.plan("ann", **ask, dry_run=True).stages
+    assert [[step.pair for step in stage.steps] for stage in stages] == [["a--c"], ["a--b"], ["b--c"]]
+    floor.plan("ann", **ask)
+    floor.run(3)
+    assert floor.entries("plan")[0].outcome == "done: 3 of 3 pairs moved"
+    floor = Floor(mode="recommend")
+    floor.kill()
+    floor.report()
+    floor.run(1)
+    assert len(floor.plan("ann", **ask, dry_run=True).stages) == 1
+
+
 def test_a_plan_whose_canary_fails_moves_nobody_else() -> None:
     floor = Floor()
     floor.manner["b"] = "failed"

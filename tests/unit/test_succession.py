@@ -371,6 +371,10 @@ def test_a_standby_shows_the_pauses_of_who_leads_and_refuses_its_own() -> None:
         floor.pause()
     with pytest.raises(Refused, match="does not lead"):
         floor.commands.resume(pause.id, floor.now, who="eva")
+    first = floor.brain.explain("a--b", floor.now)[0]
+    assert (first.what, first.result) == ("leadership", "block")
+    assert "it stands by" in first.text
+    assert leader.explain("a--b", floor.now)[0].what != "leadership"
 
 
 def test_a_pause_is_told_again_so_that_who_comes_later_knows_what_is_left_of_it() -> None:

@@ -527,7 +527,11 @@ class Brain:
         known = pair_named(pair)
         if known is None or not self.fleet.has(known):
             raise KeyError(pair)
-        return explain(self.failover, self.fleet, self._situation(now), known, now)
+        checks = explain(self.failover, self.fleet, self._situation(now), known, now)
+        if self.leadership.leads:
+            return checks
+        text = f"this one decides nothing, it stands by: {self.leadership.reason}"
+        return (CheckView(what="leadership", result="block", text=text), *checks)
 
     def summary(self, now: float) -> str:
         """The fleet's health in one sentence."""

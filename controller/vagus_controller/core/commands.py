@@ -79,7 +79,7 @@ class Commands:
         return self._by_hand(step, now, who)
 
     def plan(self, ask: PlanAsk, now: float, *, who: str) -> PlanView:
-        """Move many pairs, canary first; a rehearsal only says how."""
+        """Move many pairs, canary first, but those off a dead path at once; a rehearsal only says how."""
         self._must_lead()
         if not ask.dry_run:
             self._end_drill(who, now)
@@ -106,12 +106,14 @@ class Commands:
             else step
             for step in choice.steps
         ]
+        failover, fleet = self._brain.failover, self._brain.fleet
+        dead = {step.pair for step in steps if failover.down(fleet, step.pair, step.was, now)}
         executor = self._brain.plans.executor
         plan = Plan(
             id=0 if ask.dry_run else executor.new_id(),
             who=who,
             reason=ask.reason or "asked for",
-            stages=in_stages(tuple(steps)),
+            stages=in_stages(tuple(steps), dead),
             force=ask.force and bool(unfit),
         )
         if ask.dry_run:

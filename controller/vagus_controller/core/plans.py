@@ -9,7 +9,7 @@ thousands at once; `flush` publishes them.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final, Literal
 
 from vagus_controller.core.assignments import Term
@@ -322,9 +322,11 @@ class Plans:
         return tuple(sorted((*shown, *self._not_ours), key=lambda view: -view.id))
 
 
-def in_stages(steps: tuple[Decision, ...]) -> tuple[tuple[Decision, ...], ...]:
-    """The canary, and the rest."""
-    return (steps[:1], steps[1:]) if len(steps) > 1 else (steps,)
+def in_stages(steps: tuple[Decision, ...], dead: Collection[Pair] = ()) -> tuple[tuple[Decision, ...], ...]:
+    """Those whose path is dead, which have nothing to lose; then the canary, and the rest."""
+    lost = tuple(step for step in steps if step.pair in dead)
+    others = tuple(step for step in steps if step.pair not in dead)
+    return tuple(stage for stage in (lost, others[:1], others[1:]) if stage)
 
 
 def scope_of(plan: Plan) -> str:

@@ -173,7 +173,8 @@ def switchover(
 ) -> None:
     """Move the traffic of one pair, of some, or of all of a node, a site or the fleet, and hold it there.
 
-    Many pairs go in stages: the first alone, the rest when both its ends have verified the path.
+    Many pairs go in stages: the first alone, the rest when both its ends have verified the path. Pairs whose path is
+    dead wait for no other.
     """
     if bool(to) == home:
         raise CtlError("say where to: --to PATH, or --home", 2)
