@@ -59,7 +59,8 @@ def test_a_rule_of_another_daemon_is_told_with_its_owner_and_left_alone(lab: Lab
     ip(lab, "pi1", f"route add {address} dev {BACKUP} table 77", "rule add pref 4000 lookup 77 protocol static")
     words = "perhaps because of IPv4 rule 4000: from all lookup 77 (protocol 4, static)"
     try:
-        until(lambda: since.events("steering", words), "it is told", FOUND_S)
+        [event] = until(lambda: since.events("steering", words), "it is told", FOUND_S)
+        assert event["severity"] == "warning"
         found = until(lambda: observed(lab, "pi1") if observed(lab, "pi1")["state"] == "failed" else None, "observed")
         assert words in found["reason"]
         assert any(line.startswith("4000:") for line in table(lab, "pi1")), "it is not ours to remove"
