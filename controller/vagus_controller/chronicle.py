@@ -14,7 +14,7 @@ from vagus_controller.api.stream import ChangeFeed
 from vagus_controller.core.fleet import Notice
 from vagus_controller.core.verdict import Verdict
 from vagus_controller.store import Store
-from vagus_controller.views import Change, FleetView, IncidentView, LedgerEntry, Severity
+from vagus_controller.views import Change, IncidentView, LedgerEntry, Severity
 
 log = logging.getLogger("vagus")
 
@@ -106,7 +106,3 @@ class Chronicle:
         self._store.record_incident(incident)
         self._changes += 1
         self._feed.publish(Change(self._changes, "incident", incident))
-
-    def picture(self, view: FleetView) -> None:
-        self._changes += 1
-        self._feed.publish(Change(self._changes, "fleet", view))

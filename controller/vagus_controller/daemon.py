@@ -193,9 +193,8 @@ class Controller:
             await asyncio.sleep(due - monotonic())
 
     def show(self) -> None:
-        """Give the picture to whoever watches."""
-        if self._feed.wants_fleet:
-            self._outbox.picture(self.fleet())
+        """Tell whoever watches what is another."""
+        self._feed.show(lambda: self._brain.canvas(monotonic(), at=time.time(), broker=self.broker.broker))
 
     def _problems(self) -> list[str]:
         """What keeps this controller from doing its work, in words; empty when all is well."""

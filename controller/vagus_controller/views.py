@@ -306,7 +306,8 @@ class IncidentView(View, frozen=True, kw_only=True):
 
 
 class FleetView(View, frozen=True, kw_only=True):
-    """The whole picture, one object: GET /api/v1/fleet and the first SSE message."""
+    """The whole picture, one object: GET /api/v1/fleet and the first SSE message (there a node's report is without its
+    links, which are in `pairs`)."""
 
     fleet: str
     controller: str
@@ -327,6 +328,17 @@ class FleetView(View, frozen=True, kw_only=True):
     pauses: tuple[PauseView, ...]
     # those that are open, the worst first, at most 1000
     incidents: tuple[IncidentBrief, ...] = ()
+
+
+class FleetChange(View, frozen=True, kw_only=True):
+    """What is another since the picture that was sent before. `head`: a FleetView without nodes and pairs; `nodes` and
+    `pairs`: those that changed, or came; `gone_nodes` and `gone_pairs`: names of those that are not there any more."""
+
+    head: FleetView
+    nodes: tuple[NodeView, ...] = ()
+    pairs: tuple[PairView, ...] = ()
+    gone_nodes: tuple[str, ...] = ()
+    gone_pairs: tuple[str, ...] = ()
 
 
 class EventEntry(View, frozen=True, kw_only=True):
@@ -534,8 +546,8 @@ class Charts(Protocol):
 
 
 class Change(Struct, frozen=True):
-    """One message of the SSE stream: `topic` is fleet, event, ledger or incident; `data` the matching view."""
+    """A line of history for the SSE stream: `topic` is event, ledger or incident; `data` the matching view."""
 
     id: int
-    topic: Literal["fleet", "event", "ledger", "incident"]
-    data: FleetView | EventEntry | LedgerEntry | IncidentView
+    topic: Literal["event", "ledger", "incident"]
+    data: EventEntry | LedgerEntry | IncidentView

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -17,6 +18,7 @@ from browser.waves import Waves
 from door import PASSWORD, door
 from vagus_controller.api.app import create_app, serve
 from vagus_controller.api.stream import ChangeFeed
+from vagus_controller.core.differences import Whole
 from vagus_controller.views import (
     Change,
     CheckView,
@@ -131,6 +133,7 @@ class Site:
             self.port = int(probe.getsockname()[1])
         self.url = f"http://127.0.0.1:{self.port}"
         self._ids = count(1)
+        self._told_at = time.monotonic()
 
     def start(self) -> None:
         self._ready = threading.Event()
@@ -159,7 +162,7 @@ class Site:
     async def _tick(self) -> None:
         """As the daemon does: the picture again and again, changed or not."""
         while True:
-            self._publish("fleet", self.board.view)
+            self._show()
             await asyncio.sleep(0.5)
             self._ready.set()
 
@@ -169,14 +172,17 @@ class Site:
         self._thread.join(15)
         assert not self._thread.is_alive(), "the application did not stop within 15 s"
 
-    def _publish(self, topic: Literal["fleet", "event", "ledger"], data: FleetView | EventEntry | LedgerEntry) -> None:
-        self._feed.publish(Change(next(self._ids), topic, data))
+    def _show(self) -> None:
+        view, at = self.board.view, self._told_at
+        self._feed.show(lambda: Whole(samples.aged(view, time.monotonic() - at)))
 
     def tell(self, topic: Literal["fleet", "event", "ledger"], data: FleetView | EventEntry | LedgerEntry) -> None:
         """Publish a change, as the daemon does; a fleet also becomes what the API answers."""
         if isinstance(data, FleetView):
-            self.board.view = data
-        self._loop.call_soon_threadsafe(self._publish, topic, data)
+            self.board.view, self._told_at = data, time.monotonic()
+            self._loop.call_soon_threadsafe(self._show)
+        elif topic != "fleet":
+            self._loop.call_soon_threadsafe(self._feed.publish, Change(next(self._ids), topic, data))
 
     def sign_in(self, page: Page, user: str = "operator", password: str = PASSWORD) -> None:
         page.goto(self.url + "/login")

@@ -301,6 +301,11 @@ def fleet_view(
     )
 
 
+def aged(fleet: FleetView, by_s: float) -> FleetView:
+    """The same, so much later: what a pair is, it is for longer."""
+    return replace(fleet, pairs=tuple(replace(pair, since_s=pair.since_s + by_s) for pair in fleet.pairs))
+
+
 BERLIN, LISBON, OSAKA, VPS = "pi-berlin", "pi-lisbon", "pi-osaka", "vps-fra"
 
 

@@ -18,6 +18,7 @@ from vagus_controller.api.app import create_app, serve
 from vagus_controller.api.stream import ChangeFeed
 from vagus_controller.archive import Archive
 from vagus_controller.config import History
+from vagus_controller.core.differences import Whole
 from vagus_controller.store import Store
 from vagus_controller.views import (
     Change,
@@ -221,6 +222,10 @@ class Running:
         topic: Literal["fleet", "event", "ledger", "incident"],
         data: FleetView | EventEntry | LedgerEntry | IncidentView,
     ) -> None:
-        """As the daemon does, in its event loop."""
-        self._sequence += 1
-        self._loop.call_soon_threadsafe(self.changes.publish, Change(self._sequence, topic, data))
+        """As the daemon does, in its event loop. A fleet also becomes what the API answers."""
+        if isinstance(data, FleetView):
+            self.operator.view = data
+            self._loop.call_soon_threadsafe(self.changes.show, lambda: Whole(data))
+        elif topic != "fleet":
+            self._sequence += 1
+            self._loop.call_soon_threadsafe(self.changes.publish, Change(self._sequence, topic, data))

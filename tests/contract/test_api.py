@@ -23,6 +23,7 @@ from vagus_controller.api.auth import load_token
 from vagus_controller.api.metrics import MAX_PAIRS, exposition
 from vagus_controller.api.stream import ChangeFeed, Subscriber, parse_marks
 from vagus_controller.config import Http
+from vagus_controller.core.differences import Whole
 from vagus_controller.views import Change, DrillAsk, EventEntry, FleetView, PlanAsk, Severity
 from vagus_runtime.settings import ConfigError
 
@@ -431,9 +432,30 @@ def test_a_new_client_gets_the_fleet_and_then_what_changes(running: Running, cli
         running.publish("ledger", running.decision(PAIR))
         running.publish("fleet", samples.bad_hour())
         messages = read(lines, 3)
-    assert [topic for topic, _, _ in messages] == ["event", "ledger", "fleet"]
+    assert [topic for topic, _, _ in messages] == ["event", "ledger", "change"]
     assert messages[0][2]["text"] == "news\n\ndata: forged"
-    assert messages[2][2]["summary"] == samples.bad_hour().summary
+    change = messages[2][2]
+    assert change["head"]["summary"] == samples.bad_hour().summary
+    assert change["head"]["pairs"] == change["head"]["nodes"] == []
+    assert {pair["name"] for pair in change["pairs"]} == {
+        pair.name for pair, before in zip(samples.bad_hour().pairs, samples.calm().pairs, strict=True) if pair != before
+    }
+    assert [node["name"] for node in change["nodes"]] == [samples.OSAKA]
+
+
+def test_a_stream_is_compressed_for_who_takes_that(running: Running, client: httpx.Client) -> None:
+    """Each message stands for itself, so that it is compressed once for all; together they are one gzip stream."""
+    for encoding in ("gzip, deflate", "identity"):
+        with client.stream("GET", "/api/v1/stream", headers={"Accept-Encoding": encoding}) as answer:
+            assert answer.headers.get("content-encoding") == ("gzip" if "gzip" in encoding else None)
+            lines = answer.iter_lines()
+            assert read(lines, 1)[0][2]["fleet"] == "harbour"
+            running.publish("event", running.event("pi-1", "news"))
+            assert read(lines, 1)[0][2]["text"] == "news"
+            running.publish("fleet", samples.bad_hour())
+            assert read(lines, 1)[0][0] == "change"
+            running.publish("fleet", samples.calm())
+            assert read(lines, 1)[0][0] == "change"
 
 
 def test_a_returning_client_gets_what_it_missed_in_order_and_once(running: Running, client: httpx.Client) -> None:
@@ -534,40 +556,85 @@ def on_a_loop_that_jumps(run: Callable[[asyncio.AbstractEventLoop], Awaitable[No
         loop.close()
 
 
-def test_pictures_are_sent_at_most_every_quarter_second_and_the_last_one_wins(monkeypatch: pytest.MonkeyPatch) -> None:
-    encoded: list[str] = []
+def numbered(number: int) -> FleetView:
+    return msgspec.structs.replace(samples.calm(), summary=f"picture {number}")
 
-    def encode(view: FleetView) -> bytes:
-        encoded.append(view.summary)
-        return view.summary.encode()
 
-    monkeypatch.setattr(stream, "fleet_message", encode)
+def told(data: bytes) -> list[tuple[str, str]]:
+    """(topic, summary) of each message about the fleet."""
+    found = []
+    for message in data.decode().split("\n\n"):
+        topic, _, body = message.partition("\ndata: ")
+        if topic in ("event: fleet", "event: change"):
+            fleet = json.loads(body)
+            found.append((topic[7:], fleet.get("head", fleet)["summary"]))
+    return found
 
+
+def test_changes_are_told_at_most_every_quarter_second_and_the_last_one_is() -> None:
     async def run(loop: asyncio.AbstractEventLoop) -> None:
-        feed, taken = ChangeFeed(), Subscriber()
-        others = [Subscriber() for _ in range(5)]
-        for each in (taken, *others):
+        feed = ChangeFeed()
+        clients = [Subscriber() for _ in range(5)]
+        for each in clients:
             feed.subscribe(each)
+            assert told(feed.picture(each, samples.calm)) == [("fleet", samples.calm().summary)]
         for number in range(100):
-            view = msgspec.structs.replace(samples.calm(), summary=f"picture {number}")
-            feed.publish(Change(number, "fleet", view))
+            feed.show(lambda number=number: Whole(numbered(number)))  # type: ignore[misc]
             await asyncio.sleep(0.01)
         await asyncio.sleep(1)
-        assert taken.fleet == b"picture 99"
-        assert [other.fleet for other in others] == [b"picture 99"] * 5
-        assert encoded[0] == "picture 0"
-        # One second of pictures, and one more for the last.
-        assert len(encoded) in (5, 6)
+        [first, *others] = [told(each.take()) for each in clients]
+        assert others == [first] * 4
+        assert first[-1] == ("change", "picture 99") or first[-1][1] >= "picture 75"
+        feed.show(lambda: Whole(numbered(100)))
+        await asyncio.sleep(1)
+        assert told(clients[0].take()) == [("change", "picture 100")]
+        # One second of pictures, the first at once.
+        assert 4 <= len(first) <= 6
 
     on_a_loop_that_jumps(run)
 
 
-def test_nothing_is_encoded_when_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "fleet_message", lambda _view: pytest.fail("encoded for nobody"))
-
+def test_nothing_is_drawn_when_nobody_looks() -> None:
     async def run(loop: asyncio.AbstractEventLoop) -> None:
-        ChangeFeed().publish(Change(1, "fleet", samples.calm()))
+        ChangeFeed().show(lambda: pytest.fail("drawn for nobody"))
         await asyncio.sleep(1)
+
+    on_a_loop_that_jumps(run)
+
+
+def test_a_client_with_too_many_changes_waiting_is_given_the_whole_picture() -> None:
+    async def run(loop: asyncio.AbstractEventLoop) -> None:
+        feed, slow, quick = ChangeFeed(), Subscriber(), Subscriber()
+        for each in (slow, quick):
+            feed.subscribe(each)
+            feed.picture(each, samples.calm)
+        for number in range(stream.MAX_CHANGES + 1):
+            feed.show(lambda number=number: Whole(numbered(number)))  # type: ignore[misc]
+            await asyncio.sleep(0.3)
+            assert told(quick.take()) == [("change", f"picture {number}")]
+        assert slow.behind
+        assert told(slow.take()) == []
+        assert told(feed.picture(slow, lambda: numbered(77))) == [("fleet", "picture 77")]
+        assert not slow.behind
+        # The others learn what that picture knew and they did not.
+        assert told(quick.take()) == [("change", "picture 77")]
+
+    on_a_loop_that_jumps(run)
+
+
+def test_who_comes_soon_after_another_is_given_its_picture_and_what_changed_since() -> None:
+    async def run(loop: asyncio.AbstractEventLoop) -> None:
+        feed, one, two, later = ChangeFeed(), Subscriber(), Subscriber(), Subscriber()
+        for each in (one, two, later):
+            feed.subscribe(each)
+        feed.picture(one, lambda: numbered(1))
+        feed.show(lambda: Whole(numbered(2)))
+        await asyncio.sleep(0.5)
+        assert told(feed.picture(two, lambda: pytest.fail("drawn twice"))) == [("fleet", "picture 1")]
+        assert told(two.take()) == told(one.take()) == [("change", "picture 2")]
+        await asyncio.sleep(3)
+        assert told(feed.picture(later, lambda: numbered(3))) == [("fleet", "picture 3")]
+        assert told(later.take()) == []
 
     on_a_loop_that_jumps(run)
 

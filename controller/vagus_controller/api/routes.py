@@ -23,7 +23,6 @@ from vagus_controller.api.stream import (
     Full,
     StreamResponse,
     Subscriber,
-    first_messages,
     missed,
     parse_marks,
 )
@@ -323,12 +322,12 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
     @get(
         "/stream",
         sync_to_thread=False,
-        summary="Server-sent events: fleet, event, ledger, incident, ping; Last-Event-ID resumes",
+        summary="Server-sent events: fleet, then change, event, ledger, incident, ping; Last-Event-ID resumes",
         media_type="text/event-stream",
         responses={200: ResponseSpec(data_container=str, media_type="text/event-stream", generate_examples=False)},
     )
     def stream(request: Asked) -> ASGIResponse:
-        subscriber = Subscriber()
+        subscriber = Subscriber(packs="gzip" in request.headers.get("accept-encoding", ""))
         try:
             changes.subscribe(subscriber)
         except Full:
@@ -337,12 +336,11 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
             ) from None
         seen = parse_marks(request.headers.get("last-event-id", ""))
 
-        async def first() -> bytes:
+        async def catch_up() -> None:
             newest, entries = await asyncio.to_thread(missed, history, seen)
             subscriber.catch_up(seen, newest, entries)
-            return first_messages(subscriber, operator.fleet())
 
-        return StreamResponse(changes, subscriber, first, request.state.still)
+        return StreamResponse(changes, subscriber, catch_up, operator.fleet, request.state.still)
 
     return (
         *(fleet, nodes, node, links, link, quorum, pauses, events, ledger, why),

@@ -1,17 +1,20 @@
 """Server-sent events: every change to every open page and `vagusctl watch`, without ever waiting for one of them.
 
-Messages: `fleet` (the whole picture), `event`, `ledger`, `incident` (one that is new or changed; those that were missed
-are in /incidents), and `ping` when there was nothing to say for a while. The picture is encoded once for all, at most
-every 250 ms, and a client that is slow gets the newest one only. Events and ledger entries are never left out in
-silence: a client that lets too many pile up is cut off, and catches up from history by the id of the last message that
-it had, `<last event>-<last ledger entry>`.
+Messages: `fleet` (the whole picture) at first, then `change` (what is another, see views.FleetChange), `event`,
+`ledger`, `incident` (one that is new or changed; those that were missed are in /incidents), and `ping` when there was
+nothing to say for a while. Pictures and changes are encoded, and compressed, once for all, at most every 250 ms. A
+client that lets too many changes pile up is given the whole picture again instead. Events and ledger entries are never
+left out in silence: a client that lets too many pile up is cut off, and catches up from history by the id of the last
+message that it had, `<last event>-<last ledger entry>`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import cached_property
 from time import perf_counter
 from typing import Final
 
@@ -19,24 +22,30 @@ import msgspec
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
-from vagus_controller.views import Change, EventEntry, FleetView, History, IncidentView, LedgerEntry
+from vagus_controller.core.differences import Canvas, Differences
+from vagus_controller.views import Change, EventEntry, FleetChange, FleetView, History, IncidentView, LedgerEntry
 
-FLEET_EVERY_S: Final = 0.25
-# The picture of a large fleet is sent less often, so that encoding it takes no more than this share of the loop.
-_ENCODE_SHARE: Final = 0.05
-# And so that one client takes no more than this: 1,000 nodes with 4 peers each are 4.5 MB of JSON.
-_BYTES_PER_S: Final = 2_000_000
+LOOK_EVERY_S: Final = 0.25
+# A large fleet is looked at less often, so that looking takes no more than this share of the loop.
+_LOOK_SHARE: Final = 0.1
 # But so often that no client takes the stream for dead.
-_FLEET_AT_LEAST_EVERY_S: Final = 5.0
+_LOOK_AT_LEAST_EVERY_S: Final = 2.0
+# Clients that come within this time of each other, after a restart, are given the same picture.
+_PICTURE_S: Final = 2.0
 # The page calls a stream dead after 6 s of silence.
 PING_AFTER_S: Final = 3.0
 # A message that the client's kernel does not take for so long: nobody reads there.
 SEND_WITHIN_S: Final = 20.0
 MAX_SUBSCRIBERS: Final = 100
 MAX_QUEUED: Final = 1000
+# Changes that wait for one client; after more of them it is given the whole picture.
+MAX_CHANGES: Final = 20
 # Entries that a returning client is given; one that was away for longer reads /events and /ledger.
 MAX_RESUMED: Final = 500
+_COMPRESSION: Final = 4
 _PING: Final = b"event: ping\ndata: {}\n\n"
+# Of a gzip stream; what follows are blocks of deflate that do not refer to each other: each is made once for all.
+_GZIP_HEAD: Final = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 
 _encode = msgspec.json.Encoder().encode
 
@@ -45,14 +54,34 @@ class Full(Exception):
     """As many streams are open as are allowed."""
 
 
-class Subscriber:
-    """What one client has still to be told."""
+class Message:
+    """A message for many clients, encoded, and compressed, when the first of them needs it."""
 
-    def __init__(self) -> None:
+    def __init__(self, topic: bytes, data: FleetView | FleetChange) -> None:
+        self.plain = b"event: %b\ndata: %b\n\n" % (topic, _encode(data))
+
+    @cached_property
+    def packed(self) -> bytes:
+        return pack(self.plain)
+
+
+def pack(data: bytes) -> bytes:
+    """Whole blocks of deflate, that stand for themselves."""
+    deflate = zlib.compressobj(_COMPRESSION, zlib.DEFLATED, -zlib.MAX_WBITS)
+    return deflate.compress(data) + deflate.flush(zlib.Z_FULL_FLUSH)
+
+
+class Subscriber:
+    """What one client has still to be told. `packs`: it takes gzip."""
+
+    def __init__(self, packs: bool = False) -> None:
+        self.packs = packs
         # Ids of the newest event and ledger entry that it has been given.
         self.marks = (0, 0)
         self.entries: deque[EventEntry | LedgerEntry | IncidentView] = deque()
-        self.fleet: bytes | None = None
+        self.changes: list[Message] = []
+        # It has no picture that changes could belong to.
+        self.behind = True
         self.over = False
         self.news = asyncio.Event()
 
@@ -62,6 +91,16 @@ class Subscriber:
             self.over = True
         if not self.over:
             self.entries.append(entry)
+        self.news.set()
+
+    def change(self, message: Message) -> None:
+        if self.behind:
+            return
+        if len(self.changes) < MAX_CHANGES:
+            self.changes.append(message)
+        else:
+            self.changes.clear()
+            self.behind = True
         self.news.set()
 
     def catch_up(
@@ -90,10 +129,14 @@ class Subscriber:
             self.marks = (max(event, entry.id), ledger) if is_event else (event, max(ledger, entry.id))
             topic = b"event" if is_event else b"ledger"
             parts.append(b"id: %d-%d\nevent: %b\ndata: %b\n\n" % (*self.marks, topic, _encode(entry)))
-        if self.fleet is not None:
-            parts.append(self.fleet)
-            self.fleet = None
-        return b"".join(parts)
+        told = self.written(b"".join(parts)) if parts else b""
+        told += b"".join(message.packed if self.packs else message.plain for message in self.changes)
+        self.changes.clear()
+        return told
+
+    def written(self, data: bytes) -> bytes:
+        """`data` as this client takes it."""
+        return pack(data) if self.packs else data
 
 
 class ChangeFeed:
@@ -101,47 +144,61 @@ class ChangeFeed:
 
     def __init__(self) -> None:
         self._subscribers: set[Subscriber] = set()
-        self._view: FleetView | None = None
-        self._flush: asyncio.TimerHandle | None = None
-        self._next_fleet_at = 0.0
+        self._differences = Differences()
+        self._canvas: Callable[[], Canvas] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._next_look_at = 0.0
+        # the last whole picture, when it was drawn, and the changes since
+        self._picture: Message | None = None
+        self._picture_at = 0.0
+        self._since_picture: list[Message] = []
 
     @property
     def subscribers(self) -> int:
         return len(self._subscribers)
 
-    @property
-    def wants_fleet(self) -> bool:
-        """Whether a picture published now would soon be sent; drawing a large fleet's costs as much as encoding it."""
-        soon = self._next_fleet_at - FLEET_EVERY_S
-        return bool(self._subscribers) and asyncio.get_running_loop().time() >= soon
-
     def publish(self, change: Change) -> None:
-        if isinstance(change.data, FleetView):
-            self._view = change.data
-            if self._subscribers and self._flush is None:
-                loop = asyncio.get_running_loop()
-                delay = self._next_fleet_at - loop.time()
-                if delay <= 0:
-                    self._send_fleet()
-                else:
-                    self._flush = loop.call_later(delay, self._send_fleet)
-        else:
-            for subscriber in self._subscribers:
-                subscriber.add(change.data)
-
-    def _send_fleet(self) -> None:
-        self._flush = None
-        if self._view is None:
-            return
-        started = perf_counter()
-        message = fleet_message(self._view)
-        self._view = None
-        took = perf_counter() - started
-        pause = min(max(took / _ENCODE_SHARE, len(message) / _BYTES_PER_S), _FLEET_AT_LEAST_EVERY_S)
-        self._next_fleet_at = asyncio.get_running_loop().time() + max(pause, FLEET_EVERY_S)
         for subscriber in self._subscribers:
-            subscriber.fleet = message
+            subscriber.add(change.data)
+
+    def show(self, canvas: Callable[[], Canvas]) -> None:
+        """There may be something new to see; `canvas` draws it when it is due, if anybody looks."""
+        if not self._subscribers or self._timer is not None:
+            return
+        self._canvas = canvas
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(max(self._next_look_at - loop.time(), 0.0), self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if not self._subscribers or self._canvas is None:
+            return
+        loop = asyncio.get_running_loop()
+        started = perf_counter()
+        self._tell(self._differences.look(self._canvas(), loop.time()))
+        pause = min((perf_counter() - started) / _LOOK_SHARE, _LOOK_AT_LEAST_EVERY_S)
+        self._next_look_at = loop.time() + max(pause, LOOK_EVERY_S)
+
+    def _tell(self, change: FleetChange | None) -> None:
+        if change is None:
+            return
+        message = Message(b"change", change)
+        self._since_picture.append(message)
+        for subscriber in self._subscribers:
+            subscriber.change(message)
+
+    def picture(self, subscriber: Subscriber, draw: Callable[[], FleetView]) -> bytes:
+        """The whole picture for a client that has none; from here on it is told the changes."""
+        now = asyncio.get_running_loop().time()
+        if self._picture is None or now - self._picture_at > _PICTURE_S:
+            whole, change = self._differences.picture(draw(), now)
+            self._tell(change)
+            self._picture, self._picture_at, self._since_picture = Message(b"fleet", whole), now, []
+        subscriber.behind = False
+        subscriber.changes = list(self._since_picture)
+        if self._since_picture:
             subscriber.news.set()
+        return self._picture.packed if subscriber.packs else self._picture.plain
 
     def subscribe(self, subscriber: Subscriber) -> None:
         """Raises Full."""
@@ -151,25 +208,18 @@ class ChangeFeed:
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
         self._subscribers.discard(subscriber)
+        if not self._subscribers:
+            # Nobody looks: what was drawn last is nobody's picture.
+            self._picture, self._since_picture = None, []
 
     def close(self) -> None:
         """Ends every stream."""
-        if self._flush is not None:
-            self._flush.cancel()
-            self._flush = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         for subscriber in self._subscribers:
             subscriber.over = True
             subscriber.news.set()
-
-
-def fleet_message(view: FleetView) -> bytes:
-    return b"event: fleet\ndata: " + _encode(view) + b"\n\n"
-
-
-def first_messages(subscriber: Subscriber, view: FleetView) -> bytes:
-    """What a new client is told: what it missed, and the fleet, with an id that it can return with."""
-    missed = subscriber.take()
-    return b"retry: 1000\n\n" + missed + b"id: %d-%d\n" % subscriber.marks + fleet_message(view)
 
 
 def parse_marks(last_event_id: str) -> tuple[int, int] | None:
@@ -194,40 +244,55 @@ def missed(history: History, marks: tuple[int, int] | None) -> tuple[tuple[int, 
 
 class StreamResponse(ASGIResponse):
     """Writes a subscriber's messages until the client goes, may no longer listen (`still`), or does not read any more,
-    or the feed closes."""
+    or the feed closes.
+
+    `catch_up` gives the subscriber what it missed; `draw` the whole picture.
+    """
 
     def __init__(
         self,
         feed: ChangeFeed,
         subscriber: Subscriber,
-        first: Callable[[], Awaitable[bytes]],
+        catch_up: Callable[[], Awaitable[None]],
+        draw: Callable[[], FleetView],
         still: Callable[[], bool],
     ) -> None:
         super().__init__()
         self._still = still
         self._feed = feed
         self._subscriber = subscriber
-        self._first = first
+        self._catch_up = catch_up
+        self._draw = draw
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        gone = asyncio.ensure_future(_wait_for_disconnect(receive, self._subscriber))
+        subscriber = self._subscriber
+        gone = asyncio.ensure_future(_wait_for_disconnect(receive, subscriber))
+        headers = [
+            (b"content-type", b"text/event-stream"),
+            (b"x-accel-buffering", b"no"),
+            (b"vary", b"accept-encoding"),
+        ]
+        if subscriber.packs:
+            headers.append((b"content-encoding", b"gzip"))
         try:
-            await send(
-                {
-                    "type": "http.response.start",
-                    "status": 200,
-                    "headers": [(b"content-type", b"text/event-stream"), (b"x-accel-buffering", b"no")],
-                }
-            )
-            await self._tell(send, await self._first())
-            while not (self._subscriber.over or gone.done()) and self._still():
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await self._catch_up()
+            told = subscriber.written(b"retry: 1000\n\n") + subscriber.take()
+            # An id that the client can return with, also when it has missed nothing.
+            told += subscriber.written(b"id: %d-%d\n" % subscriber.marks)
+            told += self._feed.picture(subscriber, self._draw)
+            await self._tell(send, _GZIP_HEAD + told if subscriber.packs else told)
+            while not (subscriber.over or gone.done()) and self._still():
                 try:
                     async with asyncio.timeout(PING_AFTER_S):
-                        await self._subscriber.news.wait()
+                        await subscriber.news.wait()
                 except TimeoutError:
-                    await self._tell(send, _PING)
+                    await self._tell(send, subscriber.written(_PING))
                 else:
-                    await self._tell(send, self._subscriber.take())
+                    told = subscriber.take()
+                    if subscriber.behind:
+                        told += self._feed.picture(subscriber, self._draw)
+                    await self._tell(send, told)
             async with asyncio.timeout(SEND_WITHIN_S):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         except TimeoutError:
@@ -235,7 +300,7 @@ class StreamResponse(ASGIResponse):
             return
         finally:
             gone.cancel()
-            self._feed.unsubscribe(self._subscriber)
+            self._feed.unsubscribe(subscriber)
 
     async def _tell(self, send: Send, data: bytes) -> None:
         if data:

@@ -522,6 +522,10 @@ class Brain:
         shown."""
         return picture.draw(self._sources(now, at, broker))
 
+    def canvas(self, now: float, *, at: float = 0.0, broker: str = "") -> picture.Canvas:
+        """The same, to be drawn in parts; good until the brain is called again."""
+        return picture.Canvas(self._sources(now, at, broker))
+
     def explain(self, pair: str, now: float) -> tuple[CheckView, ...]:
         """What the failover policy looks at for the pair "a--b", now. Raises KeyError for an unknown one."""
         known = pair_named(pair)

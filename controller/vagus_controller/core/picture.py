@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from vagus_controller.config import Config
 from vagus_controller.core.detect.link import proven
@@ -56,7 +57,42 @@ class Sources(Struct, frozen=True, kw_only=True):
     at: float
 
 
+class Canvas:
+    """The fleet at one moment, drawn in parts; see differences.Canvas."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self.names: Sequence[str] = sorted(sources.fleet.nodes)
+        self.pairs: Sequence[Pair] = sources.fleet.pairs()
+
+    @property
+    def head(self) -> FleetView:
+        return _head(self._sources)
+
+    def node(self, name: str) -> NodeView:
+        return _node(self._sources, name)
+
+    def pair(self, pair: Pair) -> PairView:
+        return _pair(self._sources, pair)
+
+    def stirred(self, since: int) -> tuple[list[str], list[Pair], int]:
+        fleet = self._sources.fleet
+        names, count = fleet.stirred(since)
+        pairs = (pair for name in names for pair in fleet.pairs_of(name) if fleet.has(pair))
+        moved = (pair for pair in self._sources.failover.intents if fleet.has(pair))
+        return names, list(dict.fromkeys((*moved, *pairs))), count
+
+
 def draw(sources: Sources) -> FleetView:
+    canvas = Canvas(sources)
+    return replace(
+        canvas.head,
+        nodes=tuple(map(canvas.node, canvas.names)),
+        pairs=tuple(map(canvas.pair, canvas.pairs)),
+    )
+
+
+def _head(sources: Sources) -> FleetView:
     text, severity = summary(sources)
     return FleetView(
         fleet=sources.config.fleet,
@@ -70,8 +106,8 @@ def draw(sources: Sources) -> FleetView:
         broker=sources.broker,
         uptime_s=sources.now - sources.started,
         at=sources.at,
-        nodes=tuple(_node(sources, name) for name in sorted(sources.fleet.nodes)),
-        pairs=tuple(_pair(sources, pair) for pair in sources.fleet.pairs()),
+        nodes=(),
+        pairs=(),
         quorum=sources.quorum,
         pauses=sources.pauses,
     )

@@ -22,6 +22,7 @@ from vagus_controller.ctl.client import NOT_ALLOWED, Client, CtlError, decode
 from vagus_controller.views import (
     DrillView,
     EventEntry,
+    FleetChange,
     FleetView,
     IncidentView,
     LedgerEntry,
@@ -349,8 +350,9 @@ def watch(context: typer.Context, json: Json = False) -> None:
                 failures, last_id = 0, message.id or last_id
                 if json:
                     typer.echo(f'{{"topic":"{message.topic}","data":{message.data}}}')
-                elif message.topic == "fleet":
-                    fleet = decode(message.data, FleetView)
+                elif message.topic in ("fleet", "change"):
+                    whole = message.topic == "fleet"
+                    fleet = decode(message.data, FleetView) if whole else decode(message.data, FleetChange).head
                     if fleet.summary != summary:
                         console.print(tables.fleet_line(fleet))
                     summary = fleet.summary

@@ -5,7 +5,7 @@ import { ask } from './dialog.js';
 import { h } from './dom.js';
 import { closed, sentence } from './format.js';
 import { home } from './pairs.js';
-import { store } from './store.js';
+import { named, store } from './store.js';
 import { toast } from './toast.js';
 
 // What a person may do now: away to each other path, or home. The buttons are for `onMoveClick`.
@@ -22,7 +22,7 @@ export function moveButtons(pair) {
 
 // Asks, and then carries out what vagus recommends for the pair `name`.
 export function askApproval(name) {
-  const pair = store.fleet?.pairs.find((one) => one.name === name);
+  const pair = store.fleet && named(store.fleet.pairs, name);
   if (!pair) return;
   ask({
     title: `Approve the move of ${pair.nodes.join(' and ')}`,
@@ -38,7 +38,7 @@ export function askApproval(name) {
 
 // Asks, and then rehearses failover and failback of a pair.
 export function askDrill(name) {
-  const pair = store.fleet?.pairs.find((one) => one.name === name);
+  const pair = store.fleet && named(store.fleet.pairs, name);
   if (!pair) return;
   ask({
     title: `Drill ${pair.nodes.join(' and ')}`,
@@ -69,7 +69,7 @@ function button(pair, path, words) {
 
 // Asks, and then moves the pair `name` to the path `to`; home, when that is its first.
 export function askMove(name, to) {
-  const pair = store.fleet?.pairs.find((one) => one.name === name);
+  const pair = store.fleet && named(store.fleet.pairs, name);
   if (!pair) return;
   const [a, b] = pair.nodes;
   const back = to === home(pair);

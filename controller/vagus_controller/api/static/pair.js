@@ -9,7 +9,7 @@ import { moveButtons, onMoveClick } from './moves.js';
 import { dark, lastDrill, ORIGINS, senders, standing } from './pairs.js';
 import { evidence } from './quorum.js';
 import { page } from './shell.js';
-import { drawSoon, listen } from './store.js';
+import { drawSoon, listen, named } from './store.js';
 
 const place = (id) => document.getElementById(id);
 const asked = decodeURIComponent(location.pathname.split('/')[2]);
@@ -48,7 +48,7 @@ for (const topic of ['event', 'ledger']) {
 }
 
 function draw(fleet) {
-  const pair = fleet.pairs.find((one) => one.name === asked || one.name === reversed);
+  const pair = named(fleet.pairs, asked) ?? named(fleet.pairs, reversed);
   place('missing').hidden = Boolean(pair);
   place('known').hidden = !pair;
   const nodes = pair?.nodes ?? asked.split('--');

@@ -3,6 +3,7 @@
 import { since } from './ages.js';
 import { h, icon } from './dom.js';
 import { closed, duration, known, number, plural, sentence, text } from './format.js';
+import { named } from './store.js';
 
 // etcd's heartbeat is 100 ms; a read that waits that long for a disk costs leaders.
 const SLOW_READ_S = 0.1;
@@ -51,7 +52,7 @@ function marginSeverity({ margin: left, verdict, voters }) {
 function slowDisks(fleet) {
   const found = [];
   for (const { node: name, etcd } of fleet.quorum.members) {
-    const disks = fleet.nodes.find((node) => node.name === name)?.report?.system?.disk_io ?? [];
+    const disks = named(fleet.nodes, name)?.report?.system?.disk_io ?? [];
     const busy = disks.find((disk) => disk.busy >= BUSY_DISK);
     if (busy) found.push(`Slow disk? ${name}: ${busy.device} is busy ${Math.round(busy.busy * 100)} % of the time; etcd waits for it.`);
     else if (etcd?.read_s >= SLOW_READ_S) found.push(`Slow disk or link? A read through ${name} takes ${duration(etcd.read_s)}.`);

@@ -16,6 +16,7 @@ const listeners = new Map();
 export const stream = new Stream('/api/v1/stream', {
   heard(topic, data) {
     if (topic === 'fleet') take(JSON.parse(data));
+    else if (topic === 'change') change(JSON.parse(data));
     const listening = listeners.get(topic);
     if (listening) {
       const message = JSON.parse(data);
@@ -33,11 +34,48 @@ export const stream = new Stream('/api/v1/stream', {
 
 function take(fleet) {
   const heard = performance.now();
-  fleet.heard = heard;
-  fleet.quorum.heard = heard;
-  for (const part of [...fleet.nodes, ...fleet.pairs]) part.heard = heard;
+  for (const part of [fleet, fleet.quorum, ...fleet.nodes, ...fleet.pairs]) part.heard = heard;
   store.fleet = fleet;
 }
+
+function change({ head, nodes, pairs, gone_nodes: goneNodes, gone_pairs: gonePairs }) {
+  const { fleet } = store;
+  if (!fleet) return;
+  const heard = performance.now();
+  for (const part of [head, head.quorum, ...nodes, ...pairs]) part.heard = heard;
+  head.nodes = merged(fleet.nodes, nodes, goneNodes);
+  head.pairs = merged(fleet.pairs, pairs, gonePairs);
+  store.fleet = head;
+}
+
+// Where each name stands in an array.
+const places = new WeakMap();
+
+function placesIn(parts) {
+  let found = places.get(parts);
+  if (!found) {
+    found = new Map(parts.map((part, place) => [part.name, place]));
+    places.set(parts, found);
+  }
+  return found;
+}
+
+// The same array while its names stay the same.
+function merged(parts, fresh, gone) {
+  const known = placesIn(parts);
+  const came = [];
+  for (const part of fresh) {
+    const place = known.get(part.name);
+    if (place === undefined) came.push(part);
+    else parts[place] = part;
+  }
+  if (!came.length && !gone.length) return parts;
+  const left = new Set(gone);
+  return [...parts.filter((part) => !left.has(part.name)), ...came].sort((a, b) => (a.name < b.name ? -1 : 1));
+}
+
+// The part of that name, among `fleet.nodes` or `fleet.pairs`.
+export const named = (parts, name) => parts[placesIn(parts).get(name)];
 
 // Seconds since a node, a pair or the picture came.
 export const elapsed = (part) => (performance.now() - part.heard) / 1000;

@@ -1,6 +1,6 @@
 // The live stream: it reconnects by itself and says when the last news came.
 
-// Without a word for this long the picture is old (the controller speaks at least every second or two), and the
+// Without a word for this long the picture is old (the controller speaks at least every three seconds), and the
 // connection, which may be half open, is made anew.
 export const STALE_AFTER_S = 6;
 const RETRY_S = [0.5, 1, 2, 4, 8];
@@ -35,7 +35,7 @@ export class Stream {
     this.#source = source;
     this.#openedAt = performance.now();
     source.onopen = () => this.opened();
-    for (const topic of ['fleet', 'event', 'ledger', 'ping']) {
+    for (const topic of ['fleet', 'change', 'event', 'ledger', 'ping']) {
       source.addEventListener(topic, (message) => {
         this.#retries = 0;
         this.#lastAt = performance.now();

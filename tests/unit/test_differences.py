@@ -1,0 +1,234 @@
+"""What a page is told of a fleet that changes: what matters at once, the rest when a person would see it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from browser import samples
+from browser.samples import BERLIN, OSAKA
+from vagus_controller.core.differences import Canvas, Differences, Whole
+from vagus_controller.views import FleetChange, FleetView, NodeView, PairView
+from vagus_protocol.messages import Link
+
+BERLIN_OSAKA = f"{BERLIN}--{OSAKA}"
+
+
+class Page:
+    """What a page does with what it is told."""
+
+    def __init__(self, whole: FleetView) -> None:
+        self.nodes = {node.name: node for node in whole.nodes}
+        self.pairs = {pair.name: pair for pair in whole.pairs}
+        self.summary = whole.summary
+
+    def take(self, change: FleetChange | None) -> None:
+        if change is None:
+            return
+        self.summary = change.head.summary
+        for name in change.gone_nodes:
+            del self.nodes[name]
+        for name in change.gone_pairs:
+            del self.pairs[name]
+        self.nodes |= {node.name: node for node in change.nodes}
+        self.pairs |= {pair.name: pair for pair in change.pairs}
+
+
+def opened(fleet: FleetView) -> tuple[Differences, Page]:
+    """A page that was given the whole picture at 0 s."""
+    differences = Differences()
+    whole, _ = differences.picture(fleet, 0.0)
+    return differences, Page(whole)
+
+
+def at(fleet: FleetView, now: float) -> Whole:
+    """The fleet as it is at `now`, when it was so at 0 s."""
+    return Whole(samples.aged(fleet, now))
+
+
+def with_rtt(fleet: FleetView, name: str, rtt_s: float) -> FleetView:
+    def moved(pair: PairView) -> PairView:
+        [overlay, *others] = pair.paths
+        end = overlay.ends[0]
+        assert end.link is not None
+        link: Link = replace(end.link, rtt_s=rtt_s)
+        return replace(pair, paths=(replace(overlay, ends=(replace(end, link=link), overlay.ends[1])), *others))
+
+    return replace(fleet, pairs=tuple(moved(pair) if pair.name == name else pair for pair in fleet.pairs))
+
+
+def rtt(pair: PairView) -> float:
+    link = pair.paths[0].ends[0].link
+    assert link is not None
+    assert link.rtt_s is not None
+    return link.rtt_s
+
+
+def test_nothing_is_told_twice() -> None:
+    differences, _ = opened(samples.calm())
+    assert differences.look(at(samples.calm(), 0.5), 0.5) is None
+    later = differences.look(at(samples.calm(), 5.0), 5.0)
+    # Only the head, whose ages a page may want to set right.
+    assert later is not None
+    assert (later.nodes, later.pairs) == ((), ())
+
+
+def test_what_changed_in_kind_is_told_at_the_next_look_and_nothing_else() -> None:
+    differences, page = opened(samples.calm())
+    change = differences.look(at(samples.bad_hour(), 0.25), 0.25)
+    assert change is not None
+    calm = {pair.name: pair for pair in samples.calm().pairs}
+    assert {pair.name for pair in change.pairs} == {
+        pair.name for pair in samples.bad_hour().pairs if pair != calm[pair.name]
+    }
+    assert [node.name for node in change.nodes] == [OSAKA]
+    page.take(change)
+    assert page.summary == samples.bad_hour().summary
+    assert page.pairs[BERLIN_OSAKA].observed == ("backup", "backup")
+
+
+def test_figures_wait_until_the_last_ones_were_seen() -> None:
+    differences, _ = opened(samples.calm())
+    change = differences.look(at(with_rtt(samples.calm(), BERLIN_OSAKA, 0.5), 0.5), 0.5)
+    assert change is None
+    change = differences.look(at(with_rtt(samples.calm(), BERLIN_OSAKA, 0.5), 2.5), 2.5)
+    assert change is not None
+    assert [pair.name for pair in change.pairs] == [BERLIN_OSAKA]
+
+
+def test_small_steps_never_add_up_to_a_lie() -> None:
+    fleet = samples.calm()
+    differences, page = opened(fleet)
+    told = 0
+    for step in range(200):
+        fleet = with_rtt(fleet, BERLIN_OSAKA, rtt(page.pairs[BERLIN_OSAKA]) if step == 0 else rtt(_pair(fleet)) * 1.01)
+        change = differences.look(at(fleet, 3.0 * (step + 1)), 3.0 * (step + 1))
+        told += bool(change and change.pairs)
+        page.take(change)
+        shown, true = rtt(page.pairs[BERLIN_OSAKA]), rtt(_pair(fleet))
+        assert abs(shown - true) <= 0.11 * true
+    assert told < 25
+
+
+def _pair(fleet: FleetView) -> PairView:
+    return next(pair for pair in fleet.pairs if pair.name == BERLIN_OSAKA)
+
+
+def test_what_goes_is_told_and_what_comes_back_is_new() -> None:
+    whole = samples.calm()
+    differences, page = opened(whole)
+    without = replace(
+        whole,
+        nodes=tuple(node for node in whole.nodes if node.name != OSAKA),
+        pairs=tuple(pair for pair in whole.pairs if OSAKA not in pair.nodes),
+    )
+    change = differences.look(at(without, 0.5), 0.5)
+    assert change is not None
+    assert change.gone_nodes == (OSAKA,)
+    assert BERLIN_OSAKA in change.gone_pairs
+    page.take(change)
+    assert len(page.pairs) == 3
+    page.take(differences.look(at(whole, 1.0), 1.0))
+    assert page.nodes.keys() == {node.name for node in whole.nodes}
+    assert page.pairs.keys() == {pair.name for pair in whole.pairs}
+
+
+def test_a_whole_picture_for_one_tells_the_others_what_it_knew() -> None:
+    differences, page = opened(samples.calm())
+    whole, change = differences.picture(samples.bad_hour(), 1.0)
+    assert whole.summary == samples.bad_hour().summary
+    page.take(change)
+    assert page.pairs == Page(whole).pairs
+
+
+class Counting:
+    """A Canvas that counts what is drawn of it, of which nothing says that it stirred."""
+
+    def __init__(self, canvas: Canvas) -> None:
+        self._canvas = canvas
+        self.head = canvas.head
+        self.names: Sequence[str] = canvas.names
+        self.pairs: Sequence[tuple[str, str]] = canvas.pairs
+        self.drawn = 0
+
+    def node(self, name: str) -> NodeView:
+        self.drawn += 1
+        return self._canvas.node(name)
+
+    def pair(self, pair: tuple[str, str]) -> PairView:
+        self.drawn += 1
+        return self._canvas.pair(pair)
+
+    def stirred(self, since: int) -> tuple[Iterable[str], Iterable[tuple[str, str]], int]:
+        return (), (), since
+
+
+def test_a_look_at_a_large_fleet_is_bounded_and_all_have_their_turn() -> None:
+    quiet = samples.large(60, dead=0)
+    differences, page = opened(quiet)
+    hit = replace(
+        quiet,
+        pairs=tuple(replace(pair, reason="another word", status="held") for pair in quiet.pairs),
+    )
+    now = 0.0
+    for _ in range(24):
+        now += 0.25
+        canvas = Counting(at(hit, now))
+        page.take(differences.look(canvas, now))
+        assert canvas.drawn <= 1200
+    assert all(pair.status == "held" for pair in page.pairs.values())
+
+
+def test_what_stirred_is_told_before_its_turn() -> None:
+    quiet = samples.large(60, dead=0)
+    differences, page = opened(quiet)
+    last = quiet.pairs[-1]
+    page.take(differences.look(Counting(Whole(quiet)), 0.25))
+    moved = replace(quiet, pairs=(*quiet.pairs[:-1], replace(last, assigned="backup")))
+
+    class Stirred(Counting):
+        def stirred(self, since: int) -> tuple[Iterable[str], Iterable[tuple[str, str]], int]:
+            return (), (last.nodes,), since + 1
+
+    page.take(differences.look(Stirred(Whole(moved)), 0.5))
+    assert page.pairs[last.name].assigned == "backup"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(["calm", "bad", "stuck", "risk", "blind"]), st.floats(0.01, 3.0)), max_size=12)
+)
+def test_a_page_that_was_told_everything_shows_what_is(steps: list[tuple[str, float]]) -> None:
+    pictures = {
+        "calm": samples.calm(),
+        "bad": samples.bad_hour(),
+        "stuck": samples.stuck(),
+        "risk": samples.one_from_loss(),
+        "blind": samples.blind(),
+    }
+    differences, page = opened(pictures["calm"])
+    now, last = 0.0, "calm"
+    for last, wait in steps:
+        now += wait
+        page.take(differences.look(at(pictures[last], now), now))
+    for _ in range(3):
+        now += 2.5
+        page.take(differences.look(at(pictures[last], now), now))
+    fresh, _ = Differences().picture(pictures[last], 0.0)
+    assert page.summary == fresh.summary
+    for pair in fresh.pairs:
+        shown = page.pairs[pair.name]
+        assert (shown.status, shown.assigned, shown.observed, shown.reason) == (
+            pair.status,
+            pair.assigned,
+            pair.observed,
+            pair.reason,
+        )
+        assert [(path.verdict.state, path.proven, path.unproven) for path in shown.paths] == [
+            (path.verdict.state, path.proven, path.unproven) for path in pair.paths
+        ]
+    for node in fresh.nodes:
+        assert page.nodes[node.name].load.state == node.load.state
