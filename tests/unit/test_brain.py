@@ -286,6 +286,39 @@ def test_a_trial_that_fails_goes_back_and_is_not_tried_again_at_once() -> None:
         floor.commands.switchover("a--b", "backup", floor.now + 1, who="ann", reason="work")
 
 
+def test_what_is_confirmed_is_told_before_it_is_left_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent whose controller dies now goes back to where the pair was, and not to where it was before that."""
+    floor = Floor()
+    told = []
+    publish = floor.outbox.publish
+
+    def listen(topic: str, payload: bytes) -> None:
+        publish(topic, payload)
+        if topic == topics.node("test", "a", "desired"):
+            told.append((floor.word("a", "b").path, floor.word("a", "b").trial))
+
+    monkeypatch.setattr(floor.outbox, "publish", listen)
+    floor.commands.switchover("a--b", "backup", floor.now, who="ann", reason="work")
+    floor.answer()
+    floor.commands.failback("a--b", floor.now, who="ann", reason="done")
+    assert told == [("backup", True), ("backup", False), ("overlay", True)]
+
+
+def test_who_stood_still_hears_the_fleet_before_it_decides() -> None:
+    """Stopped and woken: what waits for it was true then."""
+    floor = Floor()
+    floor.kill("overlay", "a--b")
+    floor.now += 17.0
+    floor.event("a", "b")
+    floor.event("b", "a")
+    floor.brain.tick(floor.now)
+    assert floor.word("a", "b").path == "overlay"
+    assert any("stood still for 17 s" in line for line in floor.outbox.events)
+    assert "after standing still" in floor.brain.fleet_view(floor.now).observer.reason
+    floor.run(3)
+    assert floor.word("a", "b").path == "backup", "it is still so"
+
+
 def test_an_old_agent_is_not_sent_back_onto_a_dead_path() -> None:
     floor = Floor()
     floor.manner = dict.fromkeys(NODES, "old")

@@ -61,6 +61,8 @@ from vagus_protocol.signing import open_sealed
 __all__ = ["TICK_S", "Brain", "Outbox", "pair_named"]
 
 TICK_S: Final = 0.5
+# Six ticks: who did nothing for so long was stopped, and what it hears first is old, though it looks new.
+_ASLEEP_S: Final = 3.0
 # Who comes new hears so often that we lead: the first may come before its subscription, and then proves nothing.
 _GREETINGS: Final = 3
 _ALIVE: Final = (LinkState.UP, LinkState.DEGRADED)
@@ -89,7 +91,7 @@ class Brain:
         self.pauses = Pauses()
         self.outbox = outbox
         self._version = version
-        self._started = now
+        self._started = self._awake_at = now
         self._assignments = Assignments(config.fleet, config.name, fleet_key, session)
         self._liveness = Liveness(config)
         self._links = Links(config)
@@ -174,6 +176,7 @@ class Brain:
                     self._keep_apart(state.observed, now)
 
     def on_message(self, topic: str, payload: bytes, now: float) -> None:
+        self._wake(now)
         where = topics.parse(topic)
         if isinstance(where, topics.ControllerTopic):
             self._on_controller(where, payload, now)
@@ -190,6 +193,16 @@ class Brain:
                 self._on_presence(where.node, payload, now)
             else:
                 self._on_desired(where.node, payload)
+
+    def _wake(self, now: float) -> None:
+        """Doubt ourselves after a sleep, before anything is decided by what was said in it."""
+        slept, self._awake_at = now - self._awake_at, now
+        if slept <= _ASLEEP_S:
+            return
+        self.fleet.on_sleep(slept, now)
+        self._observer = self._liveness.controller(self.fleet, now)
+        text = f"this controller stood still for {slept:.0f} s (stopped, or starved): it hears the fleet before it decides"
+        self.outbox.event("controller", "session", self.config.name, text, Severity.WARNING)
 
     def _on_report(self, node: str, payload: bytes, now: float) -> None:
         report = decode(payload, Report)
@@ -400,6 +413,7 @@ class Brain:
 
     def tick(self, now: float, wall: float | None = None) -> None:
         """Every `TICK_S`. `wall`: epoch seconds, for maintenance windows alone; None: the clock is not known."""
+        self._wake(now)
         self._wall_ahead = None if wall is None else wall - now
         over = self.pauses.expire(now)
         for pause in over if self.leadership.leads else ():

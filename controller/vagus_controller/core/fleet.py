@@ -263,6 +263,11 @@ class Fleet:
         text = f"the controller's broker session is gone: {reason}"
         return (Notice("session", self.config.name, text, Severity.CRITICAL),)
 
+    def on_sleep(self, slept_s: float, now: float) -> None:
+        """We did nothing for so long: as good as a new session, since what is heard next was said in the meantime."""
+        if self.connected:
+            self.session_at, self.session_reason = now, f"after standing still for {slept_s:.0f} s"
+
     def on_report(self, report: Report, now: float, payload: bytes = b"") -> tuple[Notice, ...]:
         """`payload`: what the report was decoded from, where it is at hand."""
         state = self._nodes.get(report.node)

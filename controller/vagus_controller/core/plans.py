@@ -200,6 +200,10 @@ class Plans:
         )
 
     def _start(self, plans: list[Plan], now: float) -> None:
+        leaves = [step.pair for plan in plans for step in plan.steps if step.pair in self._untold]
+        for node in sorted({node for pair in leaves for node in pair}):
+            # Else it would not know where to go back to.
+            self._tell(node)
         self._carry_out([action for plan in plans for action in self.executor.start(plan, now)], now)
 
     # --- what comes in -------------------------------------------------------------------------------------------

@@ -146,7 +146,7 @@ class Liveness:
             return (
                 "settling",
                 Severity.INFO,
-                f"connected {seconds(lasted)} ago; the nodes' reports are on their way",
+                f"listens for {seconds(lasted)} ({fleet.session_reason}); the nodes' reports are on their way",
                 (),
             )
         hushed = self._silent_at_once(fleet, now)
