@@ -201,7 +201,9 @@ class Brain:
             return
         self.fleet.on_sleep(slept, now)
         self._observer = self._liveness.controller(self.fleet, now)
-        text = f"this controller stood still for {slept:.0f} s (stopped, or starved): it hears the fleet before it decides"
+        text = (
+            f"this controller stood still for {slept:.0f} s (stopped, or starved): it hears the fleet before it decides"
+        )
         self.outbox.event("controller", "session", self.config.name, text, Severity.WARNING)
 
     def _on_report(self, node: str, payload: bytes, now: float) -> None:
