@@ -304,6 +304,26 @@ def test_what_is_confirmed_is_told_before_it_is_left_again(monkeypatch: pytest.M
     assert told == [("backup", True), ("backup", False), ("overlay", True)]
 
 
+def test_a_node_that_comes_while_the_leader_is_away_is_told() -> None:
+    """After a restart the leader knows of it only a last will, which offers nothing; then it comes, unheard."""
+    floor = Floor()
+    birth = encode(build.presence("c", "a", "b"))
+    floor.outbox.retained.clear()
+    floor.brain = Brain(floor.config, KEY, "s2", floor.outbox, floor.now)
+    floor.brain.on_session(True, "", floor.now)
+    for node in ("a", "b"):
+        floor.say(node, "presence", build.presence(node, *(peer for peer in NODES if peer != node)))
+    floor.brain.settled(floor.now)
+    floor.brain.tick(floor.now)
+    assert floor.brain.leadership.leads
+    assert topics.node("test", "c", "desired") not in floor.outbox.retained
+    floor.brain.on_session(False, "cut off", floor.now)
+    floor.brain.on_session(True, "", floor.now)
+    floor.brain.on_message(topics.node("test", "c", "presence"), birth, floor.now)
+    floor.brain.settled(floor.now)
+    assert floor.desired("c").epoch == floor.brain.leadership.epoch
+
+
 def test_who_stood_still_hears_the_fleet_before_it_decides() -> None:
     """Stopped and woken: what waits for it was true then."""
     floor = Floor()

@@ -82,6 +82,42 @@ def test_a_leader_keeps_its_word_where_a_twin_speaks_and_complains() -> None:
     assert floor.brain.leadership.leads
 
 
+def test_an_old_word_of_ours_that_is_published_again_is_set_right_and_keeps_no_lead_vacant() -> None:
+    outbox = Complaints()
+    floor = Floor(outbox)
+    own, other = topics.controller("test", floor.config.name), topics.controller("test", "other")
+
+    def hear(topic: str, **said: Any) -> None:
+        message = ControllerPresence(v=1, controller=topic.rsplit("/", 1)[1], **said)
+        outbox.retained[topic] = encode(message)
+        floor.brain.on_message(topic, outbox.retained[topic], floor.now)
+
+    hear(other, session="s9", online=True, leader=True, epoch=50)
+    assert not floor.brain.leadership.leads
+    hear(own, session="s0", online=True, leader=True, epoch=49)
+    hear(other, session="s9", online=False)
+    floor.run(TICK_S)
+    assert outbox.retained[own] == floor.brain.presence(online=True)[1], "agents would take the dead for their leader"
+    floor.run(TAKEOVER_S + 2 * TICK_S)
+    assert floor.brain.leadership.leads
+
+
+def test_a_twin_that_leads_is_not_shouted_down() -> None:
+    """It answers each time, and is asked no more often than every ten seconds."""
+    floor = Floor()
+    topic = topics.controller("test", floor.config.name)
+    twin = ControllerPresence(v=1, controller=floor.config.name, session="s9", online=True, leader=True, epoch=50)
+    floor.brain.on_message(topic, encode(twin), floor.now)
+    at_first = floor.outbox.published.count(topic)
+    for _ in range(100):
+        before = len(floor.outbox.published)
+        floor.run(TICK_S)
+        if topic in floor.outbox.published[before:]:
+            floor.brain.on_message(topic, encode(twin), floor.now)
+        assert not floor.brain.leadership.leads
+    assert 2 <= floor.outbox.published.count(topic) - at_first <= 6, "in 50 seconds"
+
+
 # --- old desireds --------------------------------------------------------------------------------------------------
 
 

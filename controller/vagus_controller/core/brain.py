@@ -65,6 +65,8 @@ TICK_S: Final = 0.5
 _ASLEEP_S: Final = 3.0
 # Who comes new hears so often that we lead: the first may come before its subscription, and then proves nothing.
 _GREETINGS: Final = 3
+# What is said under our name and is not ours is set right at once, and then no more often than this: a twin answers.
+_SET_RIGHT_S: Final = 10.0
 _ALIVE: Final = (LinkState.UP, LinkState.DEGRADED)
 
 
@@ -108,6 +110,9 @@ class Brain:
         self._wall_ahead: float | None = None
         # ticks at which we say that we lead, to somebody who has come
         self._greetings = 0
+        # whether the broker has another word under our name than our own, and when we may set it right
+        self._misquoted = False
+        self._set_right_from = now
         self._observer = self._liveness.controller(self.fleet, now)
         self._quorum_verdict = self._quorum.evaluate(self.fleet, now)
 
@@ -171,6 +176,9 @@ class Brain:
             self.succession.send_orders()
             for node, told in self._assignments.told.items():
                 self._send_desired(node, told.payload)
+            # Who came while we were away has not been told at all.
+            for node in self.fleet.nodes:
+                self._publish_desired(node)
             for state in list(self.fleet.nodes.values()):
                 if state.observed is not None:
                     self._keep_apart(state.observed, now)
@@ -320,6 +328,8 @@ class Brain:
             if not presence.online or self.leadership.leads:
                 # The last will of our own earlier session, after our birth; or a twin's word in the place of ours.
                 self.announce()
+        if presence.controller == self.config.name:
+            self._misquoted = payload != self.presence(online=True)[1]
         self._apply_leadership(self.leadership.saw_presence(presence, fresh=self._settled), now)
         if self._settled and self.leadership.leads and presence.online and not presence.leader:
             self._greetings = _GREETINGS
@@ -426,6 +436,11 @@ class Brain:
         self._liveness.evaluate(self.fleet, now)
         self._links.evaluate(self.fleet, now)
         self._quorum_verdict = self._quorum.evaluate(self.fleet, now)
+        if self._settled and self._misquoted and now >= self._set_right_from:
+            # Perhaps an old word of ours, published again. A twin that leads says so once more.
+            self._misquoted, self._set_right_from = False, now + _SET_RIGHT_S
+            self.leadership.doubt_twin()
+            self.announce()
         if self._settled:
             self._lead_or_wait(now)
         if self._settled and self.leadership.leads:

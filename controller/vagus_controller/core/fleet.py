@@ -74,6 +74,7 @@ class NodeState:
         "boot_id",
         "dropped_events",
         "first_seen",
+        "interval_s",
         "known_peers",
         "lost_reports",
         "name",
@@ -114,6 +115,8 @@ class NodeState:
         self._report: Report | None = None
         # the newest report that said anything new but figures
         self._before: Report | None = None
+        # its report interval
+        self.interval_s = DEFAULT_INTERVAL_S
         # (peer, path) → link, of `report`; built when asked for
         self._index: dict[tuple[str, str], Link] | None = None
         # peer → (event seq, when it was so, its links): fresher than the report
@@ -138,19 +141,10 @@ class NodeState:
         return self.presence is not None and self.presence.etcd_member
 
     @property
-    def interval_s(self) -> float:
-        """The node's report interval."""
-        if self._before is None:
-            return DEFAULT_INTERVAL_S
-        interval = self._before.interval_s
-        if _LEAST_INTERVAL_S <= interval <= _MOST_INTERVAL_S:
-            return interval
-        return _LEAST_INTERVAL_S if interval < _LEAST_INTERVAL_S else _MOST_INTERVAL_S
-
-    @property
     def said_goodbye(self) -> bool:
         """The node's last word is a clean offline."""
-        return self._offline and self.presence is not None and self.presence.reason != LAST_WILL
+        presence = self.presence
+        return presence is not None and not presence.online and presence.reason != LAST_WILL and self._offline
 
     @property
     def lost_connection(self) -> bool:
@@ -206,6 +200,7 @@ class NodeState:
     def note(self, report: Report) -> None:
         """What later reports are compared to."""
         self._before = report
+        self.interval_s = min(max(report.interval_s, _LEAST_INTERVAL_S), _MOST_INTERVAL_S)
 
     def says_only_figures(self, report: Report) -> bool:
         """Whether the report differs from the noted one in nothing that changes who is linked to whom, and how."""

@@ -12,6 +12,7 @@ Who speaks under it now is a twin, by somebody's mistake: it counts as any other
 from __future__ import annotations
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from vagus_protocol.messages import ControllerPresence
 
@@ -74,6 +75,12 @@ class Leadership:
             # What it told under our epoch must not stand beside what we tell.
             return self._lead(f"{presence.controller} took the lead under epoch {self.epoch} too")
         return None
+
+    def doubt_twin(self) -> None:
+        """Whoever speaks under our name has been told that we live. If it leads, it will say so again."""
+        twin = self._others.get(self.name)
+        if twin is not None:
+            self._others[self.name] = replace(twin, leader=False)
 
     def was_refused(self, refused_epoch: int, accepted_epoch: int) -> Change | None:
         """An agent refused our desired since it has accepted a newer epoch."""

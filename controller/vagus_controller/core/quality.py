@@ -199,13 +199,16 @@ class Quality:
         memory = self._paths.get((pair, path))
         if memory is None:
             memory = self._paths[pair, path] = _Path()
-        ends = [fleet.believed(node, peer, path, now) for node, peer in (pair, pair[::-1])]
-        at = max((end.at for end in ends if end is not None), default=-math.inf)
-        reading = _read([end.link for end in ends if end is not None], _interval_s(fleet, pair, path))
+        words = (fleet.believed(node, peer, path, now) for node, peer in (pair, pair[::-1]))
+        ends = [word for word in words if word is not None]
+        at = max((end.at for end in ends), default=-math.inf)
+        step = at - memory.at
+        if ends and step <= 0 and memory.reading is not None:
+            return  # nothing new, most of the time
+        reading = _read([end.link for end in ends], _interval_s(fleet, pair, path))
         if reading is None:
             memory.forget()
             return
-        step = at - memory.at
         if step <= 0:
             return
         memory.at = at
