@@ -1,4 +1,4 @@
-"""What each node was told last, sealed, and when it must be told again."""
+"""What each node was told last, sealed, when it must be told again, and what its answer makes of that."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from vagus_controller.core.failover import Failover
 from vagus_controller.core.fleet import Fleet
-from vagus_protocol.messages import Assignment, Desired, Origin
+from vagus_protocol.messages import Assignment, Desired, Observed, Origin
 from vagus_protocol.signing import node_key, seal
 
 Term = tuple[int, int]
@@ -66,6 +66,23 @@ class Assignments:
         )
         told = self.told[node] = Told(seal(desired, self.key(node)), words, (epoch, self._generation))
         return told, True
+
+    def answered(self, observed: Observed) -> bool:
+        """Whether the node has taken or refused the newest that it was told."""
+        told = self.told.get(observed.node)
+        taken, refused = (observed.epoch, observed.generation), (observed.refused_epoch, observed.refused_generation)
+        return told is None or taken >= told.term or refused == told.term
+
+    def contested(self, observed: Observed, epoch: int) -> bool:
+        """Whether the node follows another under our `epoch`: nothing that we say under it would be taken.
+
+        It may have been given twice when neither we nor the broker remembered it, or while we were cut off.
+        """
+        told = self.told.get(observed.node)
+        if told is None or not observed.epoch == told.term[0] == epoch:
+            return False
+        refused = (observed.refused_epoch, observed.refused_generation)
+        return observed.generation > told.term[1] or refused == told.term
 
     def key(self, node: str) -> bytes:
         key = self._keys.get(node)

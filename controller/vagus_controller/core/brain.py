@@ -172,11 +172,10 @@ class Brain:
         # Also those who came before us.
         self._greetings = _GREETINGS
         if led and self.leadership.leads:
-            # The broker may have lost what it retained.
+            # The broker may have lost what it retained; and who came while we were away has not been told at all.
             self.succession.send_orders()
             for node, told in self._assignments.told.items():
                 self._send_desired(node, told.payload)
-            # Who came while we were away has not been told at all.
             for node in self.fleet.nodes:
                 self._publish_desired(node)
             for state in list(self.fleet.nodes.values()):
@@ -205,14 +204,11 @@ class Brain:
     def _wake(self, now: float) -> None:
         """Doubt ourselves after a sleep, before anything is decided by what was said in it."""
         slept, self._awake_at = now - self._awake_at, now
-        if slept <= _ASLEEP_S:
-            return
-        self.fleet.on_sleep(slept, now)
-        self._observer = self._liveness.controller(self.fleet, now)
-        text = (
-            f"this controller stood still for {slept:.0f} s (stopped, or starved): it hears the fleet before it decides"
-        )
-        self.outbox.event("controller", "session", self.config.name, text, Severity.WARNING)
+        if slept > _ASLEEP_S:
+            self.fleet.on_sleep(slept, now)
+            self._observer = self._liveness.controller(self.fleet, now)
+            text = f"stood still for {slept:.0f} s (stopped, or starved): it hears the fleet before it decides"
+            self.outbox.event("controller", "session", self.config.name, text, Severity.WARNING)
 
     def _on_report(self, node: str, payload: bytes, now: float) -> None:
         report = decode(payload, Report)
@@ -274,15 +270,8 @@ class Brain:
             self.outbox.event("controller", "fencing", observed.node, text, Severity.WARNING)
 
     def _keep_apart(self, observed: Observed, now: float) -> None:
-        """Leave an epoch under which a node follows another: nothing that we say under it would be taken.
-
-        It may have been given twice when neither we nor the broker remembered it, or while we were cut off.
-        """
-        told = self._assignments.told.get(observed.node)
-        if told is None or not observed.epoch == told.term[0] == self.leadership.epoch:
-            return
-        refused = (observed.refused_epoch, observed.refused_generation)
-        if observed.generation > told.term[1] or refused == told.term:
+        """Leave an epoch under which a node follows another."""
+        if self._assignments.contested(observed, self.leadership.epoch):
             self._apply_leadership(self.leadership.shares_epoch(observed.node), now)
 
     def _on_presence(self, node: str, payload: bytes, now: float) -> None:
@@ -487,13 +476,8 @@ class Brain:
         )
 
     def _answered(self, node: str) -> bool:
-        """Whether the node has taken or refused the newest that we told it."""
-        told, state = self._assignments.told.get(node), self.fleet.nodes.get(node)
-        if told is None or state is None or state.observed is None:
-            return True
-        observed = state.observed
-        taken, refused = (observed.epoch, observed.generation), (observed.refused_epoch, observed.refused_generation)
-        return taken >= told.term or refused == told.term
+        state = self.fleet.nodes.get(node)
+        return state is None or state.observed is None or self._assignments.answered(state.observed)
 
     def members(self) -> frozenset[str]:
         """The nodes whose etcd votes."""
