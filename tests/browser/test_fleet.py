@@ -6,10 +6,12 @@ import re
 from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 from playwright.sync_api import Locator, Page, expect
 
 from browser import samples
 from browser.board import Board, Site
+from browser.incident_samples import brief, overlay_of_osaka
 from browser.samples import BERLIN, HOSTILE, LISBON, OSAKA, VPS
 from vagus_controller.views import FleetView
 
@@ -97,6 +99,15 @@ def test_what_to_do_is_told_the_most_urgent_first(page: Page, site: Site) -> Non
     site.tell("fleet", samples.stuck())
     expect(page.locator("#headline .advice").first).to_contain_text("is on a dead path and cannot move")
     expect(page.locator("#vitals")).to_contain_text("1 pair cut off")
+
+
+def test_open_incidents_are_on_top(page: Page, site: Site) -> None:
+    found = brief(overlay_of_osaka())
+    expect(page.get_by_role("region", name="Open incidents")).to_be_hidden()
+    site.tell("fleet", replace(samples.bad_hour(), incidents=(found,)))
+    incidents = page.get_by_role("region", name="Open incidents")
+    expect(incidents.get_by_role("link", name=found.title)).to_have_attribute("href", f"/incidents/{found.id}")
+    expect(incidents).to_contain_text(found.did, ignore_case=True)
 
 
 def test_nodes_sort_by_their_columns(page: Page, site: Site) -> None:

@@ -38,6 +38,7 @@ class Page(NamedTuple):
 PAGES: Final = {
     "fleet": Page("Fleet", ("/",)),
     "pair": Page("Pair", ("/pairs/{pair:str}",)),
+    "failover": Page("Failover", ("/failover",)),
     "events": Page("Events", ("/events",)),
     "account": Page("Account", ("/account",)),
 }

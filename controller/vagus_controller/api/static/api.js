@@ -31,6 +31,7 @@ const query = (words) => {
   return given.length ? `?${new URLSearchParams(given)}` : '';
 };
 
+export const me = () => call('GET', '/me');
 // `limit`, `before` (an id: the next page), `subject`.
 export const events = (words) => call('GET', `/events${query(words)}`);
 export const ledger = (words) => call('GET', `/ledger${query(words)}`);

@@ -1,16 +1,15 @@
 // The fleet page: how the fleet is and what to do, its links, quorum and nodes, and what vagus did last.
 
 import * as api from './api.js';
-import { ask } from './dialog.js';
 import { replaceChildren } from './dom.js';
 import { ledgerList, merged } from './history.js';
 import { linksBody, MANY_PAIRS } from './links.js';
 import { Nodes } from './nodes.js';
-import { headline, vitals } from './overview.js';
-import { pausesBody } from './pauses.js';
+import { headline, incidentsBody, vitals } from './overview.js';
+import { onResumeClick, pausesBody } from './pauses.js';
 import { quorumCard } from './quorum.js';
 import { MOODS, page } from './shell.js';
-import { drawNow, drawSoon, listen, store } from './store.js';
+import { drawNow, drawSoon, listen } from './store.js';
 
 const LATEST = 8;
 // From so many nodes on there is something to filter.
@@ -43,6 +42,8 @@ function draw(fleet) {
   place('only-attention').hidden = fleet.pairs.length <= MANY_PAIRS;
   replaceChildren(place('headline'), ...headline(fleet));
   replaceChildren(place('vitals'), ...vitals(fleet, ledger));
+  place('incidents-card').hidden = fleet.incidents.length === 0;
+  replaceChildren(place('incidents'), ...incidentsBody(fleet));
   replaceChildren(place('quorum'), ...quorumCard(fleet));
   replaceChildren(place('links'), ...linksBody(fleet, ui));
   replaceChildren(place('pauses'), ...pausesBody(fleet));
@@ -54,15 +55,6 @@ const actions = {
   sites({ a, b }) {
     ui.sites = ui.sites && ui.sites[0] === a && ui.sites[1] === b ? null : [a, b];
   },
-  resume({ id }) {
-    const pause = store.fleet.pauses.find((one) => one.id === Number(id));
-    ask({
-      title: 'Resume',
-      consequence: [`vagus acts again on ${pause?.target || 'the whole fleet'} at once: traffic may move within seconds.`],
-      confirm: 'Resume',
-      act: () => api.resume(Number(id)),
-    });
-  },
 };
 
 document.addEventListener('click', (event) => {
@@ -71,6 +63,8 @@ document.addEventListener('click', (event) => {
   actions[button.dataset.action]?.(button.dataset);
   drawNow();
 });
+
+document.addEventListener('click', onResumeClick);
 
 place('filter').addEventListener('input', (event) => {
   ui.filter = event.target.value;

@@ -15,7 +15,7 @@ export function moveButtons(pair) {
     .map((path) => button(pair, path.path, `Switch over to ${path.path}`));
   if (pair.assigned !== home(pair)) buttons.push(button(pair, home(pair), `Fail back to ${home(pair)}`));
   if (pair.status === 'recommended') {
-    buttons.unshift(h('button.primary', { type: 'button', 'data-action': 'approve', 'data-pair': pair.name, 'data-key': 'approve' }, 'Approve the move'));
+    buttons.unshift(h('button.primary', { type: 'button', 'data-command': true, 'data-action': 'approve', 'data-pair': pair.name, 'data-key': 'approve' }, 'Approve the move'));
   }
   return buttons;
 }
@@ -64,7 +64,7 @@ export function onMoveClick(event) {
 }
 
 function button(pair, path, words) {
-  return h('button', { type: 'button', 'data-action': 'move', 'data-pair': pair.name, 'data-path': path, 'data-key': path }, words);
+  return h('button', { type: 'button', 'data-command': true, 'data-action': 'move', 'data-pair': pair.name, 'data-path': path, 'data-key': path }, words);
 }
 
 // Asks, and then moves the pair `name` to the path `to`; home, when that is its first.

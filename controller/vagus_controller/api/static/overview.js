@@ -2,6 +2,7 @@
 // what vagus did, and what to do.
 
 import { advice } from './advice.js';
+import { since } from './ages.js';
 import { h, icon } from './dom.js';
 import { closed, known, plural, rank, sentence } from './format.js';
 import { when } from './history.js';
@@ -26,6 +27,34 @@ export function headline(fleet) {
 }
 
 const linked = ({ words, href }) => (href ? h('a', { href }, words) : words);
+
+const MOST_INCIDENTS = 5;
+
+// Open incidents, the worst first.
+export function incidentsBody(fleet) {
+  const { incidents } = fleet;
+  const left = incidents.length - MOST_INCIDENTS;
+  return [
+    h('ul.incidents', {}, incidents.slice(0, MOST_INCIDENTS).map((one) => incidentLine(one, fleet))),
+    left > 0 && h('p', { 'data-key': 'more' }, h('a', { href: '/incidents' }, `${left} more`)),
+  ];
+}
+
+function incidentLine(one, fleet) {
+  const severity = known(one.severity);
+  const consequences = one.troubles > 1 && `${plural(one.troubles - 1, 'consequence')} inside.`;
+  return h(
+    'li',
+    { 'data-key': one.id },
+    icon(severity, severity, 18),
+    h(
+      'div',
+      {},
+      h('p', {}, h('a', { href: `/incidents/${one.id}` }, closed(one.title)), ' ', h('span.muted', {}, since(one.age_s, fleet.heard, 'ago'))),
+      h('p.muted', {}, one.did ? `${closed(sentence(one.did))} ` : 'vagus did nothing about it. ', consequences, one.acknowledged_by && ` ${one.acknowledged_by} is on it.`),
+    ),
+  );
+}
 
 // Four answers, each with a sign, a word and a reason.
 export function vitals(fleet, ledger) {

@@ -61,7 +61,7 @@ function draw(fleet) {
   // What the policy looks at changes with the pair.
   if (drawn === null || drawn.status !== pair.status || drawn.assigned !== pair.assigned || drawn.reason !== pair.reason) ask();
   drawn = pair;
-  replaceChildren(place('actions'), ...moveButtons(pair), h('button', { type: 'button', 'data-action': 'drill', 'data-pair': pair.name, 'data-key': 'drill' }, 'Drill'));
+  replaceChildren(place('actions'), ...moveButtons(pair), h('button', { type: 'button', 'data-command': true, 'data-action': 'drill', 'data-pair': pair.name, 'data-key': 'drill' }, 'Drill'));
   replaceChildren(place('standing'), ...standingBody(pair));
   replaceChildren(place('paths'), ...pair.paths.map((path) => pathCard(pair, path)));
   drawWhy();

@@ -59,6 +59,7 @@ function drawTop() {
   place('live').textContent = stream.stale ? 'no news' : fleet ? 'live' : 'connecting';
   document.body.classList.toggle('stale', stream.stale);
   if (!fleet) return;
+  drawBadges(fleet);
   const severity = known(fleet.severity);
   const [mode, meaning] = MODES[fleet.mode] ?? [fleet.mode, ''];
   replaceChildren(
@@ -99,9 +100,29 @@ function banner(key, severity, strong, words) {
   );
 }
 
+function drawBadges(fleet) {
+  const asked = fleet.pairs.filter((pair) => pair.status === 'recommended').length;
+  const badge = place('badge-failover');
+  badge.hidden = asked === 0;
+  badge.textContent = asked;
+  badge.title = `${asked} ${asked === 1 ? 'move waits' : 'moves wait'} for approval`;
+}
+
 for (const link of document.querySelectorAll('[data-nav]')) {
   if (link.dataset.nav === document.body.dataset.page) link.setAttribute('aria-current', 'page');
 }
+
+// Who looks; a viewer is shown no command ([data-command], see parts.css). The server decides in any case.
+async function drawMe() {
+  try {
+    const me = await api.me();
+    document.body.dataset.role = me.role;
+    place('me').textContent = `${me.name}, ${me.role}`;
+  } catch {
+    // The banners say what is wrong with the controller.
+  }
+}
+drawMe();
 
 // --- the menu ----------------------------------------------------------------------------------------------------------
 
