@@ -6,7 +6,7 @@ Times: `*_s` are ages or durations in seconds when the picture was taken; `at` i
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from msgspec import Struct
 
@@ -353,9 +353,13 @@ class EventEntry(View, frozen=True, kw_only=True):
     severity: Severity
 
 
+# Actions of the ledger that say nothing about the fleet: who came and went, and what became of users and tokens.
+ABOUT_PERSONS: Final = ("sign-in", "sign-out", "accounts")
+
+
 class LedgerEntry(View, frozen=True, kw_only=True):
     """A decision, also one not to act. `action`: failover, failback, switchover, adopt, revert, hold, recommend, plan,
-    drill, pause, resume, refuse, acknowledge, note, resolve."""
+    drill, pause, resume, refuse, acknowledge, note, resolve; or one of `ABOUT_PERSONS`."""
 
     id: int
     at: float

@@ -106,6 +106,12 @@ def test_history_pages_and_filters(running: Running, client: httpx.Client) -> No
     assert [entry["id"] for entry in first] == [entry.id for entry in entries[:-4:-1]]
     rest = client.get("/api/v1/events", params={"before": first[-1]["id"]}).json()
     assert [entry["id"] for entry in rest] == [entry.id for entry in entries[3::-1]]
+    pages, place = [], "/api/v1/events?limit=3&subject=pi-0"
+    while place:
+        answer = client.get(place)
+        pages.append([entry["text"] for entry in answer.json()])
+        place = answer.links.get("next", {}).get("url", "")
+    assert pages == [["event 6", "event 4", "event 2"], ["event 0"]]
     ones = client.get("/api/v1/events", params={"subject": "pi-1"}).json()
     assert {entry["subject"] for entry in ones} == {"pi-1"}
     decided = running.decision(PAIR)
@@ -116,6 +122,9 @@ def test_why_brings_findings_decisions_and_events(running: Running, client: http
     running.decision(PAIR)
     running.event(f"{PAIR}/overlay", "the overlay is down")
     running.event("someone-else", "unrelated")
+    running.store.record_ledger(
+        at=1.0, who="ines", action="sign-in", subject="user ines", reason="by password", evidence=(), outcome="done"
+    )
     node = running.operator.view.pairs[0].nodes[0]
     for subject, verdicts in ((PAIR, 2), (f"{PAIR}/overlay", 1), (node, 2)):
         why = client.get(f"/api/v1/why/{subject}").json()
@@ -125,6 +134,8 @@ def test_why_brings_findings_decisions_and_events(running: Running, client: http
         assert PAIR in [pair["name"] for pair in why["pairs"]]
         looked_at = [check["what"] for check in why["checks"]]
         assert looked_at == ([] if subject == node else ["assigned", "overlay proven", "backup proven"]), subject
+    # Who came and went explains nothing.
+    assert [entry["action"] for entry in client.get("/api/v1/why/fleet").json()["ledger"]] == ["failover"]
     assert client.get("/api/v1/why/quorum").json()["verdicts"][0]["kind"] == "quorum"
     assert [each["kind"] for each in client.get("/api/v1/why/fleet").json()["verdicts"]] == ["controller", "quorum"]
 
@@ -201,7 +212,7 @@ def test_a_drill_of_a_pair_a_site_or_all(running: Running, client: httpx.Client)
     assert "did you mean osaka" in problem(
         client.post("/api/v1/drills", json={"scope": "site", "target": "osakka"}), 404
     )
-    assert "target" in problem(client.post("/api/v1/drills", json={"scope": "fleet", "target": "osaka"}), 400)
+    assert "target" in problem(client.post("/api/v1/drills", json={"scope": "fleet", "target": "osaka"}), 409)
     running.operator.refusal = "no drill now: an incident"
     assert "an incident" in problem(client.post("/api/v1/drills", json={"scope": "fleet"}), 409)
 
@@ -224,7 +235,7 @@ def test_pause_and_resume(running: Running, client: httpx.Client) -> None:
     assert "did you mean pi-osaka" in problem(
         client.post("/api/v1/pauses", json={"scope": "node", "target": "pi-osakka", "for_s": 60}), 404
     )
-    assert "target" in problem(client.post("/api/v1/pauses", json={"scope": "fleet", "target": "x", "for_s": 60}), 400)
+    assert "target" in problem(client.post("/api/v1/pauses", json={"scope": "fleet", "target": "x", "for_s": 60}), 409)
 
 
 def test_a_refusal_is_a_conflict_in_its_own_words(running: Running, client: httpx.Client) -> None:
@@ -276,7 +287,9 @@ def test_a_large_body_is_refused(client: httpx.Client) -> None:
 
 
 def test_other_methods_and_paths_are_problems_too(client: httpx.Client) -> None:
-    assert "openapi.json" in problem(client.put("/api/v1/fleet"), 405)
+    answer = client.put("/api/v1/pauses")
+    assert "openapi.json" in problem(answer, 405)
+    assert set(answer.headers["allow"].split(", ")) == {"GET", "POST", "OPTIONS"}
     assert "openapi.json" in problem(client.get("/api/v1/nothing"), 404)
 
 

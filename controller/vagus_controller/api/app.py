@@ -16,13 +16,13 @@ from litestar import Litestar, Router
 from litestar.datastructures import MutableScopeHeaders, State
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ControllerRouterHandler, Message, Scope
 
 from vagus_controller.accounts.access import Access
 from vagus_controller.api.account_routes import account_routes
 from vagus_controller.api.auth import COOKIE, Door, Site
+from vagus_controller.api.described import Document
 from vagus_controller.api.history_routes import history_routes
 from vagus_controller.api.login import login_routes
 from vagus_controller.api.page import page_routes
@@ -87,7 +87,7 @@ def create_app(
             description="What the controller sees, and what a person may ask of it. Errors are RFC 9457 problems.",
             # Only the document: a viewer would load scripts from other hosts.
             path="/api/v1/openapi.json",
-            render_plugins=[JsonRenderPlugin(path="/")],
+            render_plugins=[Document()],
             components=Components(
                 security_schemes={
                     "token": SecurityScheme(type="http", scheme="bearer"),

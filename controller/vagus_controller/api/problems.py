@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from litestar import Request, Response
-from litestar.exceptions import HTTPException, MethodNotAllowedException
+from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ExceptionHandlersMap
@@ -20,7 +20,6 @@ from vagus_controller.views import Refused, View
 log = logging.getLogger("vagus.api")
 
 MAX_BODY: Final = 16 * 1024
-_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _GENERIC: Final = {
     404: "nothing is served here; /api/v1/openapi.json lists what is",
     405: "this method is not served here; /api/v1/openapi.json lists those that are",
@@ -103,21 +102,7 @@ def _on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Res
     if not detail:
         generic = error.detail == HTTPStatus(error.status_code).phrase
         detail = _GENERIC.get(error.status_code, error.detail) if generic else error.detail
-    headers = dict(error.headers or {})
-    if error.status_code == 405:
-        headers["Allow"] = ", ".join(_allowed(request))
-    return problem(error.status_code, detail, headers)
-
-
-def _allowed(request: Request[Any, Any, Any]) -> list[str]:
-    found = []
-    for method in _METHODS:
-        try:
-            request.app.asgi_router.handle_routing(path=request.scope["path"], method=method)
-        except (HTTPException, MethodNotAllowedException):
-            continue
-        found.append(method)
-    return found
+    return problem(error.status_code, detail, error.headers)
 
 
 def _on_bug(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:

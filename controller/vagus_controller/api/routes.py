@@ -11,13 +11,14 @@ from litestar import delete, get, post
 from litestar.exceptions import HTTPException, NotFoundException
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import FromPath, QueryParameter, RequestBody
+from litestar.params import FromPath, PathParameter, QueryParameter, RequestBody
 from litestar.response import Response
 from litestar.response.base import ASGIResponse
 from msgspec import Meta, Struct
 
 from vagus_controller.api import metrics
 from vagus_controller.api.auth import Asked
+from vagus_controller.api.paging import LINK, paged
 from vagus_controller.api.stream import (
     ChangeFeed,
     Full,
@@ -27,6 +28,7 @@ from vagus_controller.api.stream import (
     parse_marks,
 )
 from vagus_controller.views import (
+    ABOUT_PERSONS,
     CheckView,
     DrillAsk,
     DrillView,
@@ -42,6 +44,7 @@ from vagus_controller.views import (
     PlanAsk,
     PlanView,
     QuorumView,
+    Refused,
     VerdictView,
     View,
     WhyView,
@@ -57,7 +60,8 @@ _MAX_PAUSE_S: Final = 30 * 86400
 Reason = Annotated[str, Meta(max_length=1000)]
 PairName = Annotated[str, Meta(min_length=1, max_length=130)]
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="At most so many, newest first.")]
-Before = Annotated[int | None, QueryParameter(ge=0, description="Only ids below this one: the next page.")]
+Before = Annotated[int | None, QueryParameter(ge=0, le=2**53, description="Only ids below this one: the next page.")]
+IncidentId = Annotated[int, PathParameter(ge=0, le=2**53)]
 Subject = Annotated[
     str | None, QueryParameter(max_length=200, description="A node with its pairs, or a pair with its paths.")
 ]
@@ -162,21 +166,33 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
     def pauses() -> tuple[PauseView, ...]:
         return operator.fleet().pauses
 
-    @get("/events", summary="What happened, newest first")
+    @get("/events", response_headers=[LINK], summary="What happened, newest first")
     async def events(
-        limit: Limit = 100, before: Before = None, subject: Subject = None, since: Since = None, until: Until = None
-    ) -> list[EventEntry]:
-        return await asyncio.to_thread(
+        request: Asked,
+        limit: Limit = 100,
+        before: Before = None,
+        subject: Subject = None,
+        since: Since = None,
+        until: Until = None,
+    ) -> Response[list[EventEntry]]:
+        found = await asyncio.to_thread(
             history.events, limit=limit, before=before, subject=subject, since=since, until=until
         )
+        return paged(request, found, limit)
 
-    @get("/ledger", summary="What was decided, also not to act, newest first")
+    @get("/ledger", response_headers=[LINK], summary="What was decided, also not to act, newest first")
     async def ledger(
-        limit: Limit = 100, before: Before = None, subject: Subject = None, since: Since = None, until: Until = None
-    ) -> list[LedgerEntry]:
-        return await asyncio.to_thread(
+        request: Asked,
+        limit: Limit = 100,
+        before: Before = None,
+        subject: Subject = None,
+        since: Since = None,
+        until: Until = None,
+    ) -> Response[list[LedgerEntry]]:
+        found = await asyncio.to_thread(
             history.ledger, limit=limit, before=before, subject=subject, since=since, until=until
         )
+        return paged(request, found, limit)
 
     @get("/why/{subject:path}", summary="Why a node, a pair, a path of a pair, quorum or the fleet is as it is")
     async def why(subject: FromPath[str]) -> WhyView:
@@ -232,14 +248,14 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
         elif data.scope == "site" and target not in _targets(fleet, "site"):
             raise unknown("site", target, _targets(fleet, "site"))
         elif data.scope == "fleet" and target:
-            raise HTTPException(status_code=400, detail="target: must be empty when the scope is the fleet")
+            raise Refused("target: must be empty when the scope is the fleet")
         return operator.drill(DrillAsk(scope=data.scope, target=target, reason=data.reason), who=_who(request))
 
     @post("/pauses", sync_to_thread=False, summary="Stop automatic moves for a while")
     def pause(request: Asked, data: RequestBody[PauseAsk]) -> PauseView:
         targets = _targets(operator.fleet(), data.scope)
         if data.scope == "fleet" and data.target:
-            raise HTTPException(status_code=400, detail="target: must be empty when the scope is the fleet")
+            raise Refused("target: must be empty when the scope is the fleet")
         if data.scope != "fleet" and data.target not in targets:
             raise unknown(data.scope, data.target, targets)
         return operator.pause(data.scope, data.target, who=_who(request), reason=data.reason, for_s=data.for_s)
@@ -252,15 +268,20 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
             known = ", ".join(str(each.id) for each in operator.fleet().pauses) or "none"
             raise NotFoundException(detail=f"no pause {pause_id}; there are: {known}") from None
 
-    @get("/incidents", summary="Incidents, newest first; those that are open come as they are now")
+    @get(
+        "/incidents",
+        response_headers=[LINK],
+        summary="Incidents, newest first; those that are open come as they are now",
+    )
     async def incidents(
+        request: Asked,
         show: Show = "open",
         limit: Limit = 100,
         before: Before = None,
         subject: Subject = None,
         since: Since = None,
         until: Until = None,
-    ) -> list[IncidentView]:
+    ) -> Response[list[IncidentView]]:
         live = {each.id: each for each in operator.incidents()}
         found = dict(live)
         if show == "all":
@@ -276,10 +297,10 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
             and (since is None or each.at >= since)
             and (until is None or each.at < until)
         )
-        return sorted(wanted, key=lambda each: -each.id)[:limit]
+        return paged(request, sorted(wanted, key=lambda each: -each.id)[:limit], limit)
 
     @get("/incidents/{incident_id:int}", summary="One incident, with its timeline")
-    async def incident(incident_id: FromPath[int]) -> IncidentView:
+    async def incident(incident_id: IncidentId) -> IncidentView:
         try:
             return operator.incident(incident_id)
         except KeyError:
@@ -294,14 +315,14 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
         sync_to_thread=False,
         summary="Say that somebody is on it",
     )
-    def acknowledge(request: Asked, incident_id: FromPath[int]) -> IncidentView:
+    def acknowledge(request: Asked, incident_id: IncidentId) -> IncidentView:
         try:
             return operator.acknowledge(incident_id, who=_who(request))
         except KeyError:
             raise _no_incident(operator, incident_id) from None
 
     @post("/incidents/{incident_id:int}/note", status_code=200, sync_to_thread=False, summary="Write a note onto it")
-    def note(request: Asked, incident_id: FromPath[int], data: RequestBody[NoteAsk]) -> IncidentView:
+    def note(request: Asked, incident_id: IncidentId, data: RequestBody[NoteAsk]) -> IncidentView:
         try:
             return operator.note(incident_id, data.text, who=_who(request))
         except KeyError:
@@ -313,7 +334,7 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
         sync_to_thread=False,
         summary="Say that it is none any more",
     )
-    def resolve(request: Asked, incident_id: FromPath[int], data: RequestBody[ResolveAsk]) -> IncidentView:
+    def resolve(request: Asked, incident_id: IncidentId, data: RequestBody[ResolveAsk]) -> IncidentView:
         try:
             return operator.resolve(incident_id, data.note, who=_who(request))
         except KeyError:
@@ -395,6 +416,7 @@ async def _why(operator: Operator, history: History, subject: str) -> WhyView:
         asyncio.to_thread(history.ledger, limit=_HISTORY_OF_WHY, subject=pairs[0].name if path else asked),
         asyncio.to_thread(history.events, limit=_HISTORY_OF_WHY, subject=asked),
     )
+    ledger = [entry for entry in ledger if entry.action not in ABOUT_PERSONS]
     return WhyView(
         subject=asked or subject, verdicts=tuple(verdicts), pairs=pairs, checks=checks, ledger=ledger, events=events
     )

@@ -2,7 +2,7 @@
 
 import * as api from './api.js';
 import { replaceChildren } from './dom.js';
-import { ledgerList, merged } from './history.js';
+import { aboutFleet, ledgerList, merged } from './history.js';
 import { linksBody, MANY_PAIRS } from './links.js';
 import { Nodes } from './nodes.js';
 import { headline, incidentsBody, vitals } from './overview.js';
@@ -24,7 +24,7 @@ const nodes = new Nodes(place('nodes'));
 async function loadHistory() {
   const trouble = place('history-trouble');
   try {
-    ledger = merged(ledger, await api.ledger({ limit: LATEST }), LATEST);
+    ledger = merged(ledger, (await api.ledger({ limit: 6 * LATEST })).filter(aboutFleet), LATEST);
     trouble.textContent = '';
   } catch (error) {
     trouble.textContent = error.message;
@@ -34,7 +34,7 @@ async function loadHistory() {
 }
 
 listen('ledger', (entry) => {
-  ledger = merged(ledger, [entry], LATEST);
+  if (aboutFleet(entry)) ledger = merged(ledger, [entry], LATEST);
 });
 
 function draw(fleet) {

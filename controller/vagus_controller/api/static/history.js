@@ -9,6 +9,9 @@ export function merged(entries, more, most = Infinity) {
   return [...byId.values()].sort((a, b) => b.id - a.id).slice(0, most);
 }
 
+// A decision about the fleet; the ledger also says who came and went, and what became of users and tokens.
+export const aboutFleet = (entry) => !['sign-in', 'sign-out', 'accounts'].includes(entry.action);
+
 export function eventsList(entries) {
   if (!entries.length) return h('p.empty', {}, 'Nothing has happened yet.');
   return h('ol.history', { 'data-key': 'list' }, entries.map(eventLine));
