@@ -127,6 +127,8 @@ class Site:
 
     def __init__(self, board: Board, directory: Path) -> None:
         self._directory = directory
+        # More of `[http]`.
+        self.http: dict[str, Any] = {}
         self.board = board
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -145,7 +147,7 @@ class Site:
         self._loop = asyncio.get_running_loop()
         self._stopped = asyncio.Event()
         self._feed = ChangeFeed()
-        access, http = door(self._directory, TOKEN, host="127.0.0.1", port=self.port)
+        access, http = door(self._directory, TOKEN, host="127.0.0.1", port=self.port, **self.http)
         app = create_app(self.board, self.board, self._feed, access, list, Waves(self.board.fleet), http)
         tasks = [
             asyncio.create_task(serve(app, http)),

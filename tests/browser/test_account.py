@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import httpx
 from playwright.sync_api import BrowserContext, Page, expect
 
 from browser.axe import serious
-from browser.board import Site
+from browser.board import Board, Site
+from contract.oidc_standin import Standin
+from contract.test_oidc import settings
 from door import VIEWER, VIEWER_PASSWORD
 
 
@@ -69,6 +72,32 @@ def test_a_viewer_has_no_users_and_makes_tokens_to_read(context: BrowserContext,
     password.get_by_label("The one you have").fill(VIEWER_PASSWORD)
     password.get_by_role("button").click()
     expect(password.get_by_role("status")).to_contain_text("Changed")
+
+
+def test_the_way_back_from_a_provider_on_another_site_finds_the_session(
+    context: BrowserContext, board: Board, tmp_path: Path
+) -> None:
+    """What a cookie's SameSite means, only a browser knows."""
+    site = Site(board, tmp_path)
+    with Standin() as standin:
+        site.url = f"http://vagus.test:{site.port}"
+        site.http = settings(standin, tmp_path) | {"url": site.url}
+        site.start()
+        try:
+            page = context.new_page()
+            page.goto(site.url + "/events")
+            page.get_by_role("link", name="Sign in by 127.0.0.1").click()
+            expect(page).to_have_url(site.url + "/events")
+            page.get_by_label("Account and appearance").click()
+            page.get_by_role("link", name="Account and API tokens").click()
+            expect(page.get_by_role("heading", level=1)).to_have_text("ines@example.org, operator")
+            expect(page.locator("#password")).to_be_hidden()
+            # A link in a chat: from another site, and signed in all the same.
+            page.goto(standin.issuer + "/a-chat")
+            page.evaluate("url => location.assign(url)", site.url + "/events")
+            expect(page.get_by_role("heading", level=1)).to_have_text("Events and decisions")
+        finally:
+            site.stop()
 
 
 def test_nothing_serious_is_found_by_axe(page: Page, site: Site) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
 
@@ -335,6 +336,15 @@ def test_a_server_that_is_no_controller(ctl: Command) -> None:
         finally:
             server.shutdown()
             thread.join()
+
+
+def test_a_viewers_token_looks_and_commands_nothing(running: Running, ctl: Command) -> None:
+    body = {"name": "board", "role": "viewer"}
+    made = httpx.post(f"{running.url}/api/v1/tokens", json=body, headers={"Authorization": f"Bearer {TOKEN}"})
+    viewer = {"VAGUS_TOKEN": made.json()["secret"]}
+    assert ctl("status", **viewer).returncode == 0
+    assert "this needs an operator" in failed(ctl("pause", "--for", "1h", "--reason", "tea", **viewer), 4)
+    assert running.operator.asked == []
 
 
 def test_the_token(ctl: Command, tmp_path: Path) -> None:

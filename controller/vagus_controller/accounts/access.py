@@ -29,7 +29,8 @@ from vagus_runtime.settings import ConfigError, read_secret
 log = logging.getLogger("vagus.accounts")
 
 _LOOK_EVERY_S: Final = 1.0
-_SAVE_EVERY_S: Final = 60.0
+# When a session was used last: not worth a write each minute of an SD card's life.
+_SAVE_EVERY_S: Final = 600.0
 _RETRY_S: Final = 5.0
 _CONSOLE: Final = "vagus-controller users"
 
@@ -207,10 +208,10 @@ class Access:
             log.error("%s", self._book_trouble)
             return
         self._book_trouble = ""
-        self._tell(_CONSOLE, old)
+        self._tell(_CONSOLE, old, self._book)
 
-    def _tell(self, who: str, old: Book) -> None:
-        for name, words in books.changes(old, self._book):
+    def _tell(self, who: str, old: Book, new: Book) -> None:
+        for name, words in books.changes(old, new):
             self._audit(who, "accounts", f"user {name}", words)
 
     # --- who is it -----------------------------------------------------------------------------------------------
@@ -314,24 +315,33 @@ class Access:
             self._audit(session.user, "sign-out", f"user {session.user}", "asked for on the page")
 
     async def _rehash(self, user: User, password: str) -> None:
-        """Today's parameters; the same password, so no session ends."""
+        """Today's parameters; the same password, so no session ends. Who was changed meanwhile stays so."""
         stored = await self._passwords.hash(password)
-        with contextlib.suppress(Unsaved, KeyError):
-            await self._change(lambda book: books.change_user(book, user.name, password=stored, serial=user.serial))
+
+        def change(book: Book) -> Book:
+            if book.user(user.name) != user:
+                return book
+            return books.change_user(book, user.name, password=stored, serial=user.serial)
+
+        with contextlib.suppress(Unsaved):
+            await self._change(change)
 
     # --- changes, by persons -------------------------------------------------------------------------------------
 
-    async def _change(self, change: Callable[[Book], Book]) -> Book:
-        """What was before. Raises KeyError, Refused, Unsaved."""
+    async def _change(self, change: Callable[[Book], Book], by: str = "") -> None:
+        """`by`: whom the ledger names for what becomes of users. Raises KeyError, Refused, Unsaved."""
         async with self._changing:
             try:
                 old, new = await asyncio.to_thread(self._file.change, change)
             except (OSError, ConfigError) as error:
                 words = getattr(error, "strerror", "") or str(error)
                 raise Unsaved(f"{self._file.path}: nothing was changed: {words}") from None
+            known = self._book
             self._take(new)
             self._book_trouble = ""
-        return old
+        # What another process had changed and nobody had looked at yet.
+        self._tell(_CONSOLE, known, old)
+        self._tell(by, old, new)
 
     @property
     def users(self) -> tuple[User, ...]:
@@ -347,7 +357,7 @@ class Access:
     async def add_user(self, by: Identity, name: str, role: Role, password: str) -> User:
         self._check_password(name, password)
         user = self._new_user(name, role, await self._passwords.hash(password))
-        self._tell(by.who, await self._change(lambda book: books.add_user(book, user)))
+        await self._change(lambda book: books.add_user(book, user), by.who)
         return user
 
     async def change_user(self, by: Identity, name: str, role: Role | None, password: str | None) -> User:
@@ -357,7 +367,7 @@ class Access:
             self._check_password(name, password)
             stored = await self._passwords.hash(password)
         change = lambda book: books.change_user(book, name, role=role, password=stored, serial=serial)  # noqa: E731
-        self._tell(by.who, await self._change(change))
+        await self._change(change, by.who)
         return self._book.known(name)
 
     async def change_own_password(self, by: Identity, old: str, new: str, address: str) -> None:
@@ -384,7 +394,7 @@ class Access:
     async def remove_user(self, by: Identity, name: str) -> None:
         if self._password_file and name == books.FIRST_USER:
             raise Refused(f"{name} is made by http.password_file: take that out of the configuration first")
-        self._tell(by.who, await self._change(lambda book: books.remove_user(book, name)))
+        await self._change(lambda book: books.remove_user(book, name), by.who)
 
     def tokens(self, by: Identity) -> list[tuple[Token, float | None]]:
         """With when each was last used: an operator sees all, others their own."""

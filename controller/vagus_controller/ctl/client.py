@@ -100,8 +100,9 @@ class Client:
     def _check(self, answer: httpx.Response) -> None:
         if answer.status_code == 401:
             raise CtlError(
-                "the controller does not know this token. It is in the file that http.token_file names in the "
-                "controller's configuration: give it by --token-file or VAGUS_TOKEN",
+                "the controller does not know this token, or its time is over. Take an API token, made on the page "
+                "under Account, or the one in the file that http.token_file names in the controller's configuration: "
+                "give it by --token-file or VAGUS_TOKEN",
                 NOT_ALLOWED,
             )
         if answer.is_success:
@@ -110,7 +111,7 @@ class Client:
             words = msgspec.json.decode(answer.content, type=_Problem).detail
         except msgspec.MsgspecError:
             words = f"{self._url} answered {answer.status_code}: is it a vagus controller?"
-        raise CtlError(words)
+        raise CtlError(words, NOT_ALLOWED if answer.status_code == 403 else FAILED)
 
 
 def decode(data: bytes | str, kind: type[T]) -> T:
