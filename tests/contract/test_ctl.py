@@ -343,7 +343,7 @@ def test_a_viewers_token_looks_and_commands_nothing(running: Running, ctl: Comma
     made = httpx.post(f"{running.url}/api/v1/tokens", json=body, headers={"Authorization": f"Bearer {TOKEN}"})
     viewer = {"VAGUS_TOKEN": made.json()["secret"]}
     assert ctl("status", **viewer).returncode == 0
-    assert "this needs an operator" in failed(ctl("pause", "--for", "1h", "--reason", "tea", **viewer), 4)
+    assert "this needs an operator" in failed(ctl("pause", "--fleet", "--for", "1h", "--reason", "tea", **viewer), 4)
     assert running.operator.asked == []
 
 
