@@ -28,10 +28,26 @@ peers = [{{ name = "berlin", addresses = ["10.99.0.2", "fd99::2"] }}]
 """
 
 
+# The agent on a kernel that was booted with ipv6.disable=1, as far as a process can see that.
+WITHOUT_IPV6 = """
+import errno, socket, sys
+
+class Socket(socket.socket):
+    def __init__(self, family=-1, *rest, **more):
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        super().__init__(family, *rest, **more)
+
+socket.socket = Socket
+from vagus_agent.__main__ import main
+sys.exit(main())
+"""
+
+
 class Waiting:
     """The agent, and what systemd would hear of it."""
 
-    def __init__(self, host: Netns, directory: Path) -> None:
+    def __init__(self, host: Netns, directory: Path, *program: str) -> None:
         self._host = host
         (directory / "agent.toml").write_text(CONFIG.format(directory=directory))
         keys = directory / "keys.toml"
@@ -41,7 +57,8 @@ class Waiting:
         self.systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.systemd.bind(str(directory / "notify"))
         self.systemd.settimeout(PATIENCE_S)
-        agent = [str(Path(sys.executable).with_name("vagus-agent")), "run", "--config", str(directory / "agent.toml")]
+        program = program or (str(Path(sys.executable).with_name("vagus-agent")),)
+        agent = [*program, "run", "--config", str(directory / "agent.toml")]
         watchdog = {"NOTIFY_SOCKET": str(directory / "notify"), "WATCHDOG_USEC": "200000"}
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -117,3 +134,14 @@ def test_it_can_be_stopped_while_it_waits(agent: Waiting) -> None:
     agent.process.send_signal(signal.SIGTERM)
     assert agent.process.wait(PATIENCE_S) == 0
     assert not agent.steers()
+
+
+def test_a_host_without_ipv6_waits_for_no_ipv6_address_and_works_by_ipv4(host: Netns, tmp_path: Path) -> None:
+    host.ip("addr add 10.99.0.1/32 dev lo")
+    agent = Waiting(host, tmp_path, sys.executable, "-c", WITHOUT_IPV6)
+    try:
+        agent.hears("STATUS=0 of 1 links up")
+        agent.logs("this host has no IPv6: steering IPv4 only")
+        assert agent.steers()
+    finally:
+        agent.close()

@@ -21,6 +21,7 @@ from typing import Final
 from vagus_agent.config import Address, Config
 from vagus_agent.core.link import Change
 from vagus_agent.core.prober import Gap, Prober, Proof, Send
+from vagus_agent.net.netlink import has_ipv6
 from vagus_protocol.probe import MAX_PACKET
 
 # Linux values; Python's socket module lacks the first two.
@@ -85,7 +86,7 @@ class ProbeSockets:
         if not self._config.peers:
             return
         for address in self._config.addresses:
-            if address.version not in self._sockets:
+            if address.version not in self._sockets and (address.version == 4 or has_ipv6()):
                 self._sockets[address.version] = _socket(address, self._config.probe.port)
         own = {address.version: address for address in reversed(self._config.addresses)}
         for peer in self._config.peers:
