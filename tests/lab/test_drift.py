@@ -53,6 +53,23 @@ def test_what_is_ours_is_repaired_and_told(lab: Lab, damage: tuple[str, ...]) ->
     assert not since.moves()
 
 
+def test_a_route_in_our_name_in_another_table_is_removed_and_told(lab: Lab) -> None:
+    since = Since(lab)
+    ip(lab, "pi1", "route add 10.99.99.99/32 dev lo table 300 proto 118", "route add 10.99.99.98/32 dev lo table 300")
+    try:
+        words = "a route of ours that we did not set: 10.99.99.99/32 dev lo metric 0 table 300"
+        until(lambda: since.events("drift", words, "pi1"), "it is told", FOUND_S)
+
+        def left() -> str:
+            return lab["pi1"].run(["ip", "route", "show", "table", "300"]).stdout
+
+        until(lambda: "10.99.99.99" not in left(), "it is removed", FOUND_S)
+        assert "10.99.99.98" in left(), "that is not ours to remove"
+    finally:
+        ip(lab, "pi1", "route flush table 300")
+    assert not since.moves()
+
+
 def test_a_rule_of_another_daemon_is_told_with_its_owner_and_left_alone(lab: Lab) -> None:
     since = Since(lab)
     address = lab["pi2"].service
