@@ -4,7 +4,7 @@ The database is filled as a controller fills it: two hours as they came, seven d
 made by the same code from a sample each ten seconds. The samples are made up: a daily wave, a slow walk and noise for
 each figure of a node with four peers over two paths. Of ten nodes a day is made; all other days and nodes are its
 copies, in rows of their own. Then a controller as it is installed (`vagus-controller run`), beside a real mosquitto, is
-asked by its API: each chart of another node each time, over a new connection.
+asked by its API, while every node reports: each chart of another node each time, over a new connection.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parent)]
 
 import msgspec
+import psutil
 import sqlalchemy as sa
 import table
 from ingest import Brain, Node, Publisher
@@ -79,30 +81,33 @@ def _report(number: int, rng: random.Random) -> Report:
 def rows(number: int, seed: int, now: int) -> Iterator[tuple[Level, Chunk]]:
     """Everything that a controller would have of one node at `now`."""
     walk = Walk(number, seed)
-    end = now // HOUR.record_s * HOUR.record_s
-    for start in range(end - 86400, end, HOUR.record_s):
-        raw = [
-            rollup.chunk_of([walk.sample(minute + second) for second in range(0, 60, 10)])
-            for minute in range(start, start + HOUR.record_s, 60)
-        ]
-        minutes = [_rolled(raw[at : at + 10], start + at * 60, MINUTE) for at in range(0, 60, 10)]
-        hour = _rolled(minutes, start, HOUR)
-        for day in range(DAYS):
-            yield HOUR, _days_before(hour, day)
-            if day < 7:
-                yield from ((MINUTE, _days_before(minute, day)) for minute in minutes)
-        if start >= end - 2 * 3600:
-            yield from ((RAW, chunk) for chunk in raw)
+    end = _end(HOUR, now)
+    raw = [
+        rollup.chunk_of([walk.sample(minute + second) for second in range(0, 60, 10)])
+        for minute in range(end - 86400, _end(RAW, now), RAW.row_s)
+    ]
+    minutes = _rolled(raw, MINUTE, _end(MINUTE, now))
+    hours = _rolled(minutes, HOUR, end)
+    yield from ((RAW, chunk) for chunk in raw[-120:])
+    yield from ((MINUTE, chunk) for chunk in minutes if chunk.start >= end)
+    for day in range(DAYS):
+        yield from ((HOUR, _days_before(chunk, day)) for chunk in hours)
+        if day < 7:
+            yield from ((MINUTE, _days_before(chunk, day)) for chunk in minutes if chunk.start < end)
+
+
+def _end(level: Level, now: int) -> int:
+    """When the newest whole row of the level ends."""
+    return now // level.row_s * level.row_s
 
 
 def _days_before(chunk: Chunk, days: int) -> Chunk:
     return msgspec.structs.replace(chunk, start=chunk.start - days * 86400)
 
 
-def _rolled(chunks: Sequence[Chunk], start: int, level: Level) -> Chunk:
-    rolled = rollup.roll(chunks, start, level)
-    assert rolled is not None
-    return rolled
+def _rolled(finer: Sequence[Chunk], level: Level, end: int) -> list[Chunk]:
+    rows = [rollup.roll(some, start, level) for start, some in groupby(finer, lambda chunk: _end(level, chunk.start))]
+    return [row for row in rows if row is not None and row.start < end]
 
 
 def fill(folder: Path, nodes: int, seed: int) -> dict[str, Any]:
@@ -130,9 +135,9 @@ def fill(folder: Path, nodes: int, seed: int) -> dict[str, Any]:
                             [{**archive._row(number + 1, chunk), "data": made_row["data"]} for number in numbers],
                         )
         _say(f"{len(numbers) * (which + 1)} of {nodes} nodes filled")
-    end = now // HOUR.record_s * HOUR.record_s
     with engine.begin() as connection:
-        connection.execute(sa.insert(archive._marks), [{"level": level.name, "until": end} for level in (MINUTE, HOUR)])
+        until = [{"level": level.name, "until": _end(level, now)} for level in (MINUTE, HOUR)]
+        connection.execute(sa.insert(archive._marks), until)
     engine.dispose()
     file = folder / "vagus-history.db"
     # What waits in the WAL belongs to it.
@@ -147,8 +152,10 @@ def fill(folder: Path, nodes: int, seed: int) -> dict[str, Any]:
 
 
 def ask(brain: Brain, paths: Callable[[int], str], requests: int) -> dict[str, Any]:
-    """Milliseconds until the whole answer is there, and its size."""
+    """Milliseconds until the whole answer is there, those of CPU that the controller takes, and the answer's size."""
     brain._get(paths(0))
+    process = psutil.Process(brain.process.pid)
+    cpu = process.cpu_times()
     spent, length = [], 0
     for number in range(1, requests + 1):
         began = time.perf_counter()
@@ -158,7 +165,9 @@ def ask(brain: Brain, paths: Callable[[int], str], requests: int) -> dict[str, A
         answer = json.loads(body)
         if not (answer.get("at") or answer.get("nodes")):
             raise SystemExit(f"{paths(number)}: the answer is empty")
-    return {"ms": table.spread(spent), "bytes": length}
+    after = process.cpu_times()
+    used = after.user + after.system - cpu.user - cpu.system
+    return {"ms": table.spread(spent), "cpu_ms": used / requests * 1000, "bytes": length}
 
 
 def measure(nodes: int, requests: int, seed: int) -> dict[str, Any]:
@@ -226,12 +235,13 @@ def show(found: dict[str, Any]) -> None:
     )
     table.show(
         "A chart, from request to last byte",
-        ["", "median", "range", "answer"],
+        ["", "median", "range", "CPU", "answer"],
         [
             [
                 what,
                 f"{each['ms']['median']:.0f} ms",
                 f"{each['ms']['min']:.0f} to {each['ms']['max']:.0f} ms",
+                f"{each['cpu_ms']:.0f} ms",
                 f"{each['bytes'] / 1000:,.0f} kB",
             ]
             for what, each in found["requests"].items()

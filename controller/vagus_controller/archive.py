@@ -1,14 +1,14 @@
 """Figures over time, on disk beside the store: a file of its own with SQLite, tables of its own with PostgreSQL.
 
-    report ─► take ─► sample ─► row of a minute ─► row of ten minute records ─► row of an hour
+    report ─► take ─► sample ─► row of a minute ─► row of ten minute records ─► row of six hour records
 
 Nothing here may delay a failover or end the daemon. `take`, in the event loop, only remembers which reports to look at,
 of each node one in ten seconds: what they say of PSI and loss are windows of ten seconds anyway. One writer thread does
 the rest, a node at a time, with a breath after each for the event loop. A disk that does not work makes `problem` say
 so, and is tried again; the samples of the last minutes wait in memory.
 
-Rows are keyed by the controller's wall clock, for display. What a clock that was set back writes for the second time
-never replaces what is there.
+Rows are keyed by the controller's wall clock, for display. A time that comes twice, since the clock was set back, is
+kept twice as it came.
 """
 
 from __future__ import annotations
@@ -320,7 +320,8 @@ class Archive:
             connection.execute(dialect.insert(_rows[level]).on_conflict_do_nothing(), rows)
 
     def _roll(self, level: Level, finer: Level, until: int) -> None:
-        """Bring the level up to `until`. Done twice, it changes nothing."""
+        """Bring the level up to `until`. Done twice, it changes nothing; of a time that came twice, the fuller row
+        stands."""
         until -= until % level.row_s
         # After a clock that ran ahead was set right.
         begin = self._until[level] = min(self._until[level], until)
@@ -331,13 +332,19 @@ class Archive:
             rows = []
             with self._engine.begin() as connection:
                 for node in nodes:
-                    chunks = list(self._stored(connection, finer, self._numbers[node], begin, until))
+                    number = self._numbers[node]
+                    chunks = list(self._stored(connection, finer, number, begin, until))
+                    if not chunks:
+                        continue
+                    before = {each.start: each for each in self._stored(connection, level, number, begin, until)}
                     for start, some in groupby(chunks, lambda chunk: chunk.start - chunk.start % level.row_s):
                         rolled = rollup.roll(some, start, level)
-                        if rolled is not None:
-                            rows.append(_row(self._numbers[node], rolled))
-                    if chunks:
-                        time.sleep(_BREATH_S)
+                        if rolled is None:
+                            continue
+                        if start in before and sum(before[start].counts) < sum(rolled.counts):
+                            connection.execute(sa.delete(_rows[level]).where(_rows[level].c.id == _id(number, start)))
+                        rows.append(_row(number, rolled))
+                    time.sleep(_BREATH_S)
                 self._insert(connection, level, rows)
         with self._engine.begin() as connection:
             connection.execute(sa.delete(_marks).where(_marks.c.level == level.name))
@@ -403,6 +410,10 @@ class Archive:
             return sum(int(size or 0) for size in sizes)
 
     # --- views.Charts --------------------------------------------------------------------------------------------
+
+    def knows(self, node: str) -> bool:
+        """Whether the node is in the fleet, or there may be something of it on disk."""
+        return node in self._turn_of or node in self._numbers
 
     def best_step(self, start: int, end: int) -> int:
         """The finest that is kept for so long, and makes no more than MOST_SLOTS of it."""

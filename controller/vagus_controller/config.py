@@ -82,7 +82,7 @@ class History(Section, frozen=True, kw_only=True):
     raw_hours: float = 2.0
     minute_days: float = 7.0
     hour_days: float = 400.0
-    # Of all of it, megabytes; beyond, the oldest goes sooner. A node with eight links takes some 2 in a month, 8 in 400 days.
+    # Of all of it, megabytes; beyond, the oldest goes sooner. A node with eight links takes 2 to 4.
     max_mb: float = 1000.0
 
 

@@ -34,6 +34,9 @@ class Waves:
     def __init__(self, fleet: Callable[[], FleetView]) -> None:
         self._fleet = fleet
 
+    def knows(self, node: str) -> bool:
+        return node in {each.name for each in self._fleet().nodes}
+
     def best_step(self, start: int, end: int) -> int:
         return next((step for step in (10, 60, 3600) if (end - start) / step <= 1500), 86400)
 

@@ -20,7 +20,8 @@ from vagus_controller.core.fleet import Fleet
 from vagus_protocol.codec import encode
 from vagus_runtime.settings import ConfigError
 
-START = 1_700_000_000 // 3600 * 3600
+# Two hours before six of them are over.
+START = 1_700_000_000 // 21600 * 21600 + 4 * 3600
 
 
 @pytest.fixture(autouse=True)
@@ -133,11 +134,12 @@ def test_minutes_and_hours_are_made_as_they_end(site: Make) -> None:
     for value in (1.0, 3.0):
         here.load = value
         here.run(1800)
-    here.run(130)
-    assert here.rows("minute") == 6
-    assert here.rows("hour") == 1
-    assert here.loads(START, START + 3600, 3600) == [2.0]
-    assert here.loads(START, START + 7200, 3600)[1] == 3.0, "the hour that goes on, of what is there"
+    assert here.rows("minute") == 5
+    assert here.loads(START, START + 3600, 3600) == [2.0], "the hour that goes on, of what is there"
+    here.run(3 * 3600 + 130)
+    assert here.rows("minute") == 24
+    assert here.rows("hour") == 1, "of six hours"
+    assert here.loads(START, START + 4 * 3600, 3600) == [2.0, 3.0, 3.0, 3.0]
     assert here.loads(START + 60, START + 3660, 60) == [1.0] * 29 + [3.0] * 31
     hour = here.archive.node_history("a", START, START + 3600, 3600)
     column = next(each for each in hour.columns if each.metric == "load")
@@ -187,11 +189,11 @@ def test_a_clock_that_is_set_back_overwrites_nothing_and_goes_on(site: Make) -> 
     here.wall -= 3600
     here.run(1800)
     again = START + 3600
-    assert here.loads(again + 60, again + 120, 60) == [1.0], "what was rolled up stands"
     assert here.loads(START, START + 3600, 3600) == [1.0]
-    raw = here.archive.node_history("a", again + 60, again + 70, 10)
-    load = next(column for column in raw.columns if column.metric == "load")
-    assert (load.low, load.high) == ([1.0], [5.0]), "as it came, both are shown"
+    for step in (10, 60):
+        twice = here.archive.node_history("a", again + 60, again + 60 + step, step)
+        load = next(column for column in twice.columns if column.metric == "load")
+        assert (load.low, load.mean, load.high) == ([1.0], [3.0], [5.0]), "both are shown"
     here.run(3600)
     assert here.loads(START + 7260, START + 8940, 60) == [5.0] * 28, "and after the hour that came twice, all is new"
 
@@ -214,15 +216,15 @@ def test_a_clock_that_was_years_ahead_spoils_neither_what_was_nor_what_comes(sit
 def test_old_rows_go_by_the_age_of_their_level(site: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive_module, "_PRUNE_EVERY_S", 0.0)
     here = site("a", raw_hours=0.5, minute_days=0.25, hour_days=1.0)
-    here.run(8 * 3600, every=5)
+    here.run(9 * 3600, every=5)
     assert 29 <= here.rows("raw") <= 32
     assert 35 <= here.rows("minute") <= 37
-    assert here.rows("hour") == 7
-    assert here.loads(START, START + 8 * 3600, 3600) == [1.0] * 8
+    assert here.rows("hour") == 2
+    assert here.loads(START, START + 9 * 3600, 3600) == [1.0] * 9
     here.restart()
     here.wall += 20 * 3600
     here.run(1200)
-    assert here.rows("hour") == 3, "those of the last day, and the one in which it stopped"
+    assert here.rows("hour") == 1, "the six hours in which it stopped"
 
 
 def test_the_oldest_go_when_there_are_too_many_bytes(site: Make, monkeypatch: pytest.MonkeyPatch) -> None:

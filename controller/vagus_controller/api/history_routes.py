@@ -61,9 +61,11 @@ def history_routes(operator: Operator, charts: Charts) -> tuple[HTTPRouteHandler
         step: Step = None,
         links: WithLinks = False,
     ) -> NodeHistory:
-        known = {node.name for node in operator.fleet().nodes}
-        if name not in known:
-            raise unknown("node", name, known)
+        # The picture of a large fleet takes longer to draw than the chart.
+        if not charts.knows(name):
+            known = {node.name for node in operator.fleet().nodes}
+            if name not in known:
+                raise unknown("node", name, known)
         start, end, step_s = asked(range, since, until, step)
         return await asyncio.to_thread(charts.node_history, name, start, end, step_s, links=links)
 
@@ -75,8 +77,14 @@ def history_routes(operator: Operator, charts: Charts) -> tuple[HTTPRouteHandler
         until: Until = None,
         step: Step = None,
     ) -> PairHistory:
-        a, b = find_pair(operator.fleet(), pair).nodes
         start, end, step_s = asked(range, since, until, step)
+        a, _, b = pair.partition("--")
+        a, b = min(a, b), max(a, b)
+        if charts.knows(a) and charts.knows(b):
+            found = await asyncio.to_thread(charts.pair_history, a, b, start, end, step_s)
+            if any(each.paths for each in found.ends):
+                return found
+        a, b = find_pair(operator.fleet(), pair).nodes
         return await asyncio.to_thread(charts.pair_history, a, b, start, end, step_s)
 
     @get("/sparklines", summary="Load per core of every node in the last hour")

@@ -15,6 +15,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from vagus_controller.core.figures import figures, value_of
 from vagus_controller.views import FleetView, NodeView, PathView, Severity
 
 MAX_PAIRS: Final = 2000
@@ -44,7 +45,7 @@ class _Collector(Collector):
         yield _one("vagus_controller_epoch", "Leadership term", fleet.epoch)
         yield _one("vagus_controller_uptime_seconds", "Since the controller started", fleet.uptime_s)
         yield _one("vagus_controller_broker_connected", "1 with a broker session", bool(fleet.broker))
-        yield _one("vagus_controller_store_works", "1 when history reaches the disk", self._problems)
+        yield _one("vagus_controller_problems", "What keeps it from its work, as /healthz says", self._problems)
         yield _one("vagus_controller_streams", "Open streams of changes", self._subscribers)
         state = _gauge("vagus_controller_state", "1 for its own verdict on itself", "state")
         state.add_metric([fleet.observer.state], 1)
@@ -104,6 +105,7 @@ class _Collector(Collector):
         proven = _gauge("vagus_link_proven", "1 when proven from both ends", *labels)
         assigned = _gauge("vagus_link_assigned", "1 for the path that the pair is assigned", *labels)
         rtt = _gauge("vagus_link_rtt_seconds", "Smoothed round-trip time, the worse end", *labels)
+        jitter = _gauge("vagus_link_jitter_seconds", "Jitter, the worse end", *labels)
         loss = _gauge("vagus_link_loss_ratio", "Loss over 60 s, the worse end", *labels)
         for pair in pairs:
             for each in pair.paths:
@@ -111,10 +113,10 @@ class _Collector(Collector):
                 up.add_metric([*which, each.verdict.state], 1)
                 proven.add_metric(which, each.proven)
                 assigned.add_metric(which, pair.assigned == each.path)
-                for family, value in ((rtt, _worst(each, "rtt_s")), (loss, _worst(each, "loss_60s"))):
-                    if value is not None:
+                for family, field in ((rtt, "rtt_s"), (jitter, "jitter_s"), (loss, "loss_60s")):
+                    if (value := _worst(each, field)) is not None:
                         family.add_metric(which, value)
-        yield from (up, proven, assigned, rtt, loss)
+        yield from (up, proven, assigned, rtt, jitter, loss)
 
     def _quorum(self) -> Iterator[Metric]:
         quorum = self._fleet.quorum
@@ -134,22 +136,29 @@ _NODE_GAUGES: Final = {
     "vagus_node_reports_lost": "Reports lost since the node's session began",
     "vagus_node_drift": "Differences between desired and observed routes",
     "vagus_node_generation": "Generation of the assignments that the node applied",
+    "vagus_node_agent_lag_seconds": "How late the agent's own loop ran, worst of an interval",
     "vagus_node_load1": "Load average over 1 minute",
     "vagus_node_cores": "CPU cores",
+    "vagus_node_cpu_ratio": "CPU time in programs and kernel, of all cores",
+    "vagus_node_iowait_ratio": "CPU time idle with a disk awaited",
+    "vagus_node_steal_ratio": "CPU time that the hypervisor gave to others",
     "vagus_node_psi_cpu_ratio": "PSI cpu some, over 10 s",
     "vagus_node_psi_io_ratio": "PSI io some, over 10 s",
     "vagus_node_psi_memory_ratio": "PSI memory some, over 10 s",
+    "vagus_node_memory_bytes": "Memory",
     "vagus_node_memory_available_bytes": "Memory that is available",
+    "vagus_node_disk_used_ratio": "Fullness of the fullest file system",
     "vagus_node_temperature_celsius": "Temperature of the processor",
+    "vagus_node_throttled": "1 while the Raspberry Pi firmware slows the processor",
     "vagus_node_undervoltage": "1 when the Raspberry Pi firmware sees too little voltage",
-    "vagus_node_agent_lag_seconds": "How late the agent's own loop ran, worst of an interval",
+    "vagus_node_etcd_leads": "1 when the node's etcd member leads",
+    "vagus_node_etcd_term": "Raft term, as the member sees it",
+    "vagus_node_etcd_read_seconds": "Latency of a linearizable read",
 }
 
 
 def _node_values(node: NodeView) -> dict[str, float | None]:
     """What a node lacks is None, and no series."""
-    report = node.report
-    system = report.system if report is not None else None
     values: dict[str, float | None] = {
         "vagus_node_online": node.online,
         "vagus_node_report_age_seconds": node.report_age_s,
@@ -157,20 +166,38 @@ def _node_values(node: NodeView) -> dict[str, float | None]:
         "vagus_node_drift": len(node.drift),
         "vagus_node_generation": node.generation,
     }
-    if report is not None:
-        values["vagus_node_agent_lag_seconds"] = report.lag_s
+    if node.report is None:
+        return values
+    # The same figures as in charts, by the same rules.
+    kept = figures(node.report, None)
+    values |= {name: value_of(key, kept[key]) for name, key in _AS_IN_CHARTS.items() if key in kept}
+    system = node.report.system
     if system is not None:
         values |= {
             "vagus_node_load1": system.load1,
             "vagus_node_cores": system.cores,
-            "vagus_node_psi_cpu_ratio": system.psi_cpu.some if system.psi_cpu else None,
-            "vagus_node_psi_io_ratio": system.psi_io.some if system.psi_io else None,
-            "vagus_node_psi_memory_ratio": system.psi_memory.some if system.psi_memory else None,
+            "vagus_node_memory_bytes": system.memory_bytes,
             "vagus_node_memory_available_bytes": system.memory_available_bytes,
-            "vagus_node_temperature_celsius": system.temperature_c,
-            "vagus_node_undervoltage": system.throttling.undervoltage if system.throttling else None,
+            "vagus_node_disk_used_ratio": max((disk.used for disk in system.disks), default=None),
         }
     return values
+
+
+_AS_IN_CHARTS: Final = {
+    "vagus_node_agent_lag_seconds": "agent_lag",
+    "vagus_node_cpu_ratio": "cpu",
+    "vagus_node_iowait_ratio": "iowait",
+    "vagus_node_steal_ratio": "steal",
+    "vagus_node_psi_cpu_ratio": "psi_cpu",
+    "vagus_node_psi_io_ratio": "psi_io",
+    "vagus_node_psi_memory_ratio": "psi_memory",
+    "vagus_node_temperature_celsius": "temperature",
+    "vagus_node_throttled": "throttled",
+    "vagus_node_undervoltage": "undervoltage",
+    "vagus_node_etcd_leads": "etcd_leads",
+    "vagus_node_etcd_term": "etcd_term",
+    "vagus_node_etcd_read_seconds": "etcd_read",
+}
 
 
 def _worst(path: PathView, field: str) -> float | None:

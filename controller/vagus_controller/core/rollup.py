@@ -1,6 +1,6 @@
 """Figures over time: samples, and what is left of them for a minute and an hour.
 
-    samples ─► chunks of a minute ─► chunks of ten minute records ─► chunks of one hour record
+    samples ─► chunks of a minute ─► chunks of ten minute records ─► chunks of six hour records
 
 A chunk is some records of one node, as columns: what is written as one row of the history. Each coarser level is made
 of the rows of the finer one, so that a restart forgets nothing and a rollup may be done twice. `gather` makes both the
@@ -29,7 +29,7 @@ class Level(NamedTuple):
 
 RAW: Final = Level("raw", 10, 60)
 MINUTE: Final = Level("minute", 60, 600)
-HOUR: Final = Level("hour", 3600, 3600)
+HOUR: Final = Level("hour", 3600, 21600)
 LEVELS: Final = (RAW, MINUTE, HOUR)
 
 
@@ -130,6 +130,7 @@ def gather(
     slots = max(-(-(end - start) // step), 0)
     samples = [0] * slots
     found: dict[str, Cells] = {}
+    unwanted: set[str] = set()
     for chunk in chunks:
         counts = chunk.counts or [1] * len(chunk.offsets)
         places = []
@@ -142,10 +143,13 @@ def gather(
         if not places:
             continue
         for key, column in chunk.mean.items():
-            if wanted is not None and not wanted(key):
-                continue
             cells = found.get(key)
             if cells is None:
+                if key in unwanted:
+                    continue
+                if wanted is not None and not wanted(key):
+                    unwanted.add(key)
+                    continue
                 cells = found[key] = Cells(slots)
             below, above = chunk.below.get(key), chunk.above.get(key)
             for number, slot, count in places:
