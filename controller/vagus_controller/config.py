@@ -182,6 +182,13 @@ class Drill(Section, frozen=True, kw_only=True):
     schedule: str = ""
 
 
+class HomeAssistant(Section, frozen=True, kw_only=True):
+    # Tell Home Assistant, by its MQTT discovery, of the fleet's health, quorum, nodes and pairs.
+    enabled: bool = False
+    # Its discovery prefix.
+    prefix: str = "homeassistant"
+
+
 class Config(Section, frozen=True, kw_only=True):
     fleet: str
     name: str
@@ -197,4 +204,5 @@ class Config(Section, frozen=True, kw_only=True):
     load: Load = Load()
     failover: Failover = Failover()
     drill: Drill = Drill()
+    home_assistant: HomeAssistant = HomeAssistant()
     log_level: Literal["debug", "info", "warning", "error"] = "info"

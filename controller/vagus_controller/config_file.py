@@ -14,6 +14,7 @@ from vagus_controller.config import (
     Drill,
     Failover,
     History,
+    HomeAssistant,
     Http,
     Liveness,
     Load,
@@ -38,6 +39,7 @@ __all__ = ["ConfigError", "load", "load_fleet_key"]
 _STORES = ("sqlite", "postgresql")
 # Without TLS: what tests run beside themselves.
 _LOCAL_ISSUERS = (("http", "127.0.0.1"), ("http", "localhost"))
+_LONGEST_PREFIX = 200
 # etcd itself refuses to start with an election timeout of fewer.
 _LEAST_HEARTBEATS = 5
 
@@ -243,6 +245,14 @@ def _check_drill(drill: Drill, say: Say) -> None:
         say("schedule", f"{show(drill.schedule)} is no cron expression ({error}): it is {example}")
 
 
+def _check_home_assistant(home: HomeAssistant, say: Say) -> None:
+    levels = home.prefix.split("/")
+    if not all(levels) or any(mark in home.prefix for mark in "+#$\0") or len(home.prefix) > _LONGEST_PREFIX:
+        say("prefix", f"{show(home.prefix)} is no MQTT topic: names with / between them, such as homeassistant")
+    elif levels[0] == "vagus":
+        say("prefix", f"{show(home.prefix)} is among vagus's own topics; Home Assistant's default is homeassistant")
+
+
 _CHECKS: dict[type, settings.Check] = {
     Config: _check_config,
     Broker: checks.check_broker,
@@ -258,4 +268,5 @@ _CHECKS: dict[type, settings.Check] = {
     Quality: _check_quality,
     Window: _check_window,
     Drill: _check_drill,
+    HomeAssistant: _check_home_assistant,
 }

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from time import monotonic
+from typing import Final
 
 import msgspec
 
@@ -24,6 +25,7 @@ from vagus_controller.api.app import create_app, serve
 from vagus_controller.api.auth import load_token
 from vagus_controller.api.stream import ChangeFeed
 from vagus_controller.archive import Archive
+from vagus_controller.assistant import Assistant
 from vagus_controller.broker import BrokerSession
 from vagus_controller.casebook import Casebook
 from vagus_controller.chronicle import Chronicle
@@ -49,6 +51,8 @@ from vagus_protocol import topics
 from vagus_runtime.sdnotify import Notifier
 
 log = logging.getLogger("vagus")
+
+ASSISTANT_S: Final = 5.0
 
 
 def run(config: Config, fleet_key: bytes) -> int:
@@ -106,17 +110,29 @@ class Controller:
         self._brain = Brain(config, fleet_key, session, self._outbox, monotonic(), version=version("vagus"))
         self._commands = Commands(self._brain)
         self.casebook = Casebook(self._brain, self._store, self._outbox)
+        self._assistant = Assistant(config.fleet, config.home_assistant, self._retain)
         self._schedule = Schedule(config.drill.schedule) if config.drill.schedule else None
         self.broker = BrokerSession(
             config.mqtt,
             client_id=f"vagus-{config.fleet}-{config.name}-{session[:6]}",
-            subscriptions=topics.controller_subscriptions(config.fleet),
+            subscriptions=(*topics.controller_subscriptions(config.fleet), *self._assistant.subscriptions),
             will=self._brain.presence(online=False),
-            on_message=lambda topic, payload, _retained: self._brain.on_message(topic, payload, monotonic()),
-            on_session=lambda connected, reason: self._brain.on_session(connected, reason, monotonic()),
+            on_message=self._on_message,
+            on_session=self._on_session,
         )
         self._notifier = Notifier(os.environ)
         self._stop = asyncio.Event()
+
+    def _on_message(self, topic: str, payload: bytes, _retained: bool) -> None:
+        if not self._assistant.take(topic, payload):
+            self._brain.on_message(topic, payload, monotonic())
+
+    def _on_session(self, connected: bool, reason: str) -> None:
+        self._assistant.new_session()
+        self._brain.on_session(connected, reason, monotonic())
+
+    def _retain(self, topic: str, payload: bytes) -> bool:
+        return self.broker.publish(topic, payload, qos=1, retain=True)
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -135,6 +151,7 @@ class Controller:
             asyncio.ensure_future(serve(app, self.config.http)),
             asyncio.ensure_future(self._tick_loop()),
             asyncio.ensure_future(self._settle_loop()),
+            asyncio.ensure_future(self._assistant_loop()),
         ]
         stopping = asyncio.ensure_future(self._stop.wait())
         self._notifier.ready()
@@ -177,6 +194,14 @@ class Controller:
             await self.broker.barrier()
             self._brain.settled(monotonic())
             await asyncio.sleep(TICK_S / 5)
+
+    async def _assistant_loop(self) -> None:
+        """Home Assistant hears of changes within seconds; of a hundred nodes at each tick would cost too much."""
+        while True:
+            await self.broker.barrier()
+            if self._brain.leadership.leads and not self._assistant.idle:
+                self._assistant.keep(self.fleet())
+            await asyncio.sleep(ASSISTANT_S)
 
     async def _tick_loop(self) -> None:
         due = monotonic()

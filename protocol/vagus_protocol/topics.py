@@ -1,5 +1,5 @@
 """Topics: `vagus/1/<fleet>/nodes/<node>/<leaf>`, `vagus/1/<fleet>/controllers/<id>` and that with `/orders`. Built and
-parsed only here."""
+parsed only here. `vagus/1/<fleet>/assistant/…` is for Home Assistant, and only written."""
 
 from __future__ import annotations
 
@@ -46,6 +46,10 @@ def controller(fleet: str, name: str) -> str:
 
 def orders(fleet: str, controller: str) -> str:
     return f"{ROOT}/{fleet}/controllers/{controller}/orders"
+
+
+def assistant(fleet: str, what: str) -> str:
+    return f"{ROOT}/{fleet}/assistant/{what}"
 
 
 def controller_subscriptions(fleet: str) -> tuple[tuple[str, int], ...]:
