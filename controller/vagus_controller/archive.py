@@ -4,7 +4,7 @@
 
 Nothing here may delay a failover or end the daemon. `take`, in the event loop, only remembers which reports to look at,
 of each node one in ten seconds: what they say of PSI and loss are windows of ten seconds anyway. One writer thread does
-the rest, a node at a time, with a breath after each for the event loop. A disk that does not work makes `problem` say
+the rest, in small steps, with a breath after each for the event loop. A disk that does not work makes `problem` say
 so, and is tried again; the samples of the last minutes wait in memory.
 
 Rows are keyed by the controller's wall clock, for display. A time that comes twice, since the clock was set back, is
@@ -55,8 +55,9 @@ _TURNS: Final = RAW.record_s
 _MOST_QUEUED: Final = 10_000
 _MOST_WAITING: Final = 90
 _LOOK_S: Final = 1.0
-# For the event loop, after each node's work.
+# For the event loop, after some samples and each node's rows: half a millisecond of work.
 _BREATH_S: Final = 0.0005
+_AT_A_TIME: Final = 5
 _BATCH: Final = 50
 _PRUNE_EVERY_S: Final = 600.0
 # A clock that jumped by more is not trusted with what is old before it has run so long.
@@ -252,7 +253,9 @@ class Archive:
             self._failed(error)
 
     def _sample(self) -> None:
-        for _ in range(len(self._queue)):
+        for number in range(len(self._queue)):
+            if number % _AT_A_TIME == 0:
+                time.sleep(_BREATH_S)
             taken = self._queue.popleft()
             report = decode(taken.report, Report)
             if not isinstance(report, Report):
@@ -267,7 +270,6 @@ class Archive:
                     self._lost += 1
                 if "load" in found:
                     self._sparks.setdefault(taken.node, charts.Spark()).add(taken.at, found["load"])
-            time.sleep(_BREATH_S)
 
     def _write(self, *, all_of_it: bool) -> None:
         """Whole minutes go to disk; and what is due then."""

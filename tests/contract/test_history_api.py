@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +13,13 @@ import httpx
 import pytest
 
 from contract.fleet_samples import TOKEN, Running
+from contract.mosquitto import Mosquitto, Watcher
 from contract.test_api import BEARER, PAIR, problem
+from contract.test_home_assistant import TOKEN as ITS_TOKEN
+from contract.test_home_assistant import Controller
 from unit.fleet_builders import config, link, observed, report, system
 from vagus_controller.core.fleet import Fleet
+from vagus_protocol import topics
 from vagus_protocol.codec import encode
 
 A, B = PAIR.split("--")
@@ -146,3 +152,47 @@ def test_events_and_decisions_of_a_time(running: Running, client: httpx.Client) 
     running.until(lambda: not running.store._events.waiting, "the rows are on disk")
     assert [each["id"] for each in get(client, "events", since=first.at, until=at)] == [first.id]
     assert "since" in problem(client.get("/api/v1/events", params={"since": "soon"}), 400)
+
+
+def test_a_real_controller_charts_what_comes_by_the_broker_and_remembers_it(tmp_path: Path) -> None:
+    def chart() -> Any:
+        with contextlib.suppress(httpx.TransportError):
+            url = f"http://127.0.0.1:{controller.port}/api/v1/nodes/pi/history?range=1h"
+            answer = httpx.get(url, headers={"Authorization": f"Bearer {ITS_TOKEN}"}, timeout=10)
+            if answer.status_code == 200 and answer.json()["at"]:
+                return answer.json()
+        return None
+
+    def until_charted() -> Any:
+        deadline = time.monotonic() + 60
+        while (found := chart()) is None:
+            assert time.monotonic() < deadline, "nothing is charted within 60 s"
+        return found
+
+    with Mosquitto() as broker, Watcher(broker.port) as node:
+        controller = Controller(broker, tmp_path)
+        try:
+            controller.start("pi")
+            said = threading.Event()
+
+            def report_on() -> None:
+                seq = 0
+                while not said.wait(0.2):
+                    seq += 1
+                    node.send(topics.node("lab", "pi", "report"), encode(report("pi", seq, system=system(load1=2.0))))
+
+            reporter = threading.Thread(target=report_on)
+            reporter.start()
+            try:
+                found = until_charted()
+            finally:
+                said.set()
+                reporter.join()
+            controller.stop()
+            controller.start("pi")
+            again = until_charted()
+        finally:
+            controller.stop(crash=True)
+    assert found["columns"][0]["metric"] == again["columns"][0]["metric"] == "load"
+    assert set(again["columns"][0]["mean"]) <= {0.5, None}
+    assert set(found["at"]) <= set(again["at"])

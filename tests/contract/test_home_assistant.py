@@ -18,6 +18,7 @@ from vagus_protocol.codec import encode
 
 PATIENCE_S = 60.0
 PREFIX = "homeassistant"
+TOKEN = "a-token-of-some-length"
 PRESENCE = topics.controller("lab", "brain")
 
 
@@ -27,15 +28,15 @@ class Controller:
     def __init__(self, broker: Mosquitto, folder: Path) -> None:
         self._broker = broker
         self._folder = folder
-        for name, words in (("fleet.key", "ab" * 32), ("token", "a-token-of-some-length")):
+        for name, words in (("fleet.key", "ab" * 32), ("token", TOKEN)):
             (folder / name).touch(mode=0o600)
             (folder / name).write_text(words + "\n")
 
     def start(self, *nodes: str, enabled: bool = True, prefix: str = PREFIX) -> None:
-        folder = self._folder
+        folder, self.port = self._folder, free_port()
         (folder / "controller.toml").write_text(
             f'fleet = "lab"\nname = "brain"\nfleet_key_file = "{folder}/fleet.key"\nnodes = {json.dumps(nodes)}\n'
-            f'[http]\nport = {free_port()}\ntoken_file = "{folder}/token"\n'
+            f'[http]\nport = {self.port}\ntoken_file = "{folder}/token"\n'
             f'[store]\nurl = "sqlite:///{folder}/vagus.db"\n'
             f'[[mqtt.brokers]]\nhost = "127.0.0.1"\nport = {self._broker.port}\n'
             f'[home_assistant]\nenabled = {str(enabled).lower()}\nprefix = "{prefix}"\n'
