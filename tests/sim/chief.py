@@ -22,7 +22,7 @@ Trace = Callable[[str, str], None]
 
 _PREFIXES = (f"{topics.ROOT}/{settings.FLEET}/nodes/", f"{topics.ROOT}/{settings.FLEET}/controllers/")
 
-# The stages of a person's plan are over by then.
+# The stages of a person's plan are over by then, also where another controller has to go on with it.
 _PLAN_S = 30.0
 
 
@@ -30,6 +30,9 @@ class Witness(Protocol):
     """What the invariants are told of a controller."""
 
     def said(self, chief: Chief, topic: str, payload: bytes) -> None: ...
+
+    def asked(self, lasts_s: float) -> None:
+        """What happens for so long may be a person's command."""
 
     def drill_asked(self) -> None: ...
 
@@ -49,8 +52,6 @@ class Chief:
         self.lives = 0
         # between two things that it says or keeps
         self.word_fuse = Fuse(self)
-        # until when what it does may be a person's command (by the engine's clock)
-        self.by_hand_until = -1.0
         # what a person paused here ("fleet", or a node), and until when by the engine's clock
         self._pauses: list[tuple[str, float]] = []
         # who asked for the drill that began last: a person, or the schedule
@@ -110,6 +111,11 @@ class Chief:
     @property
     def leads(self) -> bool:
         return self.brain is not None and self.process.awake and self.brain.leadership.leads
+
+    @property
+    def speaks(self) -> bool:
+        """Whether it leads and what it says is heard, as far as it knows."""
+        return self.leads and self._client is not None and self._client.connected and not self._settling
 
     def paused(self, node: str) -> bool:
         """Whether a pause that a person set here covers the node, for the next tenth of a second at least."""
@@ -185,9 +191,8 @@ class Chief:
         if self.brain is None or not self.process.awake:
             return
         commands, now, force = Commands(self.brain), self.process.now, args[-1:] == ("force",)
-        lasts = _PLAN_S if what == "plan" else 0.0
         if what != "drill":
-            self.by_hand_until = max(self.by_hand_until, self._engine.now + lasts)
+            self._witness.asked(_PLAN_S if what == "plan" else 0.0)
         try:
             if what == "switchover":
                 commands.switchover(args[0], args[1], now, who="person", reason="asked", force=force)

@@ -41,8 +41,8 @@ SENTENCES: Final = {
     "only-with-cause": "No pair is sent off its first path by itself, not even without quorum, unless something was "
     "wrong with that path or with an end.",
     "quorum-regained": "A bounded time after the last fault, the members go by paths that give them a quorum.",
-    "drill-in-peace": "No drill begins or goes on under a pause, and none begins while another pair is off its first "
-    "path or quorum is lost.",
+    "drill-in-peace": "No drill begins or goes on under a pause or while another pair is off its first path, and none "
+    "begins while quorum is lost.",
     "drill-leaves-nothing": "What a drill tried is never confirmed, unless the path that it left has died.",
     "moves-bounded": "The number of times that a node's traffic to a peer moves is bounded by the number of faults.",
     "own-prefixes-only": "Every route that carries our protocol number is of the configuration, and in our table.",
@@ -107,6 +107,10 @@ class Invariants:
     def fault(self, kind: str, args: tuple[object, ...]) -> None:
         self._faults += 1
         self._words.fault(kind, args)
+
+    def asked(self, lasts_s: float) -> None:
+        """A person did."""
+        self._words.by_hand_until = max(self._words.by_hand_until, self._world.engine.now + lasts_s)
 
     def drill_asked(self) -> None:
         """It moves each pair twice."""

@@ -88,6 +88,8 @@ class CoarseLinks:
         self._engine, self._network, self._rng = engine, network, rng
         self._processes: dict[str, Process] = {}
         self._links: dict[Key, _CoarseLink] = {}
+        # node → its own
+        self._links_of: dict[str, list[tuple[Key, _CoarseLink]]] = {}
         self._owners: dict[str, Owner] = {}
         # (node, peer) → the number of the verification under way, and what went wrong in it so far
         self._verifying: dict[tuple[str, str], tuple[int, str]] = {}
@@ -106,11 +108,13 @@ class CoarseLinks:
         self._processes[node] = process
         self._owners[node] = owner
         found: dict[str, list[Link]] = {}
+        mine = self._links_of[node] = []
         for peer in config.peers:
             for path in config.paths_to(peer):
                 key = (node, peer.name, path.name)
                 link = _CoarseLink(peer.name, path.name, path.idle_interval_s, config.probe, process.now, [])
                 self._links[key] = link
+                mine.append((key, link))
                 self._target[key] = UNKNOWN
                 self._turn[key] = self._turn.get(key, 0) + 1
                 self._alive[key] = False
@@ -132,8 +136,8 @@ class CoarseLinks:
 
     def refresh(self, node: str) -> None:
         now = self._processes[node].now
-        for key, link in self._links.items():
-            if key[0] == node and self._alive[key] and link.state in (UP, DEGRADED):
+        for key, link in self._links_of[node]:
+            if self._alive[key] and link.state in (UP, DEGRADED):
                 link.last_reply = now - 0.1
                 there, back = self._network.wires[key], self._network.wires[key[1], key[0], key[2]]
                 link.rtt, link.lost = there.delay + back.delay, self._network.loss(*key)

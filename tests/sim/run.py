@@ -10,7 +10,7 @@ import argparse
 import multiprocessing
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from sim import schedule as schedules
@@ -43,20 +43,20 @@ def one(seed: int, probed: bool | None = None) -> tuple[Violation | None, int]:
     return world.run(), world.engine.events
 
 
-def _chunk(job: tuple[int, int, bool | None]) -> Tally:
-    first, count, probed = job
+def _chunk(job: tuple[Sequence[int], bool | None]) -> Tally:
+    seeds, probed = job
     events, failures = 0, []
-    for seed in range(first, first + count):
+    for seed in seeds:
         violation, happened = one(seed, probed)
         events += happened
         if violation is not None:
             failures.append(Failure(seed, violation.name, str(violation)))
-    return Tally(count, events, tuple(failures))
+    return Tally(len(seeds), events, tuple(failures))
 
 
-def many(first: int, count: int, jobs: int, probed: bool | None = None, chunk: int = _CHUNK) -> Iterator[Tally]:
+def many(seeds: Sequence[int], jobs: int, probed: bool | None = None, chunk: int = _CHUNK) -> Iterator[Tally]:
     """Tallies of so many schedules each, as they come."""
-    work = [(seed, min(chunk, first + count - seed), probed) for seed in range(first, first + count, chunk)]
+    work = [(seeds[first : first + chunk], probed) for first in range(0, len(seeds), chunk)]
     if jobs == 1:
         yield from map(_chunk, work)
         return
@@ -135,7 +135,8 @@ def main(arguments: list[str] | None = None) -> int:
     began = time.monotonic()
     done = events = 0
     failures: list[Failure] = []
-    for tally in many(options.seed, options.schedules, options.jobs, options.probed):
+    seeds = range(options.seed, options.seed + options.schedules)
+    for tally in many(seeds, options.jobs, options.probed):
         done += tally.schedules
         events += tally.events
         failures += tally.failures

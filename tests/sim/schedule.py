@@ -200,9 +200,11 @@ def _draw_one(rng: random.Random, nodes: tuple[str, ...], controllers: tuple[str
     if kind == "drill due":
         return [Fault(at, "clock", ("before a drill", *controllers)), Fault(end, "clock", ("right", *controllers))]
     if kind == "drill and death":
-        begins = Fault(at, "command", ("drill", "fleet"))
         returns = [Fault(end, "controller_starts", (each, "kept")) for each in controllers]
-        return [begins, Fault(at + lasts / 2, "leader_crashes"), *returns]
+        return [Fault(at, "command", ("drill", "fleet")), Fault(at + lasts / 2, "leader_crashes"), *returns]
+    if kind == "drill and trouble":
+        cut, mend = Fault(at + lasts / 4, "cut", (node, other, path)), Fault(end, "mend", (node, other, path))
+        return [Fault(at, "command", ("drill", "fleet")), cut, mend]
     if kind == "maintenance":
         moment = rng.choice([name for name in settings.MOMENTS if "window" in name])
         into, out = Fault(at, "clock", (moment, *controllers)), Fault(end, "clock", ("right", *controllers))
@@ -246,7 +248,17 @@ _KINDS = (
         "service",
     ),
     *("replay", "replay", "forge", "switchover", "plan", "failback", "pause", "pause", "pause"),
-    *("drill", "drill", "drill", "drill and death", "drill due", "drill due", "approve", "approve"),
+    *(
+        "drill",
+        "drill",
+        "drill",
+        "drill and death",
+        "drill and trouble",
+        "drill due",
+        "drill due",
+        "approve",
+        "approve",
+    ),
     *("maintenance", "maintenance", "maintenance", "clock", "etcd", "etcd dies", "relayed"),
     *("ambush",) * 8,
 )

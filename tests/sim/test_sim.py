@@ -27,7 +27,7 @@ def test_no_schedule_breaks_an_invariant(request: pytest.FixtureRequest, capsys:
         return
     failures: list[run.Failure] = []
     done = 0
-    for tally in run.many(seed, count, jobs, probed):
+    for tally in run.many(range(seed, seed + count), jobs, probed):
         done += tally.schedules
         failures += tally.failures
     assert done == count
@@ -73,7 +73,7 @@ def test_a_failing_schedule_is_shortened(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(World, "forge", lambda self, node: 1 / 0)
     failure = next(
         failure
-        for tally in run.many(1, 500, 1)
+        for tally in run.many(range(1, 501), 1)
         for failure in tally.failures
         if len(schedule.draw(failure.seed).faults) > 3
     )

@@ -18,6 +18,8 @@ Pair = tuple[str, str]
 _CAUSE_S: Final = 12.0
 # A lost quorum is known to a controller that hears the members by then.
 _QUORUM_KNOWN_S: Final = 8.0
+# Two ticks, and a little.
+_INTERRUPTED_S: Final = 1.2
 # Faults that name agents whose links' ends notice.
 _OF_AGENTS: Final = ("agent_freezes", "agent_thaws", "rest")
 
@@ -29,11 +31,15 @@ class Words:
         self, world: World, fail: Callable[[str, str], None], confirmed: Callable[[str], Mapping[str, str]]
     ) -> None:
         self._world, self._fail, self._confirmed = world, fail, confirmed
+        # until when what controllers say may be a person's command
+        self.by_hand_until = -1.0
         # (controller, life, node) → peer → what it said last
         self._said: dict[tuple[str, int, str], Mapping[str, Assignment]] = {}
         # (pair, path) → when something about its wires changed last; node → the same of its agent
         self._wires_at: dict[tuple[Pair, str], float] = {}
         self._agents_at: dict[str, float] = {}
+        # controller → since when it has a drill out, and another pair off its first path
+        self._disturbed_since: dict[str, float] = {}
         world.network.watchers.append(self._wire_changed)
 
     def fault(self, kind: str, args: tuple[object, ...]) -> None:
@@ -42,10 +48,10 @@ class Words:
                 self.agent_changed(str(node))
 
     def agent_changed(self, node: str) -> None:
-        self._agents_at[node] = self._world.engine.now
+        self._agents_at[node] = self._now
 
     def _wire_changed(self, a: str, b: str, path: str) -> None:
-        self._wires_at[_pair(a, b), path] = self._world.engine.now
+        self._wires_at[_pair(a, b), path] = self._now
 
     def said(self, chief: Chief, desired: Desired) -> None:
         key = (chief.name, chief.lives, desired.node)
@@ -65,7 +71,7 @@ class Words:
         pair = _pair(node, peer)
         if word.drill:
             self._begins(chief, pair, what)
-        elif world.engine.now <= chief.by_hand_until:
+        elif self._now <= self.by_hand_until:
             return
         ends = (world.members[node].paths()[peer], world.members[peer].paths()[node])
         if path == ends[0] or (word.drill and chief.drilled_by == "person"):
@@ -97,7 +103,7 @@ class Words:
     def cause(self, node: str, peer: str, path: str) -> bool:
         """Whether something is or was wrong with the path, or with an end."""
         pair = _pair(node, peer)
-        since = self._world.engine.now - _CAUSE_S
+        since = self._now - _CAUSE_S
         return (
             self._world.network.impaired(*pair, path)
             or self._wires_at.get((pair, path), 0.0) > since
@@ -106,7 +112,6 @@ class Words:
 
     def _begins(self, chief: Chief, pair: Pair, what: str) -> None:
         """A drill."""
-        now = self._world.engine.now
         if chief.at_work:
             self._fail("drill-in-peace", f"{what}, under a pause")
         for node in self._world.schedule.nodes:
@@ -114,16 +119,26 @@ class Words:
                 if word.path != settings.PATHS[0] and _pair(node, peer) != pair:
                     self._fail("drill-in-peace", f"{what}, and {node} → {peer} goes by {word.path}")
         lost_since = self._world.etcd.lost_since
-        if lost_since is not None and now - lost_since > _QUORUM_KNOWN_S:
-            self._fail("drill-in-peace", f"{what}, without quorum for {now - lost_since:.1f} s")
+        if lost_since is not None and self._now - lost_since > _QUORUM_KNOWN_S:
+            self._fail("drill-in-peace", f"{what}, without quorum for {self._now - lost_since:.1f} s")
 
     def goes_on(self, chief: Chief) -> None:
-        if not (chief.at_work and chief.leads):
-            return
+        """Look at the drill that the controller has out, if any."""
+        out, away = [], []
         for node in self._world.schedule.nodes:
             for peer, word in self._said.get((chief.name, chief.lives, node), {}).items():
-                if word.drill and word.path != settings.PATHS[0]:
-                    self._fail("drill-in-peace", f"{chief.name} drills {node} → {peer}, under a pause")
+                if word.path != settings.PATHS[0]:
+                    (out if word.drill else away).append(f"{node} → {peer}")
+        if not (out and away and chief.speaks):
+            self._disturbed_since.pop(chief.name, None)
+        elif self._now - self._disturbed_since.setdefault(chief.name, self._now) > _INTERRUPTED_S:
+            self._fail("drill-in-peace", f"{chief.name} goes on drilling {out[0]}, and {away[0]} is off its first path")
+        if out and chief.at_work and chief.leads:
+            self._fail("drill-in-peace", f"{chief.name} drills {out[0]}, under a pause")
+
+    @property
+    def _now(self) -> float:
+        return self._world.engine.now
 
 
 def _pair(a: str, b: str) -> Pair:

@@ -97,6 +97,8 @@ class Quorum:
 
     def evaluate(self, fleet: Fleet, now: float) -> Verdict:
         hosts = [state for state in fleet.nodes.values() if state.runs_etcd]
+        if not (hosts or self._membership) and self._verdict is not None and self._verdict.state == "none":
+            return self._verdict
         heard = {state.name: etcd for state in hosts if (etcd := _heard(fleet, state, now)) is not None}
         self._learn_membership(hosts, heard)
         voters = self._listen(fleet, hosts, now)
