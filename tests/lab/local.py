@@ -98,8 +98,8 @@ def _configure(directory: Path, broker_port: int, http_port: int, protocol: str)
         "fleet": "local",
         "node": node,
         "site": "here",
-        # A fleet of one probes nobody: any address that no neighbour has will do.
-        "addresses": ["10.118.0.1"],
+        # A fleet of one probes nobody: any address of this machine will do.
+        "addresses": [_own_address()],
         "keys_file": str(directory / "keys.toml"),
         "state_dir": str(directory / "agent"),
         "paths": [{"name": "overlay", "interface": "tailscale0"}],
@@ -121,6 +121,13 @@ def _configure(directory: Path, broker_port: int, http_port: int, protocol: str)
     write_private(directory / "agent.toml", to_toml(agent))
     write_private(directory / "controller.toml", to_toml(controller))
     return token, password
+
+
+def _own_address() -> str:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        # Sends nothing: it only asks which address would be used.
+        probe.connect(("192.0.2.1", 9))
+        return str(probe.getsockname()[0])
 
 
 def _start(directory: Path, name: str, argv: list[str], stack: contextlib.ExitStack) -> None:
