@@ -14,6 +14,7 @@ from contract.mosquitto import Mosquitto, Relay, Watcher, certificates
 from vagus_controller import config
 from vagus_controller.broker import BATCH, BrokerSession
 from vagus_protocol import brokers, topics
+from vagus_protocol.codec import MAX_ORDERS
 
 OWN = topics.controller("lab", "brain")
 WILL = b'{"v":1,"controller":"brain","session":"s","online":false}'
@@ -93,6 +94,28 @@ def test_after_the_barrier_every_retained_message_has_come(protocol: Literal["5"
                 for leaf in ("presence", "desired", "observed"):
                     topic = f"vagus/1/lab/nodes/n{number}/{leaf}"
                     fill.publish(topic, b"x" * 500, retain=True)
+        asyncio.run(run())
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_orders_of_the_largest_size_are_retained_and_there_before_the_next_leader_is_settled(
+    protocol: Literal["5", "3.1.1"],
+) -> None:
+    orders = b"x" * MAX_ORDERS
+    topic = topics.orders("lab", "brain")
+
+    async def run() -> None:
+        async with controller(at(broker.port), protocol=protocol) as (session, inbox):
+            await asyncio.wait_for(session.barrier(), 10)
+            assert session.publish(topic, orders, qos=1, retain=True)
+            assert session.publish(REPORT, b"after it", qos=1)
+            await inbox.until(lambda: (REPORT, b"after it", False) in inbox.messages, "what came after it")
+            assert (topic, orders, False) in inbox.messages, "its own words come back to it"
+        async with controller(at(broker.port), protocol=protocol) as (session, inbox):
+            await asyncio.wait_for(session.barrier(), 10)
+            assert (topic, orders, True) in inbox.messages
+
+    with Mosquitto() as broker:
         asyncio.run(run())
 
 

@@ -64,7 +64,9 @@ def remainder(order: PlanOrder, fleet: Fleet, failover: Failover, taken: Callabl
             was=intent.trial_from or intent.path,
             automatic=order.automatic,
         )
-        if each.path not in fleet.paths_of(pair):
+        if not fleet.has(pair):
+            gone.append(f"{'--'.join(pair)} is not known here")
+        elif each.path not in fleet.paths_of(pair):
             gone.append(f"{'--'.join(pair)} has no {each.path} any more")
         elif taken(pair):
             gone.append(f"{'--'.join(pair)} is moved otherwise")
