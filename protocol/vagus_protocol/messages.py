@@ -305,7 +305,8 @@ class Assignment(Message, frozen=True, kw_only=True):
 
 class Desired(Payload, frozen=True, kw_only=True):
     """The body that is signed. `assignments`: peer → path; a peer that is not named takes its first path. `session`:
-    the controller's, of this life."""
+    the controller's, of this life. `orders`: the generation of its standing orders then, so that whoever takes over
+    knows older ones."""
 
     fleet: Name
     node: Name
@@ -314,6 +315,7 @@ class Desired(Payload, frozen=True, kw_only=True):
     epoch: Count
     generation: Count
     assignments: dict[Name, Assignment]
+    orders: Count = 0
     confirm_within_s: Seconds = 10.0
 
 

@@ -449,10 +449,48 @@ def test_orders_older_than_what_nodes_were_told_count_for_nothing_and_that_is_to
     floor.outbox.retained[ORDERS] = old
     floor.next_life("standby")
     assert floor.brain.fleet_view(floor.now).pauses == ()
-    told = [event for event in floor.outbox.events if "is not taken over: brain said it under epoch" in event]
+    told = [event for event in floor.outbox.events if "is not taken over: brain said so in epoch" in event]
     assert len(told) == 1
     assert floor.outbox.severities[told[0]] is Severity.WARNING
-    assert "another has led since" in floor.last_plan().outcome
+    assert "nodes were told under newer orders since" in floor.last_plan().outcome
+
+
+@pytest.mark.parametrize("how", ["disk", "bare", "standby"])
+def test_a_pause_that_is_over_is_not_taken_from_an_old_message_by_one_that_knows_nothing(how: str) -> None:
+    floor = Ground()
+    pause = floor.pause()
+    old = floor.outbox.retained[ORDERS]
+    floor.commands.resume(pause.id, floor.now, who="eva")
+    floor.run(TICK_S)
+    floor.outbox.retained[ORDERS] = old
+    floor.next_life(how)
+    assert floor.brain.fleet_view(floor.now).pauses == ()
+    assert any("is not taken over" in event for event in floor.outbox.events) == (how != "disk")
+    assert floor.orders().pauses == ()
+
+
+@pytest.mark.parametrize("how", ["disk", "bare", "standby"])
+@pytest.mark.parametrize("ending", ["done", "failed", "paused"])
+def test_a_plan_that_is_over_is_not_begun_again_from_an_old_message(how: str, ending: str) -> None:
+    floor = Ground()
+    if ending == "failed":
+        floor.manner["b"] = "failed"
+    floor.plan("ann", path="backup", scope="fleet", reason="work", force=ending == "failed")
+    old = floor.outbox.retained[ORDERS]
+    if ending == "paused":
+        pause = floor.pause()
+        floor.run(3)
+        floor.commands.resume(pause.id, floor.now, who="eva")
+    floor.run(3)
+    floor.manner["b"] = "verified"
+    before = [floor.pair(name).assigned for name in PAIRS]
+    floor.outbox.retained[ORDERS] = old
+    floor.next_life(how)
+    floor.run(TAKE_UP_S + 5)
+    assert [floor.pair(name).assigned for name in PAIRS] == before
+    if how != "disk":
+        assert "nodes were told under newer orders since" in floor.last_plan().outcome
+        assert floor.last_plan().who == "ann"
 
 
 def test_a_leader_that_meets_another_learns_its_pauses_and_tells_which_of_its_own_are_lost() -> None:

@@ -35,8 +35,11 @@ class Assignments:
         self._generation = 0
         self.told.clear()
 
-    def renew(self, node: str, fleet: Fleet, failover: Failover, epoch: int) -> tuple[Told, bool] | None:
-        """The node's desired by the intents of its pairs, and whether it is news; None for a node without peers."""
+    def renew(
+        self, node: str, fleet: Fleet, failover: Failover, epoch: int, orders: int = 0, *, anew: bool = False
+    ) -> tuple[Told, bool] | None:
+        """The node's desired by the intents of its pairs, and whether it is news; None for a node without peers.
+        `orders`: the generation of the standing orders; `anew`: it is news in any case."""
         state = fleet.nodes.get(node)
         if state is None or state.presence is None or not state.presence.peers:
             return None
@@ -51,7 +54,7 @@ class Assignments:
             )
         words = {peer: (word.path, word.origin, word.trial) for peer, word in assignments.items()}
         known = self.told.get(node)
-        if known is not None and known.words == words:
+        if known is not None and known.words == words and not anew:
             return known, False
         self._generation += 1
         desired = Desired(
@@ -63,6 +66,7 @@ class Assignments:
             epoch=epoch,
             generation=self._generation,
             assignments=assignments,
+            orders=orders,
         )
         told = self.told[node] = Told(seal(desired, self.key(node)), words, (epoch, self._generation))
         return told, True

@@ -102,7 +102,7 @@ class Brain:
         self.plans = Plans(self.failover, self, self._publish_desired, self._say_orders, outbox)
         self.drills = Drills(self.fleet, self.failover, self.plans, self.pauses, outbox, self._situation)
         book = Book(config.fleet, config.name, session, fleet_key)
-        self.succession = Succession(book, self.leadership, self.pauses, self.plans, self.drills, outbox)
+        self.succession = Succession(book, self.leadership, self.pauses, self.plans, self.drills, outbox, self._anchor)
         self._heritage = Heritage()
         # nodes whose retained desired is not ours any more, and older
         self._overwritten: set[str] = set()
@@ -376,7 +376,7 @@ class Brain:
 
     def _begin_term(self, now: float) -> None:
         """Everybody hears of the new epoch; what is under way, ours or our predecessor's, goes on."""
-        left = self.succession.inherit(self._heritage.epoch, now)
+        left = self.succession.inherit(self._heritage.orders, now)
         self._heritage.forget()
         self._assignments.begin_epoch()
         self.plans.executor.be_patient(now)
@@ -514,15 +514,22 @@ class Brain:
 
     # --- telling -------------------------------------------------------------------------------------------
 
-    def _publish_desired(self, node: str) -> Term | None:
+    def _publish_desired(self, node: str, *, anew: bool = False) -> Term | None:
         """Tell a node its assignments, unless it has been told the same; the (epoch, generation) it must apply."""
-        renewed = self._assignments.renew(node, self.fleet, self.failover, self.leadership.epoch)
+        renewed = self._assignments.renew(
+            node, self.fleet, self.failover, self.leadership.epoch, self.succession.generation, anew=anew
+        )
         if renewed is None:
             return None
         told, news = renewed
         if news:
             self._send_desired(node, told.payload)
         return told.term
+
+    def _anchor(self) -> None:
+        node = next(iter(self._assignments.told), None)
+        if node is not None:
+            self._publish_desired(node, anew=True)
 
     def _say_orders(self, now: float) -> None:
         self.succession.say_orders(now)

@@ -26,9 +26,9 @@ class Heritage:
             self._told[desired.node] = desired
 
     @property
-    def epoch(self) -> int:
-        """The greatest epoch under which a node was told."""
-        return max((desired.epoch for desired in self._told.values()), default=0)
+    def orders(self) -> Term:
+        """The (epoch, generation) of the newest standing orders under which a node was told."""
+        return max(((desired.epoch, desired.orders) for desired in self._told.values()), default=(0, 0))
 
     def forget(self) -> None:
         """We lead: what counts is what we tell."""

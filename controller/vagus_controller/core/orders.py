@@ -2,8 +2,8 @@
 
 Model. Who leads retains one message, sealed with a key that only controllers have. Who owns the broker can keep it
 back, or give a controller that never heard of it a real one that is over, but can make none. (epoch, generation) orders
-them, of all controllers and of the disk: the newest counts. One that is older than a signed desired is not the last
-word of who led last, and counts for nothing.
+them, of all controllers and of the disk: the newest counts. Each desired names the orders that it was told under, and
+when something has ended a node is told anew: older ones are not the last word of who led last, and count for nothing.
 
 They are said before what they speak of: a plan's next stage before its trials, and that it is stopped before its stage
 goes back. So a controller that dies between two messages leaves a plan that can go on, or none.
@@ -35,9 +35,15 @@ class Standing(NamedTuple):
     plan: PlanOrder | None = None
     drill: DrillOrder | None = None
 
+    def lacks(self, before: Standing) -> bool:
+        """Whether something that stood before does not any more."""
+        plan, drill = before.plan is not None and self.plan is None, before.drill is not None and self.drill is None
+        return plan or drill or not {pause.id for pause in before.pauses} <= {pause.id for pause in self.pauses}
+
 
 class Book:
-    """The newest orders that we know of, said or heard. `payload`: ours, as said last under this epoch; b"" before."""
+    """The newest orders that we know of, said or heard. `said`, `payload`: ours, as said last; b"" under this epoch
+    before any."""
 
     def __init__(self, fleet: str, controller: str, session: str, fleet_key: bytes) -> None:
         self.term: Term = (0, 0)
@@ -47,7 +53,7 @@ class Book:
         self.controller = controller
         self._session = session
         self._key = orders_key(fleet_key)
-        self._said = Standing()
+        self.said = Standing()
         self._said_at = _NEVER
 
     def orders(self, standing: Standing, now: float) -> Orders:
@@ -61,10 +67,10 @@ class Book:
     def renew(self, standing: Standing, now: float) -> bytes | None:
         """What to publish; None: it has been said."""
         stale = bool(standing.pauses) and now - self._said_at >= REFRESH_S
-        if self.payload and standing == self._said and not stale:
+        if self.payload and standing == self.said and not stale:
             return None
         self.term = (self.term[0], self.term[1] + 1)
-        self._said, self._said_at = standing, now
+        self.said, self._said_at = standing, now
         orders = self._orders(standing, self.term, self.controller, now)
         self.payload = seal_orders(orders, self._key)
         if len(self.payload) > MAX_ORDERS and orders.plan is not None:

@@ -7,10 +7,11 @@ covers that; a drill is over. What cannot go on is told.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from msgspec import Struct
 
+from vagus_controller.core.assignments import Term
 from vagus_controller.core.drills import Drills
 from vagus_controller.core.failover import Failover, Pair
 from vagus_controller.core.fleet import Fleet
@@ -43,8 +44,17 @@ _NOTHING = Left()
 
 
 class Succession:
+    """`anchor()`: tell some node anew, so that orders from before now are known to be old."""
+
     def __init__(
-        self, book: Book, leadership: Leadership, pauses: Pauses, plans: Plans, drills: Drills, outbox: Outbox
+        self,
+        book: Book,
+        leadership: Leadership,
+        pauses: Pauses,
+        plans: Plans,
+        drills: Drills,
+        outbox: Outbox,
+        anchor: Callable[[], None],
     ) -> None:
         self._book = book
         self._leadership = leadership
@@ -52,11 +62,14 @@ class Succession:
         self._plans = plans
         self._drills = drills
         self._outbox = outbox
+        self._anchor = anchor
         # until it is taken up; None: what stands here is of this term
         self._left: Left | None = None
         # another's, newer than ours, heard while we lead
         self._newer: Orders | None = None
         self._overwritten = False
+        # something that was said has ended, and no node was told anything since
+        self._ended = False
 
     # --- what is told --------------------------------------------------------------------------------------------
 
@@ -66,7 +79,11 @@ class Succession:
 
     def say_orders(self, now: float) -> None:
         """Whoever leads next hears of it, unless it has been said."""
-        if self._leadership.leads and self._book.renew(self._standing, now):
+        if not self._leadership.leads:
+            return
+        before, standing = self._book.said, self._standing
+        if self._book.renew(standing, now):
+            self._ended = self._ended or standing.lacks(before)
             self.send_orders()
 
     def send_orders(self) -> None:
@@ -78,6 +95,14 @@ class Succession:
             self._overwritten = False
             self.send_orders()
         self.say_orders(now)
+        if self._ended:
+            self._ended = False
+            self._anchor()
+
+    @property
+    def generation(self) -> int:
+        """Of the newest orders."""
+        return self._book.term[1]
 
     @property
     def _standing(self) -> Standing:
@@ -129,25 +154,26 @@ class Succession:
         if self._newer is not None:
             self.follow(self._newer, now)
 
-    def inherit(self, told_epoch: int, now: float) -> Left:
-        """We lead: what was left to us, and what stands is said under our epoch. `told_epoch`: the greatest under which
-        a node was told anything."""
+    def inherit(self, told_under: Term, now: float) -> Left:
+        """We lead: what was left to us, and what stands is said under our epoch. `told_under`: the newest orders under
+        which a node was told anything."""
         if self._newer is not None:
             self.follow(self._newer, now)
         if self._left is not None:
-            self._check(self._left, told_epoch, now)
+            self._check(self._left, told_under, now)
         self._book.begin_epoch(self._leadership.epoch)
         self.say_orders(now)
         return self._left or _NOTHING
 
-    def _check(self, left: Left, told_epoch: int, now: float) -> None:
-        """Say which pauses still stand; none does, and nothing goes on, when another has led since."""
-        if self._book.term[0] >= told_epoch:
+    def _check(self, left: Left, told_under: Term, now: float) -> None:
+        """Say which pauses still stand; none does, and nothing goes on, when these are not the last orders that there
+        were: another has led since, or they were published again."""
+        if self._book.term >= told_under:
             for pause in self._pauses.standing:
                 words = f"still stands: {pause.reason or 'no reason given'}, for {seconds(pause.until - now)} more"
                 self._outbox.decision(pause.who, "pause", pause.covers, words)
             return
-        why = f"{self._book.author} said it under epoch {self._book.term[0]}, and another has led since"
+        why = f"{self._book.author} said so in epoch {self._book.term[0]}, and nodes were told under newer orders since"
         for pause in self._pauses.standing:
             self._lost(f"pause {pause.id} of {pause.covers} by {pause.who} is not taken over: {why}", pause.target)
         self._pauses.restore((), now)
