@@ -213,7 +213,7 @@ def _pair(sources: Sources, pair: Pair) -> PairView:
     waiting = failover.waiting(pair)
     if waiting is not None:
         status, reason = ("recommended" if waiting.kind == "recommend" else "waiting"), waiting.reason
-    elif sources.plans.moving(pair):
+    elif intent.trial_from or sources.plans.moving(pair):
         status = "moving"
     elif intent.origin == "operator":
         status = "held"
