@@ -39,7 +39,7 @@ from vagus_controller.core.orders import Book
 from vagus_controller.core.outbox import Outbox
 from vagus_controller.core.pauses import Pauses
 from vagus_controller.core.plans import Plans
-from vagus_controller.core.remainder import KIND_OF
+from vagus_controller.core.remainder import open_trials
 from vagus_controller.core.succession import Succession
 from vagus_controller.core.transaction import Plan
 from vagus_controller.views import CheckView, FleetView, LastDrill, Severity
@@ -382,7 +382,8 @@ class Brain:
         self.plans.executor.be_patient(now)
         self.drills.revert_found(left.drill, now)
         begun = left.begun(self.failover)
-        self.plans.resume([trial for trial in self._trials() if trial.pair not in begun], now)
+        free = [trial for trial in open_trials(self.failover) if self.plans.executor.on_trial(trial.pair) is None]
+        self.plans.resume([trial for trial in free if trial.pair not in begun], now)
         found = self.failover.take_found()
         for each in found:
             # Taken over on trial too: the ends say whether it carries.
@@ -392,23 +393,6 @@ class Brain:
         self.succession.take_up(self.fleet, self.failover, now)
         for node in self.fleet.nodes:
             self._publish_desired(node)
-
-    def _trials(self) -> list[Decision]:
-        """The intents on trial that no plan of ours has in hand, as steps."""
-        return [
-            Decision(
-                kind=KIND_OF[intent.origin],
-                pair=pair,
-                path=intent.path,
-                origin=intent.origin,
-                reason=f"the trial that was under way goes on: {intent.reason}",
-                was=intent.trial_from,
-                automatic=intent.origin != "operator",
-                urgent=True,
-            )
-            for pair, intent in self.failover.intents.items()
-            if intent.trial_from and self.plans.executor.on_trial(pair) is None
-        ]
 
     # --- deciding ------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,5 @@
-"""What is left to do of a plan that another life began: read from its order and from what nodes were told."""
+"""What another life left to do: trials that are not over, and what is left of a plan, read from its order and from what
+nodes were told."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from vagus_protocol.messages import Origin, PlanOrder, StepOrder
 
 # A text of an order is no longer.
 _LONGEST_TEXT: Final = 1000
-KIND_OF: Final[dict[Origin, Kind]] = {
+_KIND_OF: Final[dict[Origin, Kind]] = {
     "default": "failback",
     "auto": "failover",
     "operator": "switchover",
@@ -49,6 +50,24 @@ def order_of(run: Run) -> PlanOrder:
     )
 
 
+def open_trials(failover: Failover) -> list[Decision]:
+    """The intents that are on trial, as steps that go on."""
+    return [
+        Decision(
+            kind=_KIND_OF[intent.origin],
+            pair=pair,
+            path=intent.path,
+            origin=intent.origin,
+            reason=f"the trial that was under way goes on: {intent.reason}",
+            was=intent.trial_from,
+            automatic=intent.origin != "operator",
+            urgent=True,
+        )
+        for pair, intent in failover.intents.items()
+        if intent.trial_from
+    ]
+
+
 def remainder(order: PlanOrder, fleet: Fleet, failover: Failover, taken: Callable[[Pair], bool]) -> Remainder:
     """`taken`: whether the pair is on trial for something else."""
     begun, waiting, gone, moved = [], [], [], order.done
@@ -56,7 +75,7 @@ def remainder(order: PlanOrder, fleet: Fleet, failover: Failover, taken: Callabl
         pair = (each.a, each.b)
         intent = failover.intent(fleet, pair)
         step = Decision(
-            kind=KIND_OF[each.origin],
+            kind=_KIND_OF[each.origin],
             pair=pair,
             path=each.path,
             origin=each.origin,
