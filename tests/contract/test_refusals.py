@@ -264,7 +264,7 @@ def test_pauses_that_contradict_each_other(place: Place) -> None:
         "pause --node a --for 1m", "/pauses", shorter, "pause 1 by", "covers node a for 2 h already", "end that one"
     )
     answer = place.client.post("/pauses", json={"scope": "fleet", "target": "a", "for_s": 60})
-    assert answer.status_code == 400
+    assert answer.status_code == 409
     assert "must be empty when the scope is the fleet" in answer.json()["detail"]
     place.refused(
         "pause --site b1 --for 1h", "/pauses", {"scope": "site", "target": "b1", "for_s": 9}, "no site 'b1'", status=404
