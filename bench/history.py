@@ -28,18 +28,23 @@ import msgspec
 import psutil
 import sqlalchemy as sa
 import table
-from ingest import Brain, Node, Publisher
+from ingest import Brain as Controller
+from ingest import Node, Publisher
 
 from contract.mosquitto import Mosquitto
 from vagus_controller import archive
-from vagus_controller.config import History
+from vagus_controller.config import Broker, Config, History, Mqtt
 from vagus_controller.core import rollup
 from vagus_controller.core.figures import METRICS, figures
+from vagus_controller.core.fleet import Fleet
 from vagus_controller.core.rollup import HOUR, LEVELS, MINUTE, RAW, Chunk, Level, Sample, Sampler
-from vagus_protocol.codec import decode
+from vagus_protocol.codec import decode, encode
 from vagus_protocol.messages import Observed, ObservedState, Report
 
 DAYS: Final = 30
+_CONFIG: Final = Config(
+    fleet="bench", name="brain", mqtt=Mqtt(brokers=(Broker(host="127.0.0.1"),)), fleet_key_file="/none"
+)
 _MADE: Final = 10
 _STILL: Final = ("etcd_term", "etcd_leads", "throttled", "undervoltage", "disk_used", "direct", "relayed", "backup")
 
@@ -151,7 +156,7 @@ def fill(folder: Path, nodes: int, seed: int) -> dict[str, Any]:
     }
 
 
-def ask(brain: Brain, paths: Callable[[int], str], requests: int) -> dict[str, Any]:
+def ask(brain: Controller, paths: Callable[[int], str], requests: int) -> dict[str, Any]:
     """Milliseconds until the whole answer is there, those of CPU that the controller takes, and the answer's size."""
     brain._get(paths(0))
     process = psutil.Process(brain.process.pid)
@@ -178,7 +183,7 @@ def measure(nodes: int, requests: int, seed: int) -> dict[str, Any]:
         fleet = [Node(number, nodes, rng) for number in range(nodes)]
         publisher = Publisher(broker.port, fleet, rng)
         publisher.announce()
-        brain = Brain(broker.port, folder)
+        brain = Controller(broker.port, folder)
         try:
             with publisher.pace():
                 brain.sees_all_well(nodes)
@@ -211,6 +216,30 @@ def measure(nodes: int, requests: int, seed: int) -> dict[str, Any]:
     return figures_of_it
 
 
+def cost(folder: Path, nodes: int, seed: int) -> dict[str, float]:
+    """CPU microseconds of a sample, over 20 minutes of so many nodes that report: in the event loop, and in the writer,
+    with everything that becomes of it on disk."""
+    made, fleet = archive.Archive(f"sqlite:///{folder}/cost.db", History()), Fleet(_CONFIG)
+    made._open()
+    rng = random.Random(seed)
+    reports = [_report(number, rng) for number in range(nodes)]
+    began, taken, loop, writer = time.time() // 3600 * 3600, 0, 0.0, 0.0
+    for second in range(1210):
+        if second % 10 == 0:
+            for report in reports:
+                fresh = msgspec.structs.replace(report, seq=report.seq + second)
+                fleet.on_report(fresh, float(second), encode(fresh))
+        cpu = time.thread_time()
+        made.take(fleet.nodes, float(second), began + second)
+        loop += time.thread_time() - cpu
+        taken += len(made._queue)
+        cpu = time.thread_time()
+        made.work()
+        writer += time.thread_time() - cpu
+    made.stop()
+    return {"samples": taken, "loop_us": loop / taken * 1e6, "writer_us": writer / taken * 1e6}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, default=300, help="of the fleet (default 300)")
@@ -219,6 +248,8 @@ def main() -> None:
     options = parser.parse_args()
     seed = random.randrange(2**32)
     found = {"nodes": options.nodes, "days": DAYS, "seed": seed, "figures": len(METRICS)}
+    with tempfile.TemporaryDirectory(prefix="vagus-history-") as folder:
+        found["cost"] = cost(Path(folder), 50, seed)
     found |= measure(options.nodes, options.requests, seed)
     show(found)
     table.write(options.json, found)
@@ -245,6 +276,15 @@ def show(found: dict[str, Any]) -> None:
                 f"{each['bytes'] / 1000:,.0f} kB",
             ]
             for what, each in found["requests"].items()
+        ],
+    )
+
+    table.show(
+        "CPU of a sample (a node has one in ten seconds)",
+        ["", ""],
+        [
+            ["event loop", f"{found['cost']['loop_us']:.1f} µs"],
+            ["writer: decoding, rows, minutes, hours", f"{found['cost']['writer_us']:.0f} µs"],
         ],
     )
 
