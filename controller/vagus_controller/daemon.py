@@ -32,11 +32,13 @@ from vagus_controller.chronicle import Chronicle
 from vagus_controller.config import Config
 from vagus_controller.core.brain import TICK_S, Brain
 from vagus_controller.core.commands import Commands
+from vagus_controller.core.picture import agent_view
 from vagus_controller.core.plans import OPEN
 from vagus_controller.core.verdict import Verdict
 from vagus_controller.schedule import Schedule
 from vagus_controller.store import Store
 from vagus_controller.views import (
+    AgentView,
     CheckView,
     DrillAsk,
     DrillView,
@@ -234,6 +236,9 @@ class Controller:
         now = monotonic()
         view = self._brain.fleet_view(now, at=time.time(), broker=self.broker.broker)
         return msgspec.structs.replace(view, incidents=self.casebook.incidents.briefs(now))
+
+    def agent(self, node: str) -> AgentView:
+        return agent_view(self._brain.fleet, node)
 
     def explain(self, pair: str) -> tuple[CheckView, ...]:
         return self._brain.explain(pair, monotonic())

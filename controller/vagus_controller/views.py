@@ -10,7 +10,7 @@ from typing import Final, Literal, Protocol
 
 from msgspec import Struct
 
-from vagus_protocol.messages import Etcd, Link, Report
+from vagus_protocol.messages import Etcd, Link, Report, Verification
 
 
 class View(Struct, frozen=True, kw_only=True):
@@ -57,6 +57,48 @@ class NodeView(View, frozen=True, kw_only=True):
     drift: tuple[str, ...]
     # the last report as it came, None before the first
     report: Report | None
+
+
+class PathSetting(View, frozen=True, kw_only=True):
+    """A path that a node offers. `idle_interval_s`: from one probe of an idle link to the next."""
+
+    name: str
+    metered: bool
+    idle_interval_s: float
+
+
+class PeerSetting(View, frozen=True, kw_only=True):
+    name: str
+    addresses: tuple[str, ...]
+    # behind the peer, and moved with it
+    prefixes: tuple[str, ...]
+    paths: tuple[str, ...]
+
+
+class Steering(View, frozen=True, kw_only=True):
+    """What became of the assignments that a node was told: applied, refused or failed, and why. `reflex`: peer → the
+    path that the agent put it on by itself; `trials`: peer → its last trial."""
+
+    state: str
+    reason: str
+    reflex: dict[str, str]
+    trials: dict[str, Verification]
+
+
+class AgentView(View, frozen=True, kw_only=True):
+    """What the agent of a node is set to do, as it was born with; `steering` None: it has not told yet.
+
+    `automatic`: vagus may move its pairs by itself. `reflex`: when it moves them alone: orphaned, always, off."""
+
+    node: str
+    boot_id: str
+    version: str
+    reflex: str
+    automatic: bool
+    etcd_member: bool
+    paths: tuple[PathSetting, ...]
+    peers: tuple[PeerSetting, ...]
+    steering: Steering | None
 
 
 class LinkEnd(View, frozen=True, kw_only=True):
@@ -410,6 +452,7 @@ class Operator(Protocol):
     """
 
     def fleet(self) -> FleetView: ...
+    def agent(self, node: str) -> AgentView: ...
     def explain(self, pair: str) -> tuple[CheckView, ...]: ...
     def switchover(self, pair: str, path: str, *, who: str, reason: str, force: bool = False) -> LedgerEntry: ...
     def failback(self, pair: str, *, who: str, reason: str) -> LedgerEntry: ...

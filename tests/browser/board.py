@@ -20,6 +20,7 @@ from vagus_controller.api.app import create_app, serve
 from vagus_controller.api.stream import ChangeFeed
 from vagus_controller.core.differences import Whole
 from vagus_controller.views import (
+    AgentView,
     Change,
     CheckView,
     DrillAsk,
@@ -77,6 +78,9 @@ class Board:
 
     def approve(self, pair: str, *, who: str, reason: str) -> LedgerEntry:
         return self._ask("approve", pair, reason)
+
+    def agent(self, node: str) -> AgentView:
+        return samples.agent(self.view, node)
 
     def explain(self, pair: str) -> tuple[CheckView, ...]:
         return samples.checks(pair)

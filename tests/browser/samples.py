@@ -8,6 +8,7 @@ from itertools import combinations
 from msgspec.structs import replace
 
 from vagus_controller.views import (
+    AgentView,
     CheckView,
     DrillPairView,
     DrillView,
@@ -19,12 +20,15 @@ from vagus_controller.views import (
     MemberView,
     NodeView,
     PairView,
+    PathSetting,
     PathView,
     PauseView,
+    PeerSetting,
     PlanView,
     QuorumView,
     Severity,
     StageView,
+    Steering,
     StepView,
     VerdictView,
 )
@@ -42,6 +46,7 @@ from vagus_protocol.messages import (
     System,
     Tailscale,
     Throttling,
+    Verification,
 )
 
 # The moment of the pictures, for display only.
@@ -608,3 +613,40 @@ def ledger() -> list[LedgerEntry]:
         entry(3, "hold", f"{LISBON}--{VPS}", "relayed, but it still answers in time", "not moved"),
         entry(2, "pause", "site lisbon", "router swap", "until 42 min from now", who="ines"),
     ]
+
+
+def agent(fleet: FleetView, name: str) -> AgentView:
+    """What the agent of one of the fleet's nodes is set to do. Raises KeyError."""
+    node = {each.name: each for each in fleet.nodes}[name]
+    peers = sorted(peer for pair in fleet.pairs if name in pair.nodes for peer in pair.nodes if peer != name)
+    return AgentView(
+        node=name,
+        boot_id="3f1c9a52-7a7e-4c0e-9d53-1f8e1c2d7b60",
+        version=node.version,
+        reflex=node.reflex,
+        automatic=True,
+        etcd_member=any(member.node == name for member in fleet.quorum.members),
+        paths=(
+            PathSetting(name="overlay", metered=False, idle_interval_s=0.25),
+            PathSetting(name="backup", metered=name == LISBON, idle_interval_s=2.0 if name == LISBON else 0.25),
+        ),
+        peers=tuple(
+            PeerSetting(
+                name=peer,
+                addresses=(f"10.70.0.{number}", f"fd70::{number}"),
+                prefixes=("192.168.40.0/24",) if peer == OSAKA else (),
+                paths=("overlay", "backup"),
+            )
+            for number, peer in enumerate(peers, start=2)
+        ),
+        steering=Steering(
+            state="applied",
+            reason="",
+            reflex={},
+            trials={
+                peer: Verification(path="backup", epoch=3, generation=12, state="verified")
+                for peer in peers
+                if name == OSAKA
+            },
+        ),
+    )

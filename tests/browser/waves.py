@@ -73,6 +73,11 @@ class Waves:
 
     def _keys(self, node: str) -> list[str]:
         keys = [name for name in METRICS if name not in _OF and name not in (*LINK_METRICS, *ROUTE_METRICS)]
+        system = next((each.report.system for each in self._fleet().nodes if each.name == node and each.report), None)
+        if system is not None and system.temperature_c is None:
+            keys = [key for key in keys if key not in ("temperature", "throttled", "undervoltage")]
+        if system is not None and system.psi_cpu is None:
+            keys = [key for key in keys if not key.startswith("psi_")]
         keys += [f"{name}:{of}" for name, several in _OF.items() for of in several]
         for pair in self._fleet().pairs:
             if node in pair.nodes:

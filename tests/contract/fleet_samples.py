@@ -21,6 +21,7 @@ from vagus_controller.config import History
 from vagus_controller.core.differences import Whole
 from vagus_controller.store import Store
 from vagus_controller.views import (
+    AgentView,
     Change,
     CheckView,
     DrillAsk,
@@ -51,6 +52,9 @@ class MemoryOperator:
 
     def fleet(self) -> FleetView:
         return self.view
+
+    def agent(self, node: str) -> AgentView:
+        return samples.agent(self.view, node)
 
     def explain(self, pair: str) -> tuple[CheckView, ...]:
         return samples.checks(pair)

@@ -16,6 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from browser import samples
+from browser.samples import OSAKA
 from contract.fleet_samples import TOKEN, MemoryOperator, Running
 from vagus_controller.api import auth, stream
 from vagus_controller.api.app import create_app, serve
@@ -76,6 +77,7 @@ def test_parts_of_the_fleet(running: Running, client: httpx.Client) -> None:
         ("nodes", whole["nodes"]),
         (f"nodes/{view.nodes[0].name}", whole["nodes"][0]),
         ("links", whole["pairs"]),
+        (f"nodes/{OSAKA}/agent", json.loads(msgspec.json.encode(running.operator.agent(OSAKA)))),
         (f"links/{PAIR}", whole["pairs"][0]),
         (f"links/{'--'.join(reversed(view.pairs[0].nodes))}", whole["pairs"][0]),
         ("quorum", whole["quorum"]),
@@ -90,6 +92,7 @@ def test_parts_of_the_fleet(running: Running, client: httpx.Client) -> None:
     ("path", "words"),
     [
         ("nodes/pi-berln", "did you mean pi-berlin"),
+        ("nodes/pi-berln/agent", "did you mean pi-berlin"),
         ("nodes/zzz", "there are: pi-berlin, pi-lisbon, pi-osaka, vps-fra"),
         ("links/pi-berlin--pi-osak", "did you mean pi-berlin--pi-osaka"),
         ("why/nobody", "no pair 'nobody'"),
@@ -151,7 +154,16 @@ def test_the_openapi_document_names_every_route_and_no_other_host(client: httpx.
     answer = client.get("/api/v1/openapi.json")
     paths = answer.json()["paths"]
     expected = "fleet nodes nodes/{name} links links/{pair} quorum events ledger pauses pauses/{pause_id} switchover"
-    for path in [*expected.split(), "plans", "drills", "pairs/{pair}/approve", "failback", "stream", "why/{subject}"]:
+    for path in [
+        *expected.split(),
+        "nodes/{name}/agent",
+        "plans",
+        "drills",
+        "pairs/{pair}/approve",
+        "failback",
+        "stream",
+        "why/{subject}",
+    ]:
         assert f"/api/v1/{path}" in paths
     assert "http://" not in answer.text
     assert "https://" not in answer.text

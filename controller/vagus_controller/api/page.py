@@ -37,6 +37,7 @@ class Page(NamedTuple):
 
 PAGES: Final = {
     "fleet": Page("Fleet", ("/",)),
+    "node": Page("Node", ("/nodes/{name:str}",)),
     "pair": Page("Pair", ("/pairs/{pair:str}",)),
     "failover": Page("Failover", ("/failover",)),
     "events": Page("Events", ("/events",)),

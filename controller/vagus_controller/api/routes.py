@@ -29,6 +29,7 @@ from vagus_controller.api.stream import (
 )
 from vagus_controller.views import (
     ABOUT_PERSONS,
+    AgentView,
     CheckView,
     DrillAsk,
     DrillView,
@@ -149,6 +150,13 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
         if name not in known:
             raise unknown("node", name, known)
         return known[name]
+
+    @get("/nodes/{name:str}/agent", sync_to_thread=False, summary="What the agent on a node is set to do")
+    def agent(name: FromPath[str]) -> AgentView:
+        try:
+            return operator.agent(name)
+        except KeyError:
+            raise unknown("node", name, {each.name for each in operator.fleet().nodes}) from None
 
     @get("/links", sync_to_thread=False, summary="All pairs of nodes, with their paths from both ends")
     def links() -> tuple[PairView, ...]:
@@ -364,7 +372,7 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
         return StreamResponse(changes, subscriber, catch_up, operator.fleet, request.state.still)
 
     return (
-        *(fleet, nodes, node, links, link, quorum, pauses, events, ledger, why),
+        *(fleet, nodes, node, agent, links, link, quorum, pauses, events, ledger, why),
         *(switchover, failback, approve, plans, plan, drills, drill, pause, resume, stream),
         *(incidents, incident, acknowledge, note, resolve),
     )

@@ -15,15 +15,19 @@ from vagus_controller.core.fleet import Fleet
 from vagus_controller.core.plans import Plans
 from vagus_controller.core.verdict import Verdict
 from vagus_controller.views import (
+    AgentView,
     FleetView,
     LastDrill,
     LinkEnd,
     NodeView,
     PairView,
+    PathSetting,
     PathView,
     PauseView,
+    PeerSetting,
     QuorumView,
     Severity,
+    Steering,
     VerdictView,
 )
 
@@ -199,6 +203,33 @@ def _node(sources: Sources, name: str) -> NodeView:
         observed=observed.paths if observed is not None else {},
         drift=observed.drift if observed is not None else (),
         report=report,
+    )
+
+
+def agent_view(fleet: Fleet, name: str) -> AgentView:
+    """Raises KeyError for an unknown node."""
+    state = fleet.nodes[name]
+    presence, observed = state.presence, state.observed
+    return AgentView(
+        node=name,
+        boot_id=state.boot_id or (presence.boot_id if presence is not None else ""),
+        version=presence.version if presence is not None else "",
+        reflex=presence.reflex if presence is not None else "",
+        automatic=presence is None or presence.automatic,
+        etcd_member=presence is not None and presence.etcd_member,
+        paths=tuple(
+            PathSetting(name=path.name, metered=path.metered, idle_interval_s=path.idle_interval_s)
+            for path in (presence.paths if presence is not None else ())
+        ),
+        peers=tuple(
+            PeerSetting(name=peer.name, addresses=peer.addresses, prefixes=peer.prefixes, paths=peer.paths)
+            for peer in (presence.peers if presence is not None else ())
+        ),
+        steering=Steering(
+            state=observed.state, reason=observed.reason, reflex=observed.reflex, trials=observed.verifications
+        )
+        if observed is not None
+        else None,
     )
 
 

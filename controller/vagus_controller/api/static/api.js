@@ -58,3 +58,8 @@ export async function refusal() {
     return error.message;
   }
 }
+
+export const agent = (name) => call('GET', `/nodes/${encodeURIComponent(name)}/agent`);
+// `since`, `until`, `step`: seconds.
+export const nodeHistory = (name, words) => call('GET', `/nodes/${encodeURIComponent(name)}/history${query({ ...words, links: true })}`);
+export const pairHistory = (pair, words) => call('GET', `/links/${encodeURIComponent(pair)}/history${query(words)}`);
