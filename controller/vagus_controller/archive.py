@@ -30,13 +30,13 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from vagus_controller.chart_views import NodeHistory, PairHistory, Sparklines
 from vagus_controller.config import History
 from vagus_controller.core import charts, rollup
 from vagus_controller.core.figures import figures, value_of
 from vagus_controller.core.fleet import NodeState
 from vagus_controller.core.rollup import HOUR, LEVELS, MINUTE, RAW, Chunk, Level, Sample, Sampler
 from vagus_controller.store import remedy, set_up_sqlite
-from vagus_controller.views import NodeHistory, PairHistory, Sparklines
 from vagus_protocol.codec import decode
 from vagus_protocol.messages import Observed, Report
 from vagus_runtime.settings import ConfigError

@@ -7,10 +7,11 @@ import time
 import zlib
 from collections.abc import Callable
 
+from vagus_controller.chart_views import NodeHistory, PairHistory, Sparklines
 from vagus_controller.core import charts
 from vagus_controller.core.figures import LINK_METRICS, METRICS, ROUTE_METRICS
 from vagus_controller.core.rollup import Chunk
-from vagus_controller.views import FleetView, NodeHistory, PairHistory, Sparklines
+from vagus_controller.views import FleetView
 
 _OF = {"disk_used": ("/",), "disk_busy": ("mmcblk0",), "process": ("tailscaled", "etcd")}
 # What is no share, as its value at the wave's middle.

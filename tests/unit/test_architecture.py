@@ -221,6 +221,7 @@ PURE_PACKAGES = {
         "vagus_controller.core",
         "vagus_controller.config",
         "vagus_controller.views",
+        "vagus_controller.chart_views",
     ),
 }
 

@@ -29,8 +29,9 @@ from vagus_controller.api.page import page_routes
 from vagus_controller.api.problems import HANDLERS, MAX_BODY, documented
 from vagus_controller.api.routes import Problems, api_routes, other_routes
 from vagus_controller.api.stream import ChangeFeed
+from vagus_controller.chart_views import Charts
 from vagus_controller.config import Http
-from vagus_controller.views import Charts, History, Operator
+from vagus_controller.views import History, Operator
 from vagus_runtime.settings import ConfigError
 
 _MAX_CONNECTIONS: Final = 300

@@ -13,7 +13,8 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, QueryParameter
 
 from vagus_controller.api.routes import find_pair, unknown
-from vagus_controller.views import Charts, NodeHistory, Operator, PairHistory, Sparklines
+from vagus_controller.chart_views import Charts, NodeHistory, PairHistory, Sparklines
+from vagus_controller.views import Operator
 
 # An answer has at most so many slots.
 MOST_SLOTS: Final = 1500

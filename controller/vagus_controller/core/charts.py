@@ -6,9 +6,9 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+from vagus_controller.chart_views import Band, Column, EndHistory, LinkBands, NodeHistory, PairHistory, Shares, Ways
 from vagus_controller.core.figures import LINK_METRICS, METRICS, ROUTE_METRICS
 from vagus_controller.core.rollup import Cells, Chunk, gather
-from vagus_controller.views import Band, Column, EndHistory, LinkBands, NodeHistory, PairHistory, Shares, Ways
 
 SPARK_S: Final = 120
 SPARK_POINTS: Final = 30
