@@ -111,6 +111,14 @@ def test_a_session_that_was_signed_out_is_over_for_every_copy(running: Running, 
     assert [line[1] for line in running.audited] == ["sign-in", "sign-out"]
 
 
+def test_who_signs_in_again_leaves_no_session_behind(browser: Browser) -> None:
+    client = signed_in(browser())
+    first = copied(client)
+    signed_in(client, VIEWER, VIEWER_PASSWORD)
+    assert client.get("/api/v1/me").json()["name"] == VIEWER
+    problem(browser().get("/api/v1/me", headers=first), 401)
+
+
 def test_a_form_of_another_site_signs_nobody_in_or_out(browser: Browser) -> None:
     client = signed_in(browser())
     for headers in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):

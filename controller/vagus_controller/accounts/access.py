@@ -308,6 +308,10 @@ class Access:
         self._audit(name, "sign-in", f"user {name}", f"{how}, from {address}")
         return secret
 
+    def forget(self, secret: str) -> None:
+        """A session that its browser replaces by another."""
+        self._sessions.end(digest(secret))
+
     def sign_out(self, secret: str) -> None:
         session = self._sessions.end(digest(secret))
         self._wake.set()

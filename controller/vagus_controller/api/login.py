@@ -38,7 +38,10 @@ def form(trouble: str = "", status_code: int = 200, *, oidc: str = "", wanted: s
     return Response(text, media_type="text/html", status_code=status_code)
 
 
-def let_in(site: Site, request: Asked, secrets: SignedIn, wanted: str, session_s: float) -> Response[str]:
+def let_in(
+    access: Access, site: Site, request: Asked, secrets: SignedIn, wanted: str, session_s: float
+) -> Response[str]:
+    access.forget(auth.cookie(request.headers, auth.COOKIE))
     cookies = [site.cookie(request, auth.COOKIE, secrets.session, int(session_s))]
     if secrets.device:
         cookies.append(site.cookie(request, auth.DEVICE_COOKIE, secrets.device, auth.DEVICE_S, "/login"))
@@ -75,7 +78,7 @@ def login_routes(access: Access, site: Site, session_s: float, oidc: str) -> tup
             return answer
         except Busy:
             return form("Too many people sign in at once: try again.", 503, oidc=oidc, wanted=wanted)
-        return let_in(site, request, secrets, wanted, session_s)
+        return let_in(access, site, request, secrets, wanted, session_s)
 
     @post("/logout", include_in_schema=False, sync_to_thread=False, opt={"public": True})
     def logout(request: Asked) -> Response[str]:

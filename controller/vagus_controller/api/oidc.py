@@ -262,7 +262,9 @@ def oidc_routes(access: Access, site: Site, provider: Provider, session_s: float
         except _TROUBLE as error:
             answer = trouble(error)
         else:
-            answer = let_in(site, request, access.sign_in_person(name, role, auth.address(request)), wanted, session_s)
+            answer = let_in(
+                access, site, request, access.sign_in_person(name, role, auth.address(request)), wanted, session_s
+            )
         answer.cookies = [*answer.cookies, site.cookie(request, COOKIE, "", 0, _PATH)]
         return answer
 
