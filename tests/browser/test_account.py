@@ -17,7 +17,7 @@ from door import VIEWER, VIEWER_PASSWORD
 
 def test_a_token_is_made_shown_once_used_and_revoked(page: Page, site: Site) -> None:
     site.open(page, "/account")
-    expect(page.get_by_role("heading", level=1)).to_have_text("operator, operator")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Account of operator operator")
     expect(page.locator("#token-list")).to_contain_text("None yet")
     tokens = page.locator("#tokens")
     tokens.get_by_label("Name").fill("prometheus")
@@ -61,7 +61,7 @@ def test_a_viewer_has_no_users_and_makes_tokens_to_read(context: BrowserContext,
     page.get_by_label("User").fill(VIEWER)
     page.get_by_label("Password").fill(VIEWER_PASSWORD)
     page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text(f"{VIEWER}, viewer")
+    expect(page.get_by_role("heading", level=1)).to_have_text(f"Account of {VIEWER} viewer")
     expect(page.locator("#users")).to_be_hidden()
     expect(page.get_by_role("option", name="read and command")).to_be_disabled()
     password = page.locator("#password")
@@ -90,7 +90,7 @@ def test_the_way_back_from_a_provider_on_another_site_finds_the_session(
             expect(page).to_have_url(site.url + "/events")
             page.get_by_label("Account and appearance").click()
             page.get_by_role("link", name="Account and API tokens").click()
-            expect(page.get_by_role("heading", level=1)).to_have_text("ines@example.org, operator")
+            expect(page.get_by_role("heading", level=1)).to_have_text("Account of ines@example.org operator")
             expect(page.locator("#password")).to_be_hidden()
             # A link in a chat: from another site, and signed in all the same.
             page.goto(standin.issuer + "/a-chat")

@@ -145,7 +145,7 @@ onSubmit('user-form', async (fields) => {
 });
 
 const how = { password: 'by password', oidc: 'by OpenID Connect', file: 'with the token in http.token_file' }[me.origin];
-place('who').textContent = `${me.name}, ${me.role}`;
+replaceChildren(place('who'), document.createTextNode(`Account of ${me.name} `), h('span.chip', {}, me.role));
 place('who').title = `signed in ${how}`;
 show('password', me.has_password);
 show('tokens', true);
