@@ -419,7 +419,10 @@ def one_from_loss() -> FleetView:
         members=members,
     )
     slow = replace(pi(0.4, psi=False), disk_io=(DiskIo(device="mmcblk0", busy=0.97),))
-    nodes = tuple(node(each.name, each.site, slow) if each.name == LISBON else each for each in still.nodes)
+    lisbon = node(LISBON, "lisbon", slow)
+    assert lisbon.report is not None
+    lisbon = replace(lisbon, report=replace(lisbon.report, seq=lisbon.report.seq + 1))
+    nodes = tuple(lisbon if each.name == LISBON else each for each in still.nodes)
     return replace(still, summary="etcd quorum is at risk", severity=Severity.WARNING, nodes=nodes, quorum=quorum_view)
 
 

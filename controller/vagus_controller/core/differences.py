@@ -18,7 +18,7 @@ from msgspec import Struct
 from msgspec.structs import fields, replace
 
 from vagus_controller.views import FleetChange, FleetView, LinkEnd, NodeView, PairView, PathView, Severity
-from vagus_protocol.messages import Link
+from vagus_protocol.messages import Link, Report
 
 Pair = tuple[str, str]
 _T = TypeVar("_T")
@@ -212,14 +212,19 @@ def _node_news(told: NodeView, view: NodeView) -> bool:
 
 
 def _node_same(told: NodeView, view: NodeView) -> bool:
-    before, report = told.report, view.report
     return (
-        (before is report or (before is not None and report is not None and before.seq == report.seq))
+        _same_report(told.report, view.report)
         and told.liveness.reason == view.liveness.reason
         and told.load.reason == view.load.reason
         and (told.epoch, told.generation, told.version, told.site)
         == (view.epoch, view.generation, view.version, view.site)
     )
+
+
+def _same_report(told: Report | None, report: Report | None) -> bool:
+    if told is None or report is None:
+        return told is report
+    return told is report or (told.seq == report.seq and told.session == report.session)
 
 
 def _pair_easy(view: PairView) -> bool:

@@ -1,7 +1,7 @@
 // What a person should do now, the most urgent first. Pure: the picture in, [severity, sentence, link?] out.
 
 import { closed, plural, sentence } from './format.js';
-import { dark, dead } from './pairs.js';
+import { dark, dead, needsAttention } from './pairs.js';
 
 const names = (list) => (list.length > 3 ? `${list.slice(0, 3).join(', ')} and ${list.length - 3} more` : list.join(', '));
 const pairNames = (pairs) => names(pairs.map((pair) => pair.nodes.join('–')));
@@ -23,20 +23,21 @@ export function advice(fleet) {
   } else if (quorum.verdict.state === 'churning') {
     say('warning', `Find out why etcd changes its leader: a slow disk, load, or a slow path between members. ${closed(sentence(quorum.verdict.reason))}`);
   }
-  const asked = pairs.filter((pair) => pair.status === 'recommended');
+  const uneasy = pairs.filter(needsAttention);
+  const asked = uneasy.filter((pair) => pair.status === 'recommended');
   if (asked.length) say('warning', `Approve or leave ${plural(asked.length, 'move')} that vagus recommends: ${pairNames(asked)}.`, '/failover');
-  const stuck = pairs.filter((pair) => pair.status === 'waiting' && dark(pair));
+  const stuck = uneasy.filter((pair) => pair.status === 'waiting' && dark(pair));
   if (stuck.length) {
     say('critical', `Traffic of ${pairNames(stuck)} is on a dead path and cannot move: ${closed(stuck[0].reason)}`, `/pairs/${stuck[0].name}`);
   }
   const down = nodes.filter((node) => ['critical', 'warning'].includes(node.liveness.severity));
   if (down.length) say(down[0].liveness.severity, `See to ${names(down.map((node) => node.name))}: ${closed(down[0].liveness.reason)}`);
-  const cut = pairs.filter((pair) => pair.paths.some(dead) && !stuck.includes(pair));
+  const cut = uneasy.filter((pair) => pair.paths.some(dead) && !stuck.includes(pair));
   if (cut.length) {
     const [where, path] = common(cut);
     say('warning', `Nothing at once: traffic goes by another path. Then mend the ${path} of ${where}; vagus goes home by itself once it has held.`);
   }
-  const waiting = pairs.filter((pair) => pair.status === 'waiting' && !stuck.includes(pair));
+  const waiting = uneasy.filter((pair) => pair.status === 'waiting' && !stuck.includes(pair));
   if (waiting.length) say('info', `${pairNames(waiting)} ${it(waiting.length, 'waits', 'wait')} to move: ${closed(waiting[0].reason)}`);
   const busy = nodes.filter((node) => ['critical', 'warning'].includes(node.load.severity));
   if (busy.length) say('warning', `Relieve ${names(busy.map((node) => node.name))}: ${closed(busy[0].load.reason)}`);

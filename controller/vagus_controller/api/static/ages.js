@@ -2,6 +2,7 @@
 
 import { h } from './dom.js';
 import { ABSENT, age, ago, duration } from './format.js';
+import { follow } from './store.js';
 
 const FORMS = { __proto__: null, duration, age, ago };
 
@@ -13,13 +14,18 @@ export function since(seconds, heard, form = 'duration') {
   return h('span', { 'data-since': Math.round(began), 'data-form': form }, FORMS[form]((performance.now() - began) / 1000));
 }
 
+let grownAt = 0;
+
 function grow() {
-  if (document.hidden) return;
-  const now = performance.now();
+  grownAt = performance.now();
   for (const element of document.querySelectorAll('[data-since]')) {
-    const words = FORMS[element.dataset.form]((now - Number(element.dataset.since)) / 1000);
+    const words = FORMS[element.dataset.form]((grownAt - Number(element.dataset.since)) / 1000);
     if (element.textContent !== words) element.textContent = words;
   }
 }
 
-setInterval(grow, 1000);
+// With whatever else is drawn, or else by themselves: one frame is enough for both.
+follow({ draw: grow });
+setInterval(() => {
+  if (!document.hidden && performance.now() - grownAt > 900) grow();
+}, 1000);

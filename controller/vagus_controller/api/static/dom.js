@@ -47,6 +47,16 @@ export function replaceChildren(target, ...fresh) {
   }
 }
 
+const drawn = new WeakMap();
+
+// The same, unless `inputs` are what they were when `target` was drawn last: then nothing is built.
+export function redraw(target, inputs, build) {
+  const before = drawn.get(target);
+  if (before && before.length === inputs.length && before.every((one, at) => one === inputs[at])) return;
+  drawn.set(target, inputs);
+  replaceChildren(target, ...build());
+}
+
 function alike(a, b) {
   return a.nodeType === b.nodeType && a.nodeName === b.nodeName;
 }

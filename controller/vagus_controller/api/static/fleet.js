@@ -1,13 +1,13 @@
 // The fleet page: how the fleet is and what to do, its links, quorum and nodes, and what vagus did last.
 
 import * as api from './api.js';
-import { replaceChildren } from './dom.js';
+import { redraw, replaceChildren } from './dom.js';
 import { aboutFleet, ledgerList, merged } from './history.js';
-import { linksBody, MANY_PAIRS } from './links.js';
+import { drawLinks, MANY_PAIRS } from './links.js';
 import { Nodes } from './nodes.js';
-import { headline, incidentsBody, vitals } from './overview.js';
+import { drawHeadline, drawVitals, incidentsBody } from './overview.js';
 import { onResumeClick, pausesBody } from './pauses.js';
-import { quorumCard } from './quorum.js';
+import { drawQuorum } from './quorum.js';
 import { MOODS, page } from './shell.js';
 import { drawNow, drawSoon, listen } from './store.js';
 
@@ -40,14 +40,14 @@ listen('ledger', (entry) => {
 function draw(fleet) {
   place('tools').hidden = fleet.nodes.length < TOOLS_FROM;
   place('only-attention').hidden = fleet.pairs.length <= MANY_PAIRS;
-  replaceChildren(place('headline'), ...headline(fleet));
-  replaceChildren(place('vitals'), ...vitals(fleet, ledger));
+  drawHeadline(place('headline'), fleet);
+  drawVitals(place('vitals'), fleet, ledger);
   place('incidents-card').hidden = fleet.incidents.length === 0;
   replaceChildren(place('incidents'), ...incidentsBody(fleet));
-  replaceChildren(place('quorum'), ...quorumCard(fleet));
-  replaceChildren(place('links'), ...linksBody(fleet, ui));
+  drawQuorum(place('quorum'), fleet);
+  drawLinks(place, fleet, ui);
   replaceChildren(place('pauses'), ...pausesBody(fleet));
-  replaceChildren(place('ledger'), ledgerList(ledger));
+  redraw(place('ledger'), [ledger], () => [ledgerList(ledger)]);
   nodes.draw(fleet, ui.filter);
 }
 

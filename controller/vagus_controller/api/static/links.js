@@ -2,9 +2,10 @@
 // level down the matrix of two sites' nodes, and the pairs that need attention.
 
 import { since } from './ages.js';
-import { h, icon } from './dom.js';
+import { h, icon, redraw } from './dom.js';
 import { ABSENT, closed, duration, known, plural, rank, relay, sentence, share, worst } from './format.js';
 import { figures, matches, mood, moved, needsAttention, pairUrl, senders, standing } from './pairs.js';
+import { named } from './store.js';
 
 // Above this many pairs only those that need attention are listed, below a matrix.
 export const MANY_PAIRS = 40;
@@ -14,33 +15,36 @@ const MOST_CELLS = 1600;
 
 const MOOD_WORDS = { __proto__: null, ok: 'well', info: 'moved', warning: 'needs attention', critical: 'critical', unknown: 'not known' };
 
+// Draws into `place(id)` what is another: count, sites, nodes (of two sites) and pairs.
 // `ui`: {filter: text, sites: null | [site, site], all: bool}
-export function linksBody(fleet, ui) {
-  if (!fleet.pairs.length) {
-    return [h('p.empty', {}, 'No pair of nodes yet: a pair appears when two agents name each other as peers.')];
-  }
-  const sites = new Map(fleet.nodes.map((node) => [node.name, node.site || 'no site']));
-  const siteOf = (name) => sites.get(name) ?? 'no site';
+export function drawLinks(place, fleet, ui) {
   const many = fleet.pairs.length > MANY_PAIRS;
+  const siteOf = sitesOf(fleet);
   const wanted = fleet.pairs.filter(
     (pair) =>
       (!many || ui.all || ui.filter || ui.sites || needsAttention(pair)) &&
       (!ui.sites || sameSites(ui.sites, siteOf(pair.nodes[0]), siteOf(pair.nodes[1]))) &&
       (!ui.filter || matches(ui.filter, ...pair.nodes, ...pair.nodes.map(siteOf))),
   );
-  const body = [h('p.muted.count', { 'data-key': 'count' }, counted(fleet.pairs, wanted.length))];
-  if (!many) return [...body, pairTable(wanted)];
-  body.push(siteMatrix(fleet.pairs, siteOf, ui));
-  if (ui.sites) body.push(nodeMatrix(wanted, siteOf, ui.sites), chosen(ui.sites));
-  wanted.sort((a, b) => rank(mood(b)) - rank(mood(a)));
-  const shown = wanted.slice(0, MOST_ROWS);
-  if (shown.length) body.push(pairTable(shown));
-  if (wanted.length > shown.length) {
-    const rest = `${plural(wanted.length - shown.length, 'more pair')} not shown: choose a cell above, or filter by node or site.`;
-    body.push(h('p.empty', { 'data-key': 'rest' }, rest));
-  }
-  if (!wanted.length) body.push(h('p.empty', { 'data-key': 'none' }, ui.filter ? 'No pair matches.' : 'No pair needs attention.'));
-  return body;
+  const words = fleet.pairs.length ? counted(fleet.pairs, wanted.length) : 'No pair of nodes yet: a pair appears when two agents name each other as peers.';
+  redraw(place('links-count'), [words], () => [h('span', {}, words)]);
+  const cells = many ? siteCells(fleet.pairs, siteOf) : null;
+  redraw(place('links-sites'), [cells && signature(cells), String(ui.sites)], () => [cells && siteMatrix(cells, ui)]);
+  const inner = many && ui.sites ? wanted : [];
+  redraw(place('links-nodes'), [String(ui.sites), ...inner], () => (inner.length ? [nodeMatrix(inner, siteOf, ui.sites), chosen(ui.sites)] : []));
+  if (many) wanted.sort((a, b) => rank(mood(b)) - rank(mood(a)));
+  const shown = many ? wanted.slice(0, MOST_ROWS) : wanted;
+  const left = wanted.length - shown.length;
+  redraw(place('links-pairs'), [many, ui.filter, left, ...shown], () => [
+    shown.length > 0 && pairTable(shown),
+    left > 0 && h('p.empty', { 'data-key': 'rest' }, `${plural(left, 'more pair')} not shown: choose a cell above, or filter by node or site.`),
+    fleet.pairs.length > 0 && !shown.length && h('p.empty', { 'data-key': 'none' }, ui.filter ? 'No pair matches.' : 'No pair needs attention.'),
+  ]);
+}
+
+// A node's site, by its name.
+function sitesOf(fleet) {
+  return (name) => named(fleet.nodes, name)?.site || 'no site';
 }
 
 function chosen([a, b]) {
@@ -73,19 +77,7 @@ function pairTable(pairs) {
   );
 }
 
-const rows = new WeakMap();
-
-// A row is built once for each view of its pair; the copy is for replaceChildren to take or to compare.
 function pairRow(pair, paths) {
-  const key = paths.join('\n');
-  const known = rows.get(pair);
-  if (known?.key === key) return known.row.isConnected ? known.row.cloneNode(true) : known.row;
-  const row = buildRow(pair, paths);
-  rows.set(pair, { key, row });
-  return row;
-}
-
-function buildRow(pair, paths) {
   const [a, b] = pair.nodes;
   return h(
     'tr',
@@ -132,26 +124,29 @@ function standingCell(pair) {
 
 // --- sites × sites -----------------------------------------------------------------------------------------------------
 
-function siteMatrix(pairs, siteOf, ui) {
+// "site\nsite" → the worst of its pairs, how many are impaired or moved, and how many there are.
+function siteCells(pairs, siteOf) {
   const cells = new Map();
-  const names = new Set();
   for (const pair of pairs) {
     const one = siteOf(pair.nodes[0]);
     const other = siteOf(pair.nodes[1]);
     const key = one < other ? `${one}\n${other}` : `${other}\n${one}`;
     let cell = cells.get(key);
-    if (!cell) {
-      cells.set(key, (cell = { worst: 'ok', troubled: 0, total: 0 }));
-      names.add(one).add(other);
-    }
+    if (!cell) cells.set(key, (cell = { worst: 'ok', troubled: 0, total: 0 }));
     const severity = mood(pair);
     cell.total += 1;
     if (severity === 'ok') continue;
     cell.troubled += 1;
     cell.worst = worst([cell.worst, severity]);
   }
-  if (names.size < 2 || names.size > MOST_SITES) return null;
-  const sites = [...names].sort();
+  return cells;
+}
+
+const signature = (cells) => [...cells].map(([key, cell]) => `${key} ${cell.worst} ${cell.troubled} ${cell.total}`).join('\n');
+
+function siteMatrix(cells, ui) {
+  const sites = [...new Set([...cells.keys()].flatMap((key) => key.split('\n')))].sort();
+  if (sites.length < 2 || sites.length > MOST_SITES) return null;
   return matrix({
     key: 'sites',
     caption: 'Pairs between sites: the worst state, and how many are impaired or moved. Choose one to see its nodes.',
@@ -160,7 +155,7 @@ function siteMatrix(pairs, siteOf, ui) {
     lines: sites,
     columns: sites,
     cell(a, b) {
-      const cell = a < b ? null : cells.get(a < b ? `${a}\n${b}` : `${b}\n${a}`);
+      const cell = a < b ? null : cells.get(`${b}\n${a}`);
       return cell && siteButton(b, a, cell, ui);
     },
   });

@@ -9,7 +9,16 @@ import { Table } from './table.js';
 // Up to so many nodes, each keeps its place; of more, the troubled come first.
 const FEW_NODES = 12;
 
-export const nodeMood = (node) => worst([known(node.liveness.severity), known(node.load.severity), node.drift.length ? 'warning' : 'ok']);
+const moods = new WeakMap();
+
+export function nodeMood(node) {
+  let found = moods.get(node);
+  if (found === undefined) {
+    found = worst([known(node.liveness.severity), known(node.load.severity), node.drift.length ? 'warning' : 'ok']);
+    moods.set(node, found);
+  }
+  return found;
+}
 
 export const nodeUrl = (name) => `/nodes/${encodeURIComponent(name)}`;
 
@@ -51,7 +60,7 @@ export class Nodes {
   }
 
   draw(fleet, filter) {
-    const found = fleet.nodes.filter((node) => matches(filter, node.name, node.site));
+    const found = filter ? fleet.nodes.filter((node) => matches(filter, node.name, node.site)) : [...fleet.nodes];
     if (fleet.nodes.length > FEW_NODES) found.sort((a, b) => rank(nodeMood(b)) - rank(nodeMood(a)));
     this.#table.show(found);
   }

@@ -3,26 +3,27 @@
 
 import { advice } from './advice.js';
 import { since } from './ages.js';
-import { h, icon } from './dom.js';
+import { h, icon, redraw } from './dom.js';
 import { closed, known, plural, rank, sentence } from './format.js';
 import { when } from './history.js';
 import { dark, dead, mood, moved } from './pairs.js';
 import { margin } from './quorum.js';
 import { MOODS } from './shell.js';
 
-export function headline(fleet) {
+export function drawHeadline(target, fleet) {
+  const found = advice(fleet).sort((a, b) => rank(b.severity) - rank(a.severity));
   const severity = known(fleet.severity);
-  const [first, ...others] = advice(fleet).sort((a, b) => rank(b.severity) - rank(a.severity));
-  return [
+  redraw(target, [severity, fleet.summary, JSON.stringify(found)], () => [
     icon(severity, severity, 40),
-    h(
-      'div.headline-words',
-      {},
-      h(`p.mood.${severity}`, {}, MOODS[severity]),
-      h('h1', {}, closed(fleet.summary)),
-      h('p.advice', {}, h('strong', {}, 'What to do: '), first ? linked(first) : 'nothing.'),
-      others.length > 0 && h('details.advice', { 'data-key': 'others' }, h('summary', {}, plural(others.length, 'more thing'), ' to do'), h('ul', {}, others.slice(0, 8).map((one) => h('li', {}, linked(one))))),
-    ),
+    h('div.headline-words', {}, h(`p.mood.${severity}`, {}, MOODS[severity]), h('h1', {}, closed(fleet.summary)), todo(found)),
+  ]);
+}
+
+function todo([first, ...others]) {
+  return [
+    h('p.advice', {}, h('strong', {}, 'What to do: '), first ? linked(first) : 'nothing.'),
+    others.length > 0 &&
+      h('details.advice', { 'data-key': 'others' }, h('summary', {}, plural(others.length, 'more thing'), ' to do'), h('ul', {}, others.slice(0, 8).map((one) => h('li', {}, linked(one))))),
   ];
 }
 
@@ -57,8 +58,13 @@ function incidentLine(one, fleet) {
 }
 
 // Four answers, each with a sign, a word and a reason.
-export function vitals(fleet, ledger) {
-  return [observer(fleet), network(fleet), quorum(fleet), deeds(fleet, ledger)];
+export function drawVitals(target, fleet, ledger) {
+  const answers = [observer(fleet), network(fleet), quorum(fleet)];
+  const moving = fleet.pairs.filter((pair) => pair.status === 'moving').length;
+  redraw(target, [answers.join('\n'), moving, fleet.pauses.length, ledger], () => [
+    ...answers.map((answer) => vital(...answer)),
+    vital(...deeds(fleet, ledger, moving)),
+  ]);
 }
 
 function vital(key, title, severity, strong, ...words) {
@@ -69,39 +75,45 @@ function observer(fleet) {
   const { observer: seen } = fleet;
   const heard = fleet.nodes.filter((node) => node.liveness.state === 'fresh').length;
   const word = seen.state === 'blind' ? 'It is us: blind' : seen.state === 'settling' ? 'Just connected' : `Hears ${heard} of ${plural(fleet.nodes.length, 'node')}`;
-  return vital('observer', 'This controller', known(seen.severity), word, closed(sentence(seen.reason)));
+  return ['observer', 'This controller', known(seen.severity), word, closed(sentence(seen.reason))];
 }
 
-function network(fleet) {
-  const { pairs } = fleet;
-  const cut = pairs.filter((pair) => pair.paths.some(dead));
-  const lost = pairs.filter(dark);
-  const away = pairs.filter(moved);
-  const ill = pairs.filter((pair) => rank(mood(pair)) > 1 && !cut.includes(pair));
-  if (!pairs.length) return vital('network', 'Network', 'unknown', 'No pair yet', 'A pair appears when two agents name each other.');
+function network({ pairs }) {
+  if (!pairs.length) return ['network', 'Network', 'unknown', 'No pair yet', 'A pair appears when two agents name each other.'];
+  let cut = 0;
+  let lost = 0;
+  let away = 0;
+  let ill = 0;
+  for (const pair of pairs) {
+    if (mood(pair) === 'ok') continue;
+    if (moved(pair)) away += 1;
+    if (dark(pair)) lost += 1;
+    if (pair.paths.some(dead)) cut += 1;
+    else if (rank(mood(pair)) > 1) ill += 1;
+  }
   const parts = [];
-  if (away.length) parts.push(`${away.length} off ${away.length === 1 ? 'its' : 'their'} first path`);
-  if (cut.length && !lost.length) parts.push('traffic goes by another path');
-  if (ill.length) parts.push(`${ill.length} ${ill.length === 1 ? 'needs' : 'need'} attention`);
+  if (away) parts.push(`${away} off ${away === 1 ? 'its' : 'their'} first path`);
+  if (cut && !lost) parts.push('traffic goes by another path');
+  if (ill) parts.push(`${ill} ${ill === 1 ? 'needs' : 'need'} attention`);
   const words = parts.length ? closed(sentence(parts.join(', '))) : 'All on their first path, standbys proven.';
-  if (lost.length) return vital('network', 'Network', 'critical', `${plural(lost.length, 'pair')} cut off`, words);
-  if (cut.length) return vital('network', 'Network', 'warning', `Dead path in ${cut.length} of ${plural(pairs.length, 'pair')}`, words);
-  return vital('network', 'Network', ill.length ? 'warning' : away.length ? 'info' : 'ok', `${plural(pairs.length, 'pair')} connected`, words);
+  if (lost) return ['network', 'Network', 'critical', `${plural(lost, 'pair')} cut off`, words];
+  if (cut) return ['network', 'Network', 'warning', `Dead path in ${cut} of ${plural(pairs.length, 'pair')}`, words];
+  return ['network', 'Network', ill ? 'warning' : away ? 'info' : 'ok', `${plural(pairs.length, 'pair')} connected`, words];
 }
 
-function quorum(fleet) {
-  const { quorum: view } = fleet;
-  if (!view.members.length && !view.voters) return vital('quorum', 'Quorum', 'unknown', 'No etcd', closed(sentence(view.verdict.reason)));
-  return vital('quorum', 'Quorum', known(view.verdict.severity), sentence(view.verdict.state.replaceAll('-', ' ')), margin(view));
+function quorum({ quorum: view }) {
+  if (!view.members.length && !view.voters) return ['quorum', 'Quorum', 'unknown', 'No etcd', closed(sentence(view.verdict.reason))];
+  return ['quorum', 'Quorum', known(view.verdict.severity), sentence(view.verdict.state.replaceAll('-', ' ')), margin(view)];
 }
 
 const DID = { __proto__: null, failover: 'Failed over', failback: 'Failed back', switchover: 'Switched over', hold: 'Left alone', recommend: 'Recommends', adopt: 'Took over', revert: 'Took back', refuse: 'Refused', plan: 'Plan', drill: 'Drill', pause: 'Paused', resume: 'Resumed' };
 
-function deeds(fleet, ledger) {
+function deeds(fleet, ledger, moving) {
   const paused = fleet.pauses.length ? ` ${plural(fleet.pauses.length, 'pause')} in force.` : '';
-  const moving = fleet.pairs.filter((pair) => pair.status === 'moving').length;
-  if (moving) return vital('deeds', 'vagus', 'info', `Moves ${plural(moving, 'pair')} now`, h('a', { href: '/failover' }, 'See it happen'), '.', paused);
+  const severity = fleet.pauses.length ? 'warning' : 'ok';
+  if (moving) return ['deeds', 'vagus', 'info', `Moves ${plural(moving, 'pair')} now`, h('a', { href: '/failover' }, 'See it happen'), '.', paused];
   const [last] = ledger;
-  if (!last) return vital('deeds', 'vagus', fleet.pauses.length ? 'warning' : 'ok', 'Did nothing yet', `No decision so far.${paused}`);
-  return vital('deeds', 'vagus', fleet.pauses.length ? 'warning' : 'ok', `${DID[last.action] ?? sentence(last.action)}: ${last.subject.replace('--', '–')}`, when(last.at), ` ${closed(sentence(last.outcome || last.reason))}${paused}`);
+  if (!last) return ['deeds', 'vagus', severity, 'Did nothing yet', `No decision so far.${paused}`];
+  const word = `${DID[last.action] ?? sentence(last.action)}: ${last.subject.replace('--', '–')}`;
+  return ['deeds', 'vagus', severity, word, when(last.at), ` ${closed(sentence(last.outcome || last.reason))}${paused}`];
 }

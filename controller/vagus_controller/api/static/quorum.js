@@ -1,7 +1,7 @@
 // The quorum card: is etcd able to decide, and how far is it from not being able to.
 
 import { since } from './ages.js';
-import { h, icon } from './dom.js';
+import { h, icon, redraw } from './dom.js';
 import { closed, duration, known, number, plural, sentence, text } from './format.js';
 import { named } from './store.js';
 
@@ -17,7 +17,15 @@ export function margin(quorum) {
   return `Survives the loss of ${plural(quorum.margin, 'more member')}.`;
 }
 
-export function quorumCard(fleet) {
+export function drawQuorum(target, fleet) {
+  const { quorum } = fleet;
+  const members = quorum.members.map(({ node, etcd, age_s: age }) => [node, etcd?.answering, duration(etcd?.read_s), etcd?.read_error, etcd?.alarms, etcd?.reason, age === null ? null : Math.round(quorum.heard / 1000 - age)]);
+  const { since_s: _, ...verdict } = quorum.verdict;
+  const slow = slowDisks(fleet);
+  redraw(target, [JSON.stringify([verdict, members, slow, quorum.leader, quorum.term, quorum.answering, quorum.voters, quorum.margin, quorum.leader_changes_1h])], () => card(fleet, slow));
+}
+
+function card(fleet, slow) {
   const { quorum } = fleet;
   if (!quorum.members.length && !quorum.voters) {
     return [h('p.state-line', {}, icon('unknown', 'unknown', 20), 'No etcd'), h('p.muted', {}, closed(sentence(quorum.verdict.reason)))];
@@ -36,7 +44,7 @@ export function quorumCard(fleet) {
       fact('Leader changes', `${quorum.leader_changes_1h} an hour`),
     ),
     h('ul.members', { 'aria-label': 'Members' }, quorum.members.map((member) => memberLine(member, fleet))),
-    slowDisks(fleet).map((words) => h('p.note.warning', {}, words)),
+    slow.map((words) => h('p.note.warning', {}, words)),
     evidence(quorum.verdict),
   ];
 }

@@ -2,7 +2,7 @@
 
 import * as api from './api.js';
 import { since } from './ages.js';
-import { h, icon, replaceChildren } from './dom.js';
+import { h, icon, redraw, replaceChildren } from './dom.js';
 import { closed, known, sentence } from './format.js';
 import { drawNow, drawSoon, follow, store, stream } from './store.js';
 
@@ -60,14 +60,17 @@ function drawTop() {
   document.body.classList.toggle('stale', stream.stale);
   if (!fleet) return;
   drawBadges(fleet);
+  redraw(place('identity'), [fleet.fleet, fleet.mode, fleet.severity, fleet.summary], () => identity(fleet));
+}
+
+function identity(fleet) {
   const severity = known(fleet.severity);
   const [mode, meaning] = MODES[fleet.mode] ?? [fleet.mode, ''];
-  replaceChildren(
-    place('identity'),
+  return [
     h('span.fleet-name', {}, fleet.fleet),
     h('span.chip', { title: meaning }, mode),
     document.body.dataset.page !== 'fleet' && h(`a.pulse.${severity}`, { href: '/', title: fleet.summary }, icon(severity, severity, 14), MOODS[severity]),
-  );
+  ];
 }
 
 function drawBanners() {

@@ -1,0 +1,350 @@
+"""What a large fleet costs the page: 1,000 nodes report every 5 s to a whole controller, and every figure of every
+report is another than before.
+
+- server: the first message of a stream, which is the whole picture drawn, encoded and compressed, from the request on;
+- stream: 50 clients; from when a change was drawn until the last of them has it, and what it costs the controller;
+- browser: the fleet page in Chromium; the work of its main thread per message of the stream, from a trace of all tasks;
+- weight: what a first visit fetches, the stream aside, and the compressed size of the first picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import re
+import statistics
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parent)]
+
+import httpx
+import ingest
+import psutil
+import table
+from playwright.sync_api import CDPSession, Page, sync_playwright
+
+from browser.board import CHROMIUM, FLAGS
+
+REPORT_EVERY_S: Final = 5.0
+# Longer than the time for which clients that come together are given the same picture.
+_APART_S: Final = 2.3
+_AT: Final = re.compile(rb'"at":([0-9.]+),"nodes"')
+# Work that belongs to a message is done by then; drawing waits for at most 250 ms.
+_LONG_TASK_MS: Final = 50.0
+
+
+class Lively(ingest.Node):
+    """Every report has figures of its own."""
+
+    def report(self) -> bytes:
+        self._well = self._template()
+        return super().report()
+
+
+# --- server and stream ---------------------------------------------------------------------------------------------
+
+
+def first_picture(url: str, headers: dict[str, str]) -> tuple[float, int]:
+    """Seconds from the request to the end of the first picture, and its bytes on the wire."""
+    began = time.perf_counter()
+    with httpx.stream("GET", f"{url}/api/v1/stream", headers=headers, timeout=30) as answer:
+        answer.raise_for_status()
+        for line in answer.iter_lines():
+            if line.startswith('data: {"fleet"'):
+                return time.perf_counter() - began, answer.num_bytes_downloaded
+    raise SystemExit("the stream ended before its first picture")
+
+
+class Client:
+    """One open stream: when each change came, by the moment at which it was drawn, and how many bytes in all."""
+
+    def __init__(self) -> None:
+        self.came: dict[bytes, float] = {}
+        self.taken = 0
+
+    async def run(self, port: int, token: str) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        request = (
+            f"GET /api/v1/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nAccept-Encoding: gzip\r\n\r\n"
+        )
+        writer.write(request.encode())
+        head = await reader.readuntil(b"\r\n\r\n")
+        if b" 200 " not in head.split(b"\r\n")[0]:
+            raise SystemExit(f"the stream is refused: {head!r}")
+        inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)
+        while size := int(await reader.readline(), 16):
+            packed = await reader.readexactly(size + 2)
+            now = time.time()
+            self.taken += size
+            # What the server writes in one go is one chunk.
+            for change in inflate.decompress(packed[:-2]).split(b"event: change\n")[1:]:
+                found = _AT.search(change)
+                assert found is not None
+                self.came.setdefault(found[1], now)
+
+
+async def _listen(port: int, token: str, clients: int, seconds: float) -> dict[str, Any]:
+    listening = [Client() for _ in range(clients)]
+    tasks = [asyncio.create_task(each.run(port, token)) for each in listening]
+    await asyncio.sleep(seconds / 3)
+    before, began = sum(each.taken for each in listening), time.monotonic()
+    for each in listening:
+        each.came.clear()
+    print("begin", flush=True)
+    await asyncio.sleep(seconds)
+    taken, lasted = sum(each.taken for each in listening) - before, time.monotonic() - began
+    for task in tasks:
+        task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, Exception):
+            raise result
+    # The first and last of them may have been cut off by the beginning and the end.
+    whole = set.intersection(*(set(each.came) for each in listening))
+    return {
+        "last_s": [max(each.came[at] for each in listening) - float(at) for at in whole],
+        "changes": len(whole),
+        "bytes_per_s": taken / lasted / clients,
+    }
+
+
+def fan_out(brain: ingest.Brain, token: str, clients: int, seconds: float) -> dict[str, Any]:
+    argv = [
+        sys.executable,
+        __file__,
+        "--listen",
+        str(clients),
+        "--port",
+        str(brain._http),
+        "--token",
+        token,
+        "--seconds",
+        str(seconds),
+    ]
+    listeners = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    assert listeners.stdout is not None
+    if listeners.stdout.readline() != "begin\n":
+        raise SystemExit("the listening clients did not begin")
+    process = psutil.Process(brain.process.pid)
+    cpu, began = ingest._cpu_s(process), time.monotonic()
+    found: dict[str, Any] = json.loads(listeners.stdout.readline())
+    found["cpu_share"] = (ingest._cpu_s(process) - cpu) / (time.monotonic() - began)
+    listeners.wait(30)
+    if not found["last_s"]:
+        raise SystemExit("no change reached all clients")
+    return found
+
+
+# --- browser -------------------------------------------------------------------------------------------------------
+
+
+class Trace:
+    """All tasks of the page's main thread, in milliseconds of the trace's clock."""
+
+    def __init__(self, session: CDPSession) -> None:
+        self._session = session
+        self._events: list[dict[str, Any]] = []
+        self._over = False
+        session.on("Tracing.dataCollected", lambda message: self._events.extend(message["value"]))
+        session.on("Tracing.tracingComplete", lambda _: setattr(self, "_over", True))
+
+    def take(self, page: Page, seconds: float) -> None:
+        categories = ["toplevel", "devtools.timeline", "disabled-by-default-devtools.timeline", "blink.user_timing"]
+        config = {"includedCategories": categories, "excludedCategories": ["*"]}
+        self._session.send("Tracing.start", {"traceConfig": config, "transferMode": "ReportEvents"})
+        page.wait_for_timeout(seconds * 1000)
+        self._session.send("Tracing.end")
+        while not self._over:
+            page.wait_for_timeout(100)
+
+    def tasks(self) -> list[tuple[float, float]]:
+        """(begin, CPU time) of each task of the thread that drew the page."""
+        marks = [each for each in self._events if each.get("name") == "vagus message"]
+        if not marks:
+            raise SystemExit("the trace has no message of the stream")
+        threads = {(each["pid"], each["tid"]) for each in marks}
+        return sorted(
+            # The thread's own time: how long the machine kept it waiting is not the page's doing.
+            (each["ts"] / 1000, each.get("tdur", each["dur"]) / 1000)
+            for each in self._events
+            if (each["pid"], each["tid"]) in threads and each.get("ph") == "X" and each["name"] == "RunTask"
+        )
+
+    def messages(self) -> list[float]:
+        return sorted(each["ts"] / 1000 for each in self._events if each.get("name") == "vagus message")
+
+
+# Marks each change in the trace, before the page's own listener sees it.
+_MARKS: Final = """
+const add = EventSource.prototype.addEventListener;
+EventSource.prototype.addEventListener = function (topic, listener, ...more) {
+  if (topic !== 'change') return add.call(this, topic, listener, ...more);
+  return add.call(this, topic, (message) => { performance.mark('vagus message'); listener(message); }, ...more);
+};
+"""
+
+
+def browse(url: str, token: str, seconds: float) -> dict[str, Any]:
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        context = chromium.new_context(
+            viewport={"width": 1360, "height": 900}, extra_http_headers={"Authorization": f"Bearer {token}"}
+        )
+        page = context.new_page()
+        page.add_init_script(_MARKS)
+        session = context.new_cdp_session(page)
+        session.send("Network.enable")
+        sizes: list[float] = []
+        session.on("Network.loadingFinished", lambda message: sizes.append(message["encodedDataLength"]))
+        page.goto(url + "/", timeout=60_000)
+        page.wait_for_selector("#content:not([hidden])", timeout=60_000)
+        page.wait_for_timeout(3000)
+        weight = sum(sizes)
+        trace = Trace(session)
+        trace.take(page, seconds)
+        rows = page.locator("#nodes tbody").count()
+        chromium.close()
+    tasks, messages = trace.tasks(), trace.messages()
+    # What is done from one message to the next is that message's.
+    work = []
+    for begin, end in pairwise(messages):
+        work.append(sum(length for at, length in tasks if begin - 1 <= at < end - 1))
+    return {
+        "weight_bytes": weight,
+        "work_ms": work,
+        "task_ms": [length for at, length in tasks if messages[0] <= at < messages[-1]],
+        "messages": len(messages),
+        "seconds": seconds,
+        "rows": rows,
+    }
+
+
+# --- all of it -----------------------------------------------------------------------------------------------------
+
+
+def measure(size: int, clients: int, seconds: float, rounds: int) -> dict[str, Any]:
+    ingest.INTERVAL_S = REPORT_EVERY_S  # type: ignore[misc]
+    rng = random.Random(size)
+    nodes = [Lively(number, size, rng) for number in range(size)]
+    with ingest._setting("controller", nodes, rng) as (brain, publisher), publisher.pace():
+        assert isinstance(brain, ingest.Brain)
+        url, token = f"http://127.0.0.1:{brain._http}", brain._token
+        headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": "gzip"}
+        process = psutil.Process(brain.process.pid)
+        pictures, costs = [], []
+        for _ in range(rounds):
+            time.sleep(_APART_S)
+            cpu = ingest._cpu_s(process)
+            pictures.append(first_picture(url, headers))
+            costs.append(ingest._cpu_s(process) - cpu)
+        _say(f"first pictures: {statistics.median(took for took, _ in pictures) * 1000:.0f} ms")
+        cpu, began = ingest._cpu_s(process), time.monotonic()
+        time.sleep(seconds / 2)
+        alone = (ingest._cpu_s(process) - cpu) / (time.monotonic() - began)
+        spread = fan_out(brain, token, clients, seconds)
+        _say(f"{clients} clients: the last has a change after {statistics.median(spread['last_s']) * 1000:.0f} ms")
+        page = browse(url, token, seconds)
+    return {
+        "nodes": size,
+        "clients": clients,
+        "picture_s": table.spread([took for took, _ in pictures]),
+        "picture_cpu_s": table.spread(costs),
+        "picture_bytes": statistics.median(count for _, count in pictures),
+        "last_client_s": table.spread(spread["last_s"]),
+        "last_client_p95_s": _p95(spread["last_s"]),
+        "client_bytes_per_s": spread["bytes_per_s"],
+        "cpu_share_without": alone,
+        "cpu_share_with": spread["cpu_share"],
+        "weight_bytes": page["weight_bytes"],
+        "update_ms": table.spread(page["work_ms"]),
+        "update_p95_ms": _p95(page["work_ms"]),
+        "long_tasks": sum(length > _LONG_TASK_MS for length in page["task_ms"]),
+        "updates_per_s": page["messages"] / page["seconds"],
+    }
+
+
+def _p95(values: Sequence[float]) -> float:
+    return sorted(values)[int(len(values) * 0.95)]
+
+
+def show(found: dict[str, Any]) -> None:
+    picture, last, update = found["picture_s"], found["last_client_s"], found["update_ms"]
+    cpu = found["picture_cpu_s"]
+    rows = [
+        [
+            "the whole picture, from request to last byte",
+            table.milliseconds(picture["median"]),
+            table.milliseconds(picture["max"]),
+            "150 ms",
+        ],
+        [
+            "CPU of the controller for it",
+            table.milliseconds(cpu["median"]),
+            table.milliseconds(cpu["max"]),
+            "",
+        ],
+        [
+            f"a change, until the last of {found['clients']} clients has it",
+            table.milliseconds(last["median"]),
+            table.milliseconds(found["last_client_p95_s"]),
+            "",
+        ],
+        [
+            "CPU of the browser's main thread per message",
+            f"{update['median']:.1f} ms",
+            f"{found['update_p95_ms']:.1f} ms",
+            "16 ms",
+        ],
+    ]
+    table.show(
+        f"{found['nodes']:,} nodes, each reports every {REPORT_EVERY_S:.0f} s",
+        ["", "median", "worst or 95 %", "bound"],
+        rows,
+    )
+    sizes = [
+        ["a first visit, compressed", f"{found['weight_bytes'] / 1000:.0f} kB"],
+        ["the first picture, compressed", f"{found['picture_bytes'] / 1000:.0f} kB"],
+        ["each client, a second", f"{found['client_bytes_per_s'] / 1000:.0f} kB"],
+        ["messages a second", f"{found['updates_per_s']:.1f}"],
+        ["tasks of the browser over 50 ms", found["long_tasks"]],
+        ["controller, no client", f"{found['cpu_share_without']:.0%} of a core"],
+        [f"controller, {found['clients']} clients", f"{found['cpu_share_with']:.0%} of a core"],
+    ]
+    table.show("What it costs", ["", ""], sizes)
+
+
+def _say(words: str) -> None:
+    print(f"  {words}", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nodes", type=int, default=1000)
+    parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--seconds", type=float, default=30.0, help="of streaming, and of browsing (default 30)")
+    parser.add_argument("--rounds", type=int, default=15, help="first pictures (default 15)")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--listen", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--token", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.listen:
+        print(
+            json.dumps(asyncio.run(_listen(options.port, options.token, options.listen, options.seconds))), flush=True
+        )
+        return
+    figures = measure(options.nodes, options.clients, options.seconds, options.rounds)
+    show(figures)
+    table.write(options.json, figures)
+
+
+if __name__ == "__main__":
+    main()
