@@ -313,7 +313,9 @@ def test_a_disk_that_turns_read_only(opened: Opener, small_disk: Path) -> None:
     assert again.load_state("controller") == b"2"
 
 
-@pytest.mark.parametrize("content", [b"this is no database, " * 500, b"SQLite format 3\0" + os.urandom(20_000)])
+@pytest.mark.parametrize(
+    "content", [b"this is no database, " * 500, b"SQLite format 3\0" + os.urandom(20_000)], ids=["a text", "noise"]
+)
 def test_a_damaged_file_is_told_and_a_new_one_is_made_once_it_is_away(
     opened: Opener, file: Path, content: bytes
 ) -> None:
