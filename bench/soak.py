@@ -82,7 +82,7 @@ def main() -> None:
         lab.wait_routed()
         time.sleep(_PROVEN_AFTER_S)
         streams = {pair: stack.enter_context(UdpStream(lab, *pair, interval_s=_STREAM_S)) for pair in _PAIRS}
-        began = time.monotonic()
+        began, wall = time.monotonic(), time.time()
         sizes: dict[str, list[tuple[float, int]]] = {}
         faults = _weather(lab, random.Random(options.seed), began, options.minutes * 60, sizes)
         time.sleep(_SETTLE_S)
@@ -95,7 +95,21 @@ def main() -> None:
             for pair, stream in streams.items()
             for kind, seconds, at in _silences(pair, stream, faults, began, ended)
         ]
-    _report(options, faults, silences, sizes, began, settled)
+        bounds = {"led": options.led, "alone": options.alone}
+        too_long = [one for one in silences if one[1] > bounds.get(one[0], float("inf"))]
+        told = {f"{'--'.join(pair)} at {at:.0f} s": _told(lab, wall + at) for _, _, pair, at in too_long}
+    _report(options, faults, silences, sizes, began, settled, told)
+
+
+def _told(lab: Lab, at: float) -> list[str]:
+    """What the controller has in its books around the wall-clock time `at`: enough to see why a silence was long."""
+    lines = []
+    for book in ("events", "ledger"):
+        query = f"since={at - 15:.3f}&until={at + 15:.3f}&limit=200"
+        for one in lab.api(f"/api/v1/{book}?{query}"):
+            words = one["text"] if book == "events" else f"{one['action']}: {one['reason']} → {one['outcome']}"
+            lines.append(f"{one['at'] - at:+7.2f} s {one['subject']}: {words}")
+    return sorted(lines, key=lambda line: float(line.split()[0]))
 
 
 # --- the weather -----------------------------------------------------------------------------------------------------
@@ -246,6 +260,7 @@ def _report(
     sizes: dict[str, list[tuple[float, int]]],
     began: float,
     settled: bool,
+    told: dict[str, list[str]],
 ) -> None:
     rows = []
     for kind, bound in (("led", options.led), ("alone", options.alone), ("headless", None)):
@@ -271,6 +286,8 @@ def _report(
                 for kind, seconds, pair, at in silences
             ],
             "growth": growth,
+            "resident_kib": {who: [(round(at - began), size) for at, size in of] for who, of in sizes.items()},
+            "told": told,
             "settled": settled,
         },
     )
@@ -282,6 +299,8 @@ def _report(
     wrong += [f"{who} grew by {share:.1%}" for who, share in growth.items() if share > 0.02]
     if not settled:
         wrong.append("the two ends of a pair did not end on the path that they were told")
+    for where, lines in told.items():
+        print(f"\n{where}, as the controller has it:", *lines, sep="\n  ", file=sys.stderr)
     if wrong:
         raise SystemExit("\n".join(wrong))
 
