@@ -64,7 +64,7 @@ _LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING, "error": log
 
 def run(config: Config, keys: Keys) -> int:
     """Run until SIGTERM or SIGINT; the exit code."""
-    memory.one_arena()
+    memory.one_heap()
     try:
         return asyncio.run(Agent(config, keys).run())
     except (OSError, SteeringError) as error:

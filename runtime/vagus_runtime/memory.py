@@ -1,4 +1,4 @@
-"""A long-running process that stays small: one setting of the C library, one of Python's garbage collector."""
+"""A long-running process that stays small: settings of the C library, and one of Python's garbage collector."""
 
 from __future__ import annotations
 
@@ -7,21 +7,27 @@ import gc
 from typing import Final
 
 # malloc.h
+_M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
+_LARGE: Final = 64 * 1024
 # Collections of a younger generation before one of the next: all that is not settled is seen after some 3,000 more
 # objects, in 2 ms. Python's own 10 and 10 are for programs whose old objects are many.
 _OLDER: Final = (3, 1)
 
 
-def one_arena() -> bool:
-    """Let all threads allocate from one heap; call it before the first thread starts. False: not this C library's.
+def one_heap() -> bool:
+    """Let all threads allocate from one heap, and nothing large from it; call it before the first thread starts. False:
+    not this C library's.
 
-    glibc gives each thread a heap of its own, whose free parts no other thread can use. Our threads mostly wait.
+    glibc gives each thread a heap of its own, whose free parts no other thread can use. Our threads mostly wait. And
+    once a large block was freed, it takes blocks of that size from the heap too: a buffer of 256 KiB for a few bytes,
+    some times a second, leaves holes there that are never given back.
     """
     try:
-        return bool(ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1))
+        set_option = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
         return False
+    return bool(set_option(_M_ARENA_MAX, 1) and set_option(_M_MMAP_THRESHOLD, _LARGE))
 
 
 def settle() -> None:

@@ -30,7 +30,7 @@ def test_a_postponed_module_loads_at_its_first_use() -> None:
 
 
 def test_all_threads_share_one_heap() -> None:
-    program = "from vagus_runtime import memory; print(memory.one_arena())"
+    program = "from vagus_runtime import memory; print(memory.one_heap())"
     assert python(program) == "True"
 
 
