@@ -110,6 +110,11 @@ def test_open_incidents_are_on_top(page: Page, site: Site) -> None:
     expect(incidents).to_contain_text(found.did, ignore_case=True)
 
 
+def test_the_load_of_the_last_hour_is_a_line(page: Page) -> None:
+    line = page.locator("#nodes tbody", has_text=BERLIN).locator("svg.spark path")
+    expect(line).to_have_attribute("d", re.compile(r"^M[\d.]+ [\d.]+(L[\d.]+ [\d.]+){10,}$"))
+
+
 def test_nodes_sort_by_their_columns(page: Page, site: Site) -> None:
     site.tell("fleet", samples.bad_hour())
     nodes = page.get_by_role("table", name="Nodes")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from msgspec.structs import replace
 from playwright.sync_api import Page, expect
 
@@ -49,6 +51,22 @@ def test_a_change_shows_without_reload_and_why_follows(page: Page, site: Site) -
     site.board.ledger_entries.insert(0, entry)
     site.tell("ledger", entry)
     expect(page.locator("#timeline li").first).to_contain_text("failback")
+
+
+def test_both_ends_are_drawn_over_time_and_the_way_of_traffic_with_its_shares(page: Page, site: Site) -> None:
+    site.open(page, f"/pairs/{BERLIN_OSAKA}?range=1h")
+    charts = page.locator("#charts")
+    for title in ("Round trip, by path and end", "Loss, by path and end", "Way of traffic, share of time"):
+        expect(charts).to_contain_text(title)
+    for words in (f"overlay, from {BERLIN}", f"backup, from {OSAKA}", "by its first path, directly"):
+        expect(charts).to_contain_text(words)
+    expect(charts.locator("canvas")).to_have_count(3)
+    for node in (BERLIN, OSAKA):
+        line = page.locator("#ways p", has_text=f"{node} sent")
+        shares = [float(each) for each in re.findall(r"([\d.]+) %", line.inner_text())]
+        assert abs(sum(shares) - 100) < 1.5
+    page.get_by_text("7 d", exact=True).click()
+    expect(page).to_have_url(re.compile("range=7d"))
 
 
 def test_the_names_may_stand_in_either_order(page: Page, site: Site) -> None:

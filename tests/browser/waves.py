@@ -63,7 +63,9 @@ class Waves:
         for key in self._keys(node):
             name = key.partition(":")[0]
             scale, middle = METRICS[name].scale, _MIDDLE.get(name, 0.3)
-            values = [_wave(f"{node} {key}", start + offset, middle) for offset in offsets]
+            # Traffic goes one way at a time: all ways are of one wave.
+            wave = f"{node} way {key.partition(':')[2]}" if name in ROUTE_METRICS else f"{node} {key}"
+            values = [_wave(wave, start + offset, middle) for offset in offsets]
             if name in ROUTE_METRICS:
                 values = [float((value > 0.4) is (name == "backup") and name != "relayed") for value in values]
             chunk.mean[key] = [round(value * scale) for value in values]

@@ -63,3 +63,4 @@ export const agent = (name) => call('GET', `/nodes/${encodeURIComponent(name)}/a
 // `since`, `until`, `step`: seconds.
 export const nodeHistory = (name, words) => call('GET', `/nodes/${encodeURIComponent(name)}/history${query({ ...words, links: true })}`);
 export const pairHistory = (pair, words) => call('GET', `/links/${encodeURIComponent(pair)}/history${query(words)}`);
+export const sparklines = () => call('GET', '/sparklines');

@@ -21,6 +21,11 @@ let ledger = [];
 const place = (id) => document.getElementById(id);
 const nodes = new Nodes(place('nodes'));
 
+function load() {
+  loadHistory();
+  loadSparks();
+}
+
 async function loadHistory() {
   const trouble = place('history-trouble');
   try {
@@ -32,6 +37,19 @@ async function loadHistory() {
   trouble.hidden = trouble.textContent === '';
   drawSoon();
 }
+
+// A minute's mean is all that they get in a minute.
+const SPARKS_EVERY_MS = 60_000;
+
+async function loadSparks() {
+  try {
+    nodes.lines((await api.sparklines()).nodes);
+  } catch {
+    // The table does without: the banners say what is wrong with the controller.
+  }
+}
+
+setInterval(() => !document.hidden && loadSparks(), SPARKS_EVERY_MS);
 
 listen('ledger', (entry) => {
   if (aboutFleet(entry)) ledger = merged(ledger, [entry], LATEST);
@@ -76,4 +94,4 @@ place('all-pairs').addEventListener('change', (event) => {
   drawSoon();
 });
 
-page({ draw, opened: loadHistory, title: (fleet) => (fleet.severity === 'ok' ? 'Fleet' : MOODS[fleet.severity] ?? 'Not known') });
+page({ draw, opened: load, title: (fleet) => (fleet.severity === 'ok' ? 'Fleet' : MOODS[fleet.severity] ?? 'Not known') });

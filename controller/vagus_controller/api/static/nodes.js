@@ -52,8 +52,17 @@ const COLUMNS = [
   { title: 'Broker', value: (node) => node.broker || node.report?.broker || '', cell: (node) => text(node.broker || node.report?.broker) },
 ];
 
+// node → load per core in the last hour, from /sparklines
+let sparks = {};
+
 export class Nodes {
   #table;
+
+  // `nodes` of /sparklines.
+  lines(nodes) {
+    sparks = nodes;
+    this.#table.again();
+  }
 
   constructor(root) {
     this.#table = new Table(root, { label: 'Nodes', className: 'nodes', columns: COLUMNS, key: (node) => node.name, below });
@@ -111,10 +120,33 @@ function load(node) {
       'span.measure',
       { title: `load ${number(told.load1, 2)} / ${number(told.load5, 2)} / ${number(told.load15, 2)} on ${told.cores} cores` },
       number(perCore(node), 2),
-      bar(perCore(node) / FULL_BAR, severity),
+      sparks[node.name] ? spark(sparks[node.name], severity) : bar(perCore(node) / FULL_BAR, severity),
     ),
     severity !== 'ok' && h(`span.below.text-${severity}`, {}, node.load.state),
   ];
+}
+
+const [SPARK_WIDTH, SPARK_HEIGHT] = [72, 18];
+
+// The last hour as a line, on the bar's scale or up to its own highest.
+function spark(values, severity) {
+  const top = Math.max(1, ...values);
+  const step = SPARK_WIDTH / Math.max(values.length - 1, 1);
+  let pen = 'M';
+  const path = values.map((value, at) => {
+    if (value === null) {
+      pen = 'M';
+      return '';
+    }
+    const point = `${pen}${(at * step).toFixed(1)} ${(SPARK_HEIGHT - 1 - (value / top) * (SPARK_HEIGHT - 2)).toFixed(1)}`;
+    pen = 'L';
+    return point;
+  });
+  return h(
+    `svg.spark.${severity}`,
+    { viewBox: `0 0 ${SPARK_WIDTH} ${SPARK_HEIGHT}`, width: SPARK_WIDTH, height: SPARK_HEIGHT, 'aria-hidden': 'true' },
+    h('path', { d: path.join('') || 'M0 0' }),
+  );
 }
 
 function bar(value, severity) {

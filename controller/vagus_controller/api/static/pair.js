@@ -6,6 +6,8 @@ import { h, icon, replaceChildren } from './dom.js';
 import { ABSENT, closed, duration, known, relay, sentence, share, text } from './format.js';
 import { timeline } from './history.js';
 import { moveButtons, onMoveClick } from './moves.js';
+import { OverTime, ofPair } from './overtime.js';
+import { PairCharts } from './paircharts.js';
 import { dark, lastDrill, ORIGINS, senders, standing } from './pairs.js';
 import { evidence } from './quorum.js';
 import { page } from './shell.js';
@@ -14,6 +16,9 @@ import { drawSoon, listen, named } from './store.js';
 const place = (id) => document.getElementById(id);
 const asked = decodeURIComponent(location.pathname.split('/')[2]);
 const reversed = asked.split('--').reverse().join('--');
+
+const time = new OverTime(place('range'), { load: async (words) => ofPair(await api.pairHistory(drawn?.name ?? asked, words)), subject: () => drawn?.name ?? asked });
+const charts = new PairCharts(place('charts'), place('ways'), time);
 
 let why = null;
 let trouble = '';
@@ -43,7 +48,9 @@ async function ask() {
 
 for (const topic of ['event', 'ledger']) {
   listen(topic, (entry) => {
-    if (entry.subject.split('/')[0] === drawn?.name) ask();
+    if (entry.subject.split('/')[0] !== drawn?.name) return;
+    ask();
+    time.again();
   });
 }
 
@@ -60,10 +67,13 @@ function draw(fleet) {
   }
   // What the policy looks at changes with the pair.
   if (drawn === null || drawn.status !== pair.status || drawn.assigned !== pair.assigned || drawn.reason !== pair.reason) ask();
+  const first = drawn === null;
   drawn = pair;
+  if (first) time.refresh();
   replaceChildren(place('actions'), ...moveButtons(pair), h('button', { type: 'button', 'data-command': true, 'data-action': 'drill', 'data-pair': pair.name, 'data-key': 'drill' }, 'Drill'));
   replaceChildren(place('standing'), ...standingBody(pair));
   replaceChildren(place('paths'), ...pair.paths.map((path) => pathCard(pair, path)));
+  drawTime(pair);
   drawWhy();
   place('all').href = `/events?${new URLSearchParams({ subject: pair.name })}`;
 }
@@ -123,6 +133,15 @@ function pathCard(pair, path) {
     path.ends.map((end) => [end.link?.reason, end.link?.obstacle].filter(Boolean).map((words) => h('p.muted.below', {}, `${end.node}: ${closed(words)}`))),
     evidence(path.verdict),
   );
+}
+
+function drawTime(pair) {
+  place('charts-trouble').textContent = time.trouble && `${closed(time.trouble)} Asked again in 15 s.`;
+  place('charts-trouble').hidden = time.trouble === '';
+  const empty = time.data && !time.data.at.length;
+  place('charts-words').textContent = time.loading ? 'Loading…' : empty ? 'Nothing was recorded in this time: the controller was off, or did not know this pair yet.' : '';
+  place('charts').classList.toggle('loading', time.loading);
+  charts.draw(pair);
 }
 
 // --- why ---------------------------------------------------------------------------------------------------------------

@@ -57,6 +57,12 @@ export class Table {
     this.show(this.#items);
   }
 
+  // Rows say more than their items do: build them anew.
+  again() {
+    for (const row of this.#rows.values()) row.item = null;
+    this.show(this.#items);
+  }
+
   // The items in the order in which they stand while no column is chosen.
   show(items) {
     this.#items = items;
