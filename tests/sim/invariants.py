@@ -264,7 +264,8 @@ class Invariants:
         for member in world.members.values():
             if not member.able or not member.connected or member.busy:
                 return False
-        if not world.abandoned and sum(chief.leads for chief in world.chiefs.values()) != 1:
+        leading = [chief for chief in world.chiefs.values() if chief.leads]
+        if not world.abandoned and not (len(leading) == 1 and leading[0].speaks):
             return False
         wrong = self._mistaken() or self._astray() or self._quorumless()
         return not wrong and not any(self._trouble(a, b) for a, b in self._pairs())
