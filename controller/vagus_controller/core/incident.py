@@ -107,10 +107,13 @@ class Incident:
         """Bring severity and title up to date."""
         bad = self.bad()
         if not bad:
+            if self.kept.id and not self.kept.title:
+                self.kept.title = self._title(list(self.troubles.values()))
             return
         self.severity = max((trouble.severity for trouble in bad), key=RANK.index)
         self.kept.worst = max(self.kept.worst, self.severity, key=RANK.index)
-        self.kept.title = self._title(bad)
+        if self.kept.id:
+            self.kept.title = self._title(bad)
 
     def become(self, other: Incident) -> None:
         """Go on as the other one, which people know, with our own cause."""

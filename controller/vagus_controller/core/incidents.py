@@ -40,6 +40,8 @@ _MOST_KEPT: Final = 200
 _MOST_SHOWN: Final = 1000
 _ACTION_WAITS_S: Final = 10.0
 _MOST_ACTIONS: Final = 10_000
+# Troubles that one tick looks at since they began, some 50 µs each: thousands begin at one moment when a network dies.
+_MOST_NEW: Final = 500
 _MOVES: Final = ("failover", "failback", "switchover", "adopt", "revert")
 _ACTIONS: Final = (*_MOVES, "hold", "recommend", "refuse")
 _LOUD: Final = (Severity.WARNING, Severity.CRITICAL)
@@ -98,15 +100,12 @@ class Incidents:
     def tick(self, now: float, at: float) -> list[IncidentView]:
         """Those that are news, or that changed. `at`: wall-clock epoch seconds, only for display."""
         began: list[Trouble] = []
-        observer = [verdict for key, verdict in self._pending.items() if key[0] == "controller"]
-        if observer:
-            self._in_doubt = observer[0].state != "connected"
-        heard = observer
-        if not self._in_doubt:
-            heard, self._pending = list(self._pending.values()), {}
-        for verdict in heard:
-            self._pending.pop((verdict.kind, verdict.subject), None)
-            self._hear(verdict, began, now, at)
+        observer = self._pending.pop(("controller", self._fleet.config.name), None)
+        if observer is not None:
+            self._in_doubt = observer.state != "connected"
+            self._hear(observer, began, now, at)
+        while self._pending and not self._in_doubt and len(began) < _MOST_NEW:
+            self._hear(self._pending.pop(next(iter(self._pending))), began, now, at)
         if not self._in_doubt:
             self._homes.scopes.age(now)
             self._hear_stuck(began, now, at)
@@ -186,7 +185,8 @@ class Incidents:
                 incident.quiet_since = None
             elif incident.quiet_since is None:
                 incident.quiet_since = now
-            incident.kept.did = self._did(incident)
+            if incident.kept.id:
+                incident.kept.did = self._did(incident)
         kept = incident.kept
         quiet_s = None if incident.quiet_since is None else now - incident.quiet_since
         if kept.id == 0:
@@ -254,8 +254,8 @@ class Incidents:
         else:
             kept.id = self._new_id()
         incident.changed = True
-        if not kept.title:
-            incident.weigh()
+        incident.weigh()
+        incident.kept.did = self._did(incident)
 
     def _close(self, incident: Incident, state: State, now: float, at: float) -> None:
         incident.kept.state = state
