@@ -189,6 +189,31 @@ class HomeAssistant(Section, frozen=True, kw_only=True):
     prefix: str = "homeassistant"
 
 
+class Channel(Section, frozen=True, kw_only=True):
+    """Where people are told of incidents."""
+
+    name: str
+    # An Apprise URL, or a file with it, mode 0600: whoever knows it can write there.
+    url: str = ""
+    url_file: str = ""
+    # What is told there: by severity, by the kind of the cause (empty: every), by site (empty: all; what is about the
+    # whole fleet is told everywhere).
+    severities: tuple[Literal["unknown", "warning", "critical"], ...] = ("warning", "critical")
+    kinds: tuple[Literal["controller", "liveness", "link", "load", "quorum", "stuck"], ...] = ()
+    sites: tuple[str, ...] = ()
+    # At these times, UTC, as a window's `at`, only this is told; the rest is told afterwards, if it still lasts.
+    quiet: tuple[str, ...] = ()
+    quiet_severities: tuple[Literal["unknown", "warning", "critical"], ...] = ("critical",)
+    # What lasts and nobody has acknowledged is told again each time that so much has passed; 0: never.
+    repeat_s: float = 14_400.0
+    # Whether it is told that an incident is over.
+    recovery: bool = True
+
+
+class Notify(Section, frozen=True, kw_only=True):
+    channel: tuple[Channel, ...] = ()
+
+
 class Config(Section, frozen=True, kw_only=True):
     fleet: str
     name: str
@@ -205,4 +230,5 @@ class Config(Section, frozen=True, kw_only=True):
     failover: Failover = Failover()
     drill: Drill = Drill()
     home_assistant: HomeAssistant = HomeAssistant()
+    notify: Notify = Notify()
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from vagus_controller.config import (
     Broker,
+    Channel,
     Config,
     Damping,
     Drill,
@@ -19,6 +20,7 @@ from vagus_controller.config import (
     Liveness,
     Load,
     Mqtt,
+    Notify,
     Oidc,
     Quality,
     Store,
@@ -26,6 +28,7 @@ from vagus_controller.config import (
 )
 from vagus_controller.core.damping import ceiling as damping_ceiling
 from vagus_controller.core.windows import parse as parse_window
+from vagus_controller.notify import service_of, url_of
 from vagus_controller.schedule import Schedule
 from vagus_protocol.codec import Rejected
 from vagus_protocol.signing import parse_key
@@ -58,6 +61,8 @@ def load(path: Path, *, files: bool = False) -> Config:
                 checks.check_readable(getattr(config.http.oidc, key), key, mistakes.within("http.oidc"))
             if importlib.util.find_spec("authlib") is None:
                 mistakes.add("http.oidc", "needs what the extra vagus[oidc] installs")
+        for index, channel in enumerate(config.notify.channel):
+            _check_channel_file(channel, mistakes.within(element("notify.channel", index, channel.name)))
     mistakes.raise_if_any()
     assert config is not None
     return config
@@ -235,6 +240,49 @@ def _check_window(window: Window, say: Say) -> None:
         say("target", f"is missing: the {window.scope} that the window covers")
 
 
+def _check_notify(notify: Notify, say: Say) -> None:
+    for name in checks.twice(channel.name for channel in notify.channel):
+        say("channel", f"{show(name)} is named twice")
+
+
+def _check_channel(channel: Channel, say: Say) -> None:
+    check_name(channel.name, "name", say)
+    if bool(channel.url) == bool(channel.url_file):
+        say("url", "give either url or url_file, a file with the URL, mode 0600")
+    elif channel.url:
+        _check_channel_url(channel, "url", say)
+    checks.check_absolute(channel.url_file, "url_file", say)
+    if not channel.severities:
+        say("severities", "must not be empty: nothing would ever be told there")
+    for index, at in enumerate(channel.quiet):
+        spans = parse_window(at)
+        if isinstance(spans, str):
+            say(element("quiet", index), f"{show(at)}: {spans}")
+    if channel.repeat_s and not 60 <= channel.repeat_s <= 604_800:
+        say("repeat_s", f"must be 0 (never), or between 60 and 604800, not {show(channel.repeat_s)}")
+
+
+def _check_channel_file(channel: Channel, say: Say) -> None:
+    if channel.url_file:
+        try:
+            settings.read_secret(Path(channel.url_file))
+        except ConfigError as error:
+            say("url_file", str(error))
+        else:
+            _check_channel_url(channel, "url_file", say)
+
+
+def _check_channel_url(channel: Channel, key: str, say: Say) -> None:
+    """Tells nothing of the URL but its scheme."""
+    if importlib.util.find_spec("apprise") is None:
+        say(key, "needs what the extra vagus[controller] installs: Apprise is missing")
+        return
+    try:
+        service_of(url_of(channel))
+    except ConfigError as error:
+        say(key, str(error))
+
+
 def _check_drill(drill: Drill, say: Say) -> None:
     if not drill.schedule:
         return
@@ -269,4 +317,6 @@ _CHECKS: dict[type, settings.Check] = {
     Window: _check_window,
     Drill: _check_drill,
     HomeAssistant: _check_home_assistant,
+    Notify: _check_notify,
+    Channel: _check_channel,
 }

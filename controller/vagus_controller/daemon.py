@@ -39,12 +39,14 @@ from vagus_controller.schedule import Schedule
 from vagus_controller.store import Store
 from vagus_controller.views import (
     AgentView,
+    ChannelView,
     CheckView,
     DrillAsk,
     DrillView,
     FleetView,
     IncidentView,
     LedgerEntry,
+    NotificationTest,
     PauseView,
     PlanAsk,
     PlanView,
@@ -111,7 +113,7 @@ class Controller:
         session = secrets.token_hex(8)
         self._brain = Brain(config, fleet_key, session, self._outbox, monotonic(), version=version("vagus"))
         self._commands = Commands(self._brain)
-        self.casebook = Casebook(self._brain, self._store, self._outbox)
+        self.casebook = Casebook(config, self._brain, self._store, self._outbox)
         self._assistant = Assistant(config.fleet, config.home_assistant, self._retain)
         self._schedule = Schedule(config.drill.schedule) if config.drill.schedule else None
         self.broker = BrokerSession(
@@ -144,6 +146,7 @@ class Controller:
         self._store.close_open(OPEN, "not known: the controller ended before it was over; what goes on is told anew")
         self._archive.start()
         self._restore()
+        self.casebook.start()
         http = self.config.http
         self._access = Access(http, load_token(http.token_file), self._outbox.decision)
         self._access.start()
@@ -177,7 +180,7 @@ class Controller:
             await self.broker.stop()
             self.save()
             self._archive.stop()
-            self.casebook.save(monotonic())
+            await self.casebook.stop()
             self._store.stop()
 
     def _restore(self) -> None:
@@ -228,7 +231,7 @@ class Controller:
         problems = [problem for problem in (self._store.problem, self._archive.problem) if problem]
         if not self.broker.connected:
             problems.append("no broker session")
-        return problems + self._access.problems
+        return problems + self._access.problems + self.casebook.problems()
 
     # --- views.Operator ------------------------------------------------------------------------------------------
 
@@ -284,3 +287,9 @@ class Controller:
 
     def resolve(self, incident_id: int, note: str, *, who: str) -> IncidentView:
         return self.casebook.resolve(incident_id, note, who)
+
+    def channels(self) -> tuple[ChannelView, ...]:
+        return self.casebook.channels()
+
+    async def test_channel(self, name: str, *, who: str) -> NotificationTest:
+        return await self.casebook.test(name, who)

@@ -214,6 +214,12 @@ class Store:
             if row["outcome"] in open_outcomes:
                 self.update_outcome(row["id"], words)
 
+    def wait_for_state(self, key: str, within_s: float) -> bool:
+        """Whether what was last kept under `key` is on disk. Waits: not for the event loop."""
+        with self._lock:
+            self._saved.wait_for(lambda: key not in self._unsaved or bool(self._problem), within_s)
+            return key not in self._unsaved
+
     def save_state(self, key: str, value: bytes) -> bool:
         """Keeps `value` under `key`, synced to disk when this returns True. False: the disk did not take it within a
         second; memory has it, and the writer tries on."""

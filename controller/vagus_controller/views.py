@@ -347,6 +347,36 @@ class IncidentView(View, frozen=True, kw_only=True):
     notes: tuple[NoteView, ...] = ()
 
 
+class ChannelView(View, frozen=True, kw_only=True):
+    """Where people are told of incidents; never its URL. `service`: Apprise's name of what it is; `state`: idle until
+    something was sent; `failure`: why the last attempt failed; `waiting`: notices that are not sent yet; `dropped`:
+    those that were too many; `quiet`: the quiet hours that it is in, in words, or ""."""
+
+    name: str
+    service: str
+    severities: tuple[str, ...]
+    kinds: tuple[str, ...]
+    sites: tuple[str, ...]
+    repeat_s: float
+    quiet: str
+    state: Literal["idle", "works", "fails"]
+    waiting: int
+    sent: int
+    failed: int
+    dropped: int
+    last_sent_at: float | None
+    last_failed_at: float | None
+    failure: str
+
+
+class NotificationTest(View, frozen=True, kw_only=True):
+    """Whether a test notice was taken; `detail` says what the service said, or how long it was waited for."""
+
+    channel: str
+    delivered: bool
+    detail: str
+
+
 class FleetView(View, frozen=True, kw_only=True):
     """The whole picture, one object: GET /api/v1/fleet and the first SSE message (there a node's report is without its
     links, which are in `pairs`)."""
@@ -401,7 +431,7 @@ ABOUT_PERSONS: Final = ("sign-in", "sign-out", "accounts")
 
 class LedgerEntry(View, frozen=True, kw_only=True):
     """A decision, also one not to act. `action`: failover, failback, switchover, adopt, revert, hold, recommend, plan,
-    drill, pause, resume, refuse, acknowledge, note, resolve; or one of `ABOUT_PERSONS`."""
+    drill, pause, resume, refuse, acknowledge, note, resolve, test; or one of `ABOUT_PERSONS`."""
 
     id: int
     at: float
@@ -468,6 +498,8 @@ class Operator(Protocol):
     def acknowledge(self, incident_id: int, *, who: str) -> IncidentView: ...
     def note(self, incident_id: int, text: str, *, who: str) -> IncidentView: ...
     def resolve(self, incident_id: int, note: str, *, who: str) -> IncidentView: ...
+    def channels(self) -> tuple[ChannelView, ...]: ...
+    async def test_channel(self, name: str, *, who: str) -> NotificationTest: ...
 
 
 class History(Protocol):

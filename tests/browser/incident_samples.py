@@ -5,6 +5,7 @@ from __future__ import annotations
 from browser.samples import AT, BERLIN, LISBON, OSAKA, VPS
 from vagus_controller.views import (
     CauseView,
+    ChannelView,
     IncidentBrief,
     IncidentStep,
     IncidentView,
@@ -101,3 +102,42 @@ def brief(incident: IncidentView) -> IncidentBrief:
         troubles=sum(not each.over for each in incident.troubles),
         acknowledged_by=incident.acknowledged_by,
     )
+
+
+def channels() -> tuple[ChannelView, ...]:
+    """One that works, one that does not."""
+    ops = ChannelView(
+        name="ops",
+        service="Telegram",
+        severities=("warning", "critical"),
+        kinds=(),
+        sites=(),
+        repeat_s=14_400.0,
+        quiet="",
+        state="works",
+        waiting=0,
+        sent=31,
+        failed=1,
+        dropped=0,
+        last_sent_at=AT - 40,
+        last_failed_at=AT - 86_400,
+        failure="",
+    )
+    team = ChannelView(
+        name="team",
+        service="E-Mail",
+        severities=("critical",),
+        kinds=(),
+        sites=("osaka",),
+        repeat_s=0.0,
+        quiet="quiet hours",
+        state="fails",
+        waiting=1,
+        sent=3,
+        failed=7,
+        dropped=0,
+        last_sent_at=AT - 86_400,
+        last_failed_at=AT - 20,
+        failure="Failed to send Email",
+    )
+    return (ops, team)

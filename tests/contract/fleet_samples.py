@@ -23,6 +23,7 @@ from vagus_controller.store import Store
 from vagus_controller.views import (
     AgentView,
     Change,
+    ChannelView,
     CheckView,
     DrillAsk,
     DrillView,
@@ -30,6 +31,7 @@ from vagus_controller.views import (
     FleetView,
     IncidentView,
     LedgerEntry,
+    NotificationTest,
     Operator,
     PauseView,
     PlanAsk,
@@ -128,6 +130,17 @@ class MemoryOperator:
     def resolve(self, incident_id: int, note: str, *, who: str) -> IncidentView:
         self._command("resolve", self.open[incident_id].id, note, who)
         return self._changed(incident_id, state="resolved", resolved_by=who, resolution=note)
+
+    def channels(self) -> tuple[ChannelView, ...]:
+        return incident_samples.channels()
+
+    async def test_channel(self, name: str, *, who: str) -> NotificationTest:
+        if name not in ("ops", "team"):
+            raise KeyError(name)
+        self._command("test", name, who)
+        return NotificationTest(
+            channel=name, delivered=name == "ops", detail="taken after 0.2 s" if name == "ops" else "refused"
+        )
 
     def _changed(self, incident_id: int, **changes: Any) -> IncidentView:
         self.open[incident_id] = msgspec.structs.replace(self.open[incident_id], **changes)

@@ -14,7 +14,7 @@ from contract.fleet_samples import TOKEN, Running
 from contract.test_api import problem
 from contract.test_ctl import Command, failed
 from contract.test_ctl import ctl as ctl
-from vagus_controller.views import IncidentView, Severity
+from vagus_controller.views import ChannelView, IncidentView, Severity
 
 OPEN = 12
 
@@ -145,3 +145,28 @@ def test_the_store_keeps_the_newest_of_each_over_a_restart(running: Running) -> 
     assert running.store.incident(11) is None
     number = running.store.new_incident_id()
     assert running.store.new_incident_id() == number + 1
+
+
+# --- notifications --------------------------------------------------------------------------------------------------
+
+
+def test_channels_are_shown_and_tried(running: Running, client: httpx.Client) -> None:
+    answer = client.get("/api/v1/notifications")
+    assert msgspec.json.decode(answer.content, type=tuple[ChannelView, ...]) == incident_samples.channels()
+    assert client.post("/api/v1/notifications/test", json={"channel": "ops"}).json()["delivered"] is True
+    assert client.post("/api/v1/notifications/test", json={"channel": "team"}).json()["delivered"] is False
+    assert running.operator.asked == [("test", "ops", "ines"), ("test", "team", "ines")]
+    unknown = client.post("/api/v1/notifications/test", json={"channel": "opps"})
+    assert "did you mean ops" in problem(unknown, 404)
+    text = client.get("/metrics").text
+    assert 'vagus_notify_works{channel="team"} 0.0' in text
+    assert 'vagus_notify_works{channel="ops"} 1.0' in text
+    assert 'vagus_notify_waiting{channel="team"} 1.0' in text
+
+
+def test_vagusctl_notify(running: Running, ctl: Command) -> None:
+    shown = ctl("notify", "channels").stdout
+    assert "Telegram" in shown
+    assert "Failed to send Email" in shown
+    assert "ops: taken after 0.2 s" in ctl("notify", "test", "ops").stdout
+    assert "team did not take it: refused" in failed(ctl("notify", "test", "team"), 1)

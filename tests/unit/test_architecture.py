@@ -170,6 +170,7 @@ BANS: list[tuple[str, tuple[str, ...], str, tuple[str, ...]]] = [
         "vagusctl speaks to the API only, as any other client",
         ("vagus_controller.ctl",),
     ),
+    ("vagus_controller", ("apprise",), "one place knows how people are told", ("vagus_controller.notify",)),
     (
         "vagus_controller.ctl",
         ("vagus_controller.daemon", "vagus_controller.store", "vagus_controller.core", "vagus_controller.broker"),
@@ -242,7 +243,7 @@ def test_the_core_is_pure(package: str) -> None:
     assert not found, "only pure modules are allowed here: " + "; ".join(found)
 
 
-LAZY = ("etcd3", "grpc", "pyroute2")
+LAZY = ("etcd3", "grpc", "pyroute2", "apprise")
 
 
 def test_heavy_libraries_are_imported_lazily() -> None:
@@ -269,7 +270,8 @@ WALL_CLOCK_FOR = {
     "vagus_agent.probes.tailscale": "Tailscale tells key expiry as a date; only the seconds left travel, for display",
     "vagus_controller.daemon": "`at` of what is shown",
     "vagus_controller.chronicle": "`at` of what is stored",
-    "vagus_controller.casebook": "`at` of what is stored",
+    "vagus_controller.casebook": "`at` of what is stored, and quiet hours",
+    "vagus_controller.notify": "display",
     "vagus_controller.store": "retention by age, which must outlive restarts",
     "vagus_controller.journals": "numbers that only ever grow",
     "vagus_controller.api": "display",

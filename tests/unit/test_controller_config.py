@@ -44,6 +44,7 @@ def test_the_example_loads_and_shows_the_defaults() -> None:
 
 
 WINDOW = {"at": "sun 02:00-04:00", "reason": "works"}
+CHANNEL = {"name": "ops", "url": "json://127.0.0.1/hook"}
 OIDC = {"issuer": "https://id.example.org", "client_id": "vagus", "operators": ["ines@example.org"]}
 MISTAKES: list[tuple[str, Any, str]] = [
     ("fleet", None, 'fleet: is missing: text "…"'),
@@ -125,6 +126,33 @@ MISTAKES: list[tuple[str, Any, str]] = [
         'failover.windows[1].target: "tokio" is not in nodes',
     ),
     ("log_level", "loud", 'log_level: must be one of "debug"'),
+    ("notify.channel", [CHANNEL, CHANNEL], 'notify.channel: "ops" is named twice'),
+    ("notify.channel", [{"name": "ops"}], 'notify.channel[1] "ops".url: give either url or url_file'),
+    ("notify.channel", [CHANNEL | {"url_file": "/x"}], 'notify.channel[1] "ops".url: give either url or url_file'),
+    (
+        "notify.channel",
+        [CHANNEL | {"url": "hunter2"}],
+        'notify.channel[1] "ops".url: is no URL: it must be an Apprise URL',
+    ),
+    (
+        "notify.channel",
+        [CHANNEL | {"url": "tgrm://x/1"}],
+        "notify.channel[1] \"ops\".url: 'tgrm' is no service that Apprise",
+    ),
+    ("notify.channel", [CHANNEL | {"url": "tgram://x"}], 'notify.channel[1] "ops".url: is no complete URL of tgram'),
+    ("notify.channel", [CHANNEL | {"severities": []}], 'notify.channel[1] "ops".severities: must not be empty'),
+    ("notify.channel", [CHANNEL | {"severities": ["bad"]}], 'notify.channel[1] "ops".severities[1]: must be'),
+    (
+        "notify.channel",
+        [CHANNEL | {"quiet": ["* 22-6"]}],
+        'notify.channel[1] "ops".quiet[1]: "* 22-6": must be days and',
+    ),
+    (
+        "notify.channel",
+        [CHANNEL | {"repeat_s": 5}],
+        'notify.channel[1] "ops".repeat_s: must be 0 (never), or between 60',
+    ),
+    ("notify.channel", [CHANNEL | {"name": "my phone"}], 'notify.channel[1] "my phone".name: "my phone" is not a name'),
 ]
 
 
@@ -275,3 +303,28 @@ def test_check_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "sound: controller brain of fleet home, 4 nodes, mode auto" in capsys.readouterr().out
     assert main(["check-config", "--config", str(fleet(tmp_path))]) == 2
     assert "mqtt.ca_file: /etc/vagus/ca.pem: does not exist" in capsys.readouterr().err
+
+
+def test_check_config_opens_a_channels_file_and_tells_nothing_of_it(tmp_path: Path) -> None:
+    secret = tmp_path / "hook"
+    raw = tomllib.loads(FULL) | {"notify": {"channel": [{"name": "ops", "url_file": str(secret)}]}}
+    raw["fleet_key_file"] = str(tmp_path / "key")
+    raw["mqtt"] = {"brokers": [{"host": "127.0.0.1"}]}
+    Path(raw["fleet_key_file"]).write_text("0" * 64)
+    for content, mode, words in (
+        (None, 0o600, "does not exist"),
+        ("tgram://hunter2-hunter2", 0o600, "tgram://{bot_token}"),
+        ("json://127.0.0.1/hunter2-hunter2", 0o644, "chmod 600"),
+    ):
+        if content is not None:
+            secret.write_text(content)
+            secret.chmod(mode)
+        file = written(tmp_path, raw)
+        with pytest.raises(ConfigError) as error:
+            load(file, files=True)
+        told = "; ".join(error.value.mistakes)
+        assert f'{file}: notify.channel[1] "ops".url_file: ' in told
+        assert words in told
+        assert "hunter2" not in told
+    secret.chmod(0o600)
+    assert load(written(tmp_path, raw), files=True).notify.channel[0].name == "ops"

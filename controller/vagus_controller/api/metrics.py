@@ -7,7 +7,7 @@ by state remain.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -16,20 +16,21 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from vagus_controller.core.figures import figures, value_of
-from vagus_controller.views import FleetView, NodeView, PathView, Severity
+from vagus_controller.views import ChannelView, FleetView, NodeView, PathView, Severity
 
 MAX_PAIRS: Final = 2000
 CONTENT_TYPE: Final = "text/plain; version=0.0.4"
 
 
-def exposition(fleet: FleetView, subscribers: int, problems: int) -> bytes:
+def exposition(fleet: FleetView, subscribers: int, problems: int, channels: Iterable[ChannelView] = ()) -> bytes:
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(fleet, subscribers, problems))
+    registry.register(_Collector(fleet, subscribers, problems, channels))
     return generate_latest(registry)
 
 
 class _Collector(Collector):
-    def __init__(self, fleet: FleetView, subscribers: int, problems: int) -> None:
+    def __init__(self, fleet: FleetView, subscribers: int, problems: int, channels: Iterable[ChannelView] = ()) -> None:
+        self._channels = channels
         self._fleet = fleet
         self._subscribers = subscribers
         self._problems = problems
@@ -55,6 +56,12 @@ class _Collector(Collector):
         for severity in (Severity.UNKNOWN, Severity.WARNING, Severity.CRITICAL):
             incidents.add_metric([severity], counts[severity])
         yield incidents
+        works = _gauge("vagus_notify_works", "0 when the last notice to the channel failed", "channel")
+        waiting = _gauge("vagus_notify_waiting", "Notices that the channel has not taken yet", "channel")
+        for channel in self._channels:
+            works.add_metric([channel.name], channel.state != "fails")
+            waiting.add_metric([channel.name], channel.waiting)
+        yield from (works, waiting)
         yield _one("vagus_pauses", "Pauses in force", len(fleet.pauses))
         yield from self._nodes()
         yield from self._pairs()

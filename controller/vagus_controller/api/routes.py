@@ -30,6 +30,7 @@ from vagus_controller.api.stream import (
 from vagus_controller.views import (
     ABOUT_PERSONS,
     AgentView,
+    ChannelView,
     CheckView,
     DrillAsk,
     DrillView,
@@ -39,6 +40,7 @@ from vagus_controller.views import (
     IncidentView,
     LedgerEntry,
     NodeView,
+    NotificationTest,
     Operator,
     PairView,
     PauseView,
@@ -128,6 +130,10 @@ class NoteAsk(Ask, frozen=True, kw_only=True):
 class ResolveAsk(Ask, frozen=True, kw_only=True):
     # Why it is none any more.
     note: Annotated[str, Meta(min_length=1, max_length=1000)]
+
+
+class TestAsk(Ask, frozen=True, kw_only=True):
+    channel: Annotated[str, Meta(min_length=1, max_length=200)]
 
 
 class Health(View, frozen=True, kw_only=True):
@@ -348,6 +354,17 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
         except KeyError:
             raise _no_incident(operator, incident_id) from None
 
+    @get("/notifications", sync_to_thread=False, summary="Where people are told of incidents, and whether that works")
+    def channels() -> tuple[ChannelView, ...]:
+        return operator.channels()
+
+    @post("/notifications/test", status_code=200, summary="Send a test notice, and wait for what comes of it")
+    async def test_channel(request: Asked, data: RequestBody[TestAsk]) -> NotificationTest:
+        try:
+            return await operator.test_channel(data.channel, who=_who(request))
+        except KeyError:
+            raise unknown("channel", data.channel, {each.name for each in operator.channels()}) from None
+
     @get(
         "/stream",
         sync_to_thread=False,
@@ -374,7 +391,7 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
     return (
         *(fleet, nodes, node, agent, links, link, quorum, pauses, events, ledger, why),
         *(switchover, failback, approve, plans, plan, drills, drill, pause, resume, stream),
-        *(incidents, incident, acknowledge, note, resolve),
+        *(incidents, incident, acknowledge, note, resolve, channels, test_channel),
     )
 
 
@@ -388,7 +405,8 @@ def other_routes(operator: Operator, changes: ChangeFeed, problems: Problems) ->
     @get("/metrics", include_in_schema=False, media_type=metrics.CONTENT_TYPE)
     async def prometheus() -> bytes:
         found = problems()
-        return await asyncio.to_thread(metrics.exposition, operator.fleet(), changes.subscribers, len(found))
+        fleet, told = operator.fleet(), operator.channels()
+        return await asyncio.to_thread(metrics.exposition, fleet, changes.subscribers, len(found), told)
 
     return (healthz, prometheus)
 

@@ -49,6 +49,10 @@ class Lasting(msgspec.Struct, kw_only=True):
     ended_at: float | None = None
     worst: Severity = Severity.OK
     title: str = ""
+    # as it read when it was at its worst
+    peak_rank: int = 0
+    peak_size: int = 0
+    peak_title: str = ""
     did: str = ""
     reopened: int = 0
     acknowledged_by: str = ""
@@ -113,7 +117,10 @@ class Incident:
         self.severity = max((trouble.severity for trouble in bad), key=RANK.index)
         self.kept.worst = max(self.kept.worst, self.severity, key=RANK.index)
         if self.kept.id:
-            self.kept.title = self._title(bad)
+            kept = self.kept
+            kept.title = self._title(bad)
+            if (RANK.index(self.severity), len(bad)) >= (kept.peak_rank, kept.peak_size):
+                kept.peak_rank, kept.peak_size, kept.peak_title = RANK.index(self.severity), len(bad), kept.title
 
     def become(self, other: Incident) -> None:
         """Go on as the other one, which people know, with our own cause."""
@@ -253,7 +260,8 @@ class Incident:
         if quorum is not None and self.cause.kind != "quorum":
             title += f", and {words(own_cause(quorum.key), [quorum])}"
         stuck = sum(trouble.key[0] == "stuck" for trouble in bad)
-        if stuck and self.cause.kind != "stuck":
+        # Nothing can be moved to a node that is dead: that is no trouble of its own.
+        if stuck and self.cause.kind not in ("stuck", "liveness"):
             title += f", and {count(stuck, 'pair')} cannot move"
         cut_off = [trouble.key[1] for trouble in bad if trouble.state == "cut off"]
         if cut_off and self.cause.kind != "liveness":

@@ -259,6 +259,7 @@ class Incidents:
 
     def _close(self, incident: Incident, state: State, now: float, at: float) -> None:
         incident.kept.state = state
+        incident.kept.title = incident.kept.peak_title or incident.kept.title
         incident.kept.ended_at, incident.ended = at, now
         incident.tell()
         incident.changed = False
@@ -318,7 +319,7 @@ class Incidents:
             paths, intent = self._fleet.paths_of(pair), self._failover.intents.get(pair)
             waiting = self._failover.waiting(pair)
             if waiting is not None:
-                stuck += waiting.urgent and waiting.kind == "hold"
+                stuck += waiting.urgent and waiting.kind == "hold" and incident.cause.kind != "liveness"
                 asks += waiting.kind == "recommend"
             if intent is not None and paths and intent.path != paths[0] and intent.origin != "operator":
                 if intent.since >= incident.opened - SETTLE_S:
@@ -354,6 +355,16 @@ class Incidents:
         incident.resolve(who, note, now, at)
         return self._done(incident, now)
 
+    def remark(self, incident_id: int, text: str, at: float) -> None:
+        """A line on its timeline, if it is known yet."""
+        try:
+            incident = self._known(incident_id)
+        except KeyError:
+            return
+        incident.step("incident", text, incident.cause.subject, text, Severity.INFO, at)
+        incident.tell()
+        self._changed[incident_id] = incident
+
     def _done(self, incident: Incident, now: float) -> IncidentView:
         incident.tell()
         # The next tick gives it to whoever watches.
@@ -381,6 +392,11 @@ class Incidents:
     def find(self, incident_id: int, now: float) -> IncidentView:
         """Raises KeyError for one that ended long ago, or never was."""
         return self._known(incident_id).view(now)
+
+    def every(self, now: float) -> list[IncidentView]:
+        """Those that are open, and those that have ended lately."""
+        news = [incident for incident in self._homes.live.values() if incident.kept.id]
+        return [incident.view(now) for incident in (*news, *self._ended.values())]
 
     def open(self, now: float) -> tuple[IncidentView, ...]:
         """The worst first, then the newest."""

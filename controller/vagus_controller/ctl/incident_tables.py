@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from vagus_controller.ctl.tables import Column, duration, moment, table, text
-from vagus_controller.views import IncidentView
+from vagus_controller.views import ChannelView, IncidentView, Severity
 
 
 def incidents(console: Console, found: Sequence[IncidentView]) -> None:
@@ -60,6 +60,24 @@ def incident(console: Console, found: IncidentView) -> None:
 def incident_line(found: IncidentView) -> Text:
     state = "" if found.state == "open" else f", {found.state}"
     return text(f"{moment(found.ended_at or found.at)} incident {found.id}{state}: {found.title}", found.severity)
+
+
+def channels(console: Console, found: Sequence[ChannelView]) -> None:
+    columns = (
+        *(Column("channel"), Column("service"), Column("state"), Column("waiting"), Column("sent", 70)),
+        *(Column("last", 70), Column("tells", 90), Column("note")),
+    )
+    severity = {"works": Severity.OK, "fails": Severity.CRITICAL}
+    rows = [
+        (
+            *(each.name, each.service, text(each.state, severity.get(each.state)), str(each.waiting), str(each.sent)),
+            moment(each.last_sent_at) if each.last_sent_at is not None else "never",
+            ", ".join((*each.severities, *each.kinds, *each.sites)),
+            each.failure or each.quiet,
+        )
+        for each in found
+    ]
+    table(console, columns, rows, "no channel; [[notify.channel]] in the controller's configuration makes one")
 
 
 def _state(found: IncidentView) -> Text:

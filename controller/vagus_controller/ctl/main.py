@@ -20,6 +20,7 @@ from rich.console import Console
 from vagus_controller.ctl import incident_tables, tables
 from vagus_controller.ctl.client import NOT_ALLOWED, Client, CtlError, decode
 from vagus_controller.views import (
+    ChannelView,
     DrillView,
     EventEntry,
     FleetChange,
@@ -27,6 +28,7 @@ from vagus_controller.views import (
     IncidentView,
     LedgerEntry,
     NodeView,
+    NotificationTest,
     PairView,
     PauseView,
     PlanView,
@@ -336,6 +338,32 @@ def resolve(
     """Say that an incident is none any more, though its verdicts may last. What is new or worse reopens it."""
     data = _client(context).ask("POST", f"/incidents/{incident_id}/resolve", {"note": why})
     _show(json, data, IncidentView, incident_tables.incident)
+
+
+notify = typer.Typer(help="Where people are told of incidents.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(notify, name="notify")
+
+
+@notify.command("channels")
+def notify_channels(context: typer.Context, json: Json = False) -> None:
+    """Every channel: does it work, what waits."""
+    data = _client(context).ask("GET", "/notifications")
+    _show(json, data, tuple[ChannelView, ...], incident_tables.channels)
+
+
+@notify.command("test")
+def notify_test(
+    context: typer.Context, channel: Annotated[str, typer.Argument(metavar="CHANNEL")], json: Json = False
+) -> None:
+    """Send a test notice, and wait for what comes of it."""
+    data = _client(context).ask("POST", "/notifications/test", {"channel": channel})
+    found = decode(data, NotificationTest)
+    if json:
+        typer.echo(data.decode())
+    elif found.delivered:
+        typer.echo(f"{channel}: {found.detail}")
+    if not found.delivered:
+        raise CtlError(f"{channel} did not take it: {found.detail}")
 
 
 @app.command()
