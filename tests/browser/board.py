@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 from msgspec.structs import replace
 from playwright.sync_api import Page
 
-from browser import samples
+from browser import incident_samples, samples
 from browser.waves import Waves
 from door import PASSWORD, door
 from vagus_controller.api.app import create_app, serve
@@ -27,7 +27,9 @@ from vagus_controller.views import (
     DrillView,
     EventEntry,
     FleetView,
+    IncidentView,
     LedgerEntry,
+    NoteView,
     PauseView,
     PlanAsk,
     PlanView,
@@ -45,12 +47,12 @@ FLAGS = (
     "--disable-sync",
     "--host-resolver-rules=MAP vagus.test 127.0.0.1",
 )
-Entry = TypeVar("Entry", EventEntry, LedgerEntry)
+Entry = TypeVar("Entry", EventEntry, LedgerEntry, IncidentView)
 TOKEN = "a-token-for-the-browser-tests"
 
 
 class Board:
-    """views.Operator and views.History. `asked`: what a person asked for; `refusal`: why every request is refused."""
+    """views.Operator. `asked`: what a person asked for; `refusal`: why every request is refused."""
 
     def __init__(self) -> None:
         self.view = samples.calm()
@@ -58,6 +60,8 @@ class Board:
         self.ledger_entries = samples.ledger()
         self.plan_views: tuple[PlanView, ...] = ()
         self.drill_views: tuple[DrillView, ...] = ()
+        # newest first
+        self.incident_views = [incident_samples.overlay_of_osaka(), incident_samples.spike_of_last_week()]
         self.asked: list[tuple[Any, ...]] = []
         self.refusal = ""
 
@@ -110,15 +114,55 @@ class Board:
     def resume(self, pause_id: int, *, who: str) -> None:
         self._ask("resume", pause_id)
 
+    def incidents(self) -> tuple[IncidentView, ...]:
+        return tuple(each for each in self.incident_views if each.state == "open")
+
+    def incident(self, incident_id: int) -> IncidentView:
+        found = {each.id: each for each in self.incident_views}
+        return found[incident_id]
+
+    def _change(self, incident_id: int, **changes: Any) -> IncidentView:
+        found = replace(self.incident(incident_id), **changes)
+        self.incident_views = [found if each.id == incident_id else each for each in self.incident_views]
+        return found
+
+    def acknowledge(self, incident_id: int, *, who: str) -> IncidentView:
+        self._ask("acknowledge", incident_id)
+        return self._change(incident_id, acknowledged_by=who, acknowledged_at=samples.AT)
+
+    def note(self, incident_id: int, text: str, *, who: str) -> IncidentView:
+        self._ask("note", incident_id, text)
+        notes = (*self.incident(incident_id).notes, NoteView(at=samples.AT, who=who, text=text))
+        return self._change(incident_id, notes=notes)
+
+    def resolve(self, incident_id: int, note: str, *, who: str) -> IncidentView:
+        self._ask("resolve", incident_id, note)
+        return self._change(incident_id, state="resolved", resolved_by=who, resolution=note, ended_at=samples.AT)
+
+
+class Past:
+    """views.History of a board."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
     def events(
         self, *, limit: int, before: int | None = None, subject: str | None = None, **_: float | None
     ) -> list[EventEntry]:
-        return _page(self.event_entries, limit, before, subject)
+        return _page(self._board.event_entries, limit, before, subject)
 
     def ledger(
         self, *, limit: int, before: int | None = None, subject: str | None = None, **_: float | None
     ) -> list[LedgerEntry]:
-        return _page(self.ledger_entries, limit, before, subject)
+        return _page(self._board.ledger_entries, limit, before, subject)
+
+    def incidents(
+        self, *, limit: int, before: int | None = None, subject: str | None = None, **_: float | None
+    ) -> list[IncidentView]:
+        return _page(self._board.incident_views, limit, before, subject)
+
+    def incident(self, incident_id: int) -> IncidentView | None:
+        return next((each for each in self._board.incident_views if each.id == incident_id), None)
 
 
 def _page(entries: list[Entry], limit: int, before: int | None, subject: str | None) -> list[Entry]:
@@ -152,7 +196,7 @@ class Site:
         self._stopped = asyncio.Event()
         self._feed = ChangeFeed()
         access, http = door(self._directory, TOKEN, host="127.0.0.1", port=self.port, **self.http)
-        app = create_app(self.board, self.board, self._feed, access, list, Waves(self.board.fleet), http)
+        app = create_app(self.board, Past(self.board), self._feed, access, list, Waves(self.board.fleet), http)
         tasks = [
             asyncio.create_task(serve(app, http)),
             asyncio.create_task(self._tick()),
@@ -182,7 +226,11 @@ class Site:
         view, at = self.board.view, self._told_at
         self._feed.show(lambda: Whole(samples.aged(view, time.monotonic() - at)))
 
-    def tell(self, topic: Literal["fleet", "event", "ledger"], data: FleetView | EventEntry | LedgerEntry) -> None:
+    def tell(
+        self,
+        topic: Literal["fleet", "event", "ledger", "incident"],
+        data: FleetView | EventEntry | LedgerEntry | IncidentView,
+    ) -> None:
         """Publish a change, as the daemon does; a fleet also becomes what the API answers."""
         if isinstance(data, FleetView):
             self.board.view, self._told_at = data, time.monotonic()

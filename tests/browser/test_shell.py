@@ -14,7 +14,7 @@ from browser.board import Site
 from browser.samples import LISBON, OSAKA
 
 # One address of each page.
-PAGES = ("/", "/nodes/pi-osaka", f"/pairs/{LISBON}--{OSAKA}", "/failover", "/events")
+PAGES = ("/", "/nodes/pi-osaka", f"/pairs/{LISBON}--{OSAKA}", "/incidents", "/incidents/12", "/failover", "/events")
 
 
 def test_a_lost_stream_is_said_and_heals_by_itself(page: Page, site: Site, complaints: list[str]) -> None:

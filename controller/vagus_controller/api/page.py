@@ -40,6 +40,8 @@ PAGES: Final = {
     "node": Page("Node", ("/nodes/{name:str}",)),
     "pair": Page("Pair", ("/pairs/{pair:str}",)),
     "failover": Page("Failover", ("/failover",)),
+    "incidents": Page("Incidents", ("/incidents",)),
+    "incident": Page("Incident", ("/incidents/{number:int}",)),
     "events": Page("Events", ("/events",)),
     "account": Page("Account", ("/account",)),
 }

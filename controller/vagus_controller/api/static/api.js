@@ -64,3 +64,10 @@ export const agent = (name) => call('GET', `/nodes/${encodeURIComponent(name)}/a
 export const nodeHistory = (name, words) => call('GET', `/nodes/${encodeURIComponent(name)}/history${query({ ...words, links: true })}`);
 export const pairHistory = (pair, words) => call('GET', `/links/${encodeURIComponent(pair)}/history${query(words)}`);
 export const sparklines = () => call('GET', '/sparklines');
+
+// `show`: open, all; `limit`, `before`, `subject`, `since`, `until`.
+export const incidents = (words) => call('GET', `/incidents${query(words)}`);
+export const incident = (id) => call('GET', `/incidents/${id}`);
+export const acknowledge = (id) => call('POST', `/incidents/${id}/acknowledge`);
+export const note = (id, text) => call('POST', `/incidents/${id}/note`, { text });
+export const resolveIncident = (id, note) => call('POST', `/incidents/${id}/resolve`, { note });

@@ -267,7 +267,7 @@ export class Chart {
     const when = plot.posToVal(left, 'x');
     const near = Math.abs(plot.posToVal(left + NEAR, 'x') - when);
     const found = marks.filter((mark) => Math.abs(mark.at - when) <= near);
-    return [...found, ...spans.filter((span) => span.from - near <= when && (span.until ?? until) + near >= when)];
+    return [...spans.filter((span) => span.from - near <= when && (span.until ?? until) + near >= when), ...found];
   }
 
   // --- the cursor ----------------------------------------------------------------------------------------------------

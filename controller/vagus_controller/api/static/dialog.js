@@ -4,7 +4,7 @@ import { h } from './dom.js';
 
 const title = h('h2', { id: 'ask-title' });
 const words = h('div.dialog-words');
-const reason = h('input', { name: 'reason', maxlength: 200, autocomplete: 'off', placeholder: 'for the ledger, optional' });
+const reason = h('input', { name: 'reason', maxlength: 200, autocomplete: 'off' });
 const reasonLabel = h('label', {}, 'Why ', reason);
 const force = h('input', { type: 'checkbox' });
 const forceWords = h('span');
@@ -18,7 +18,7 @@ document.body.append(dialog);
 
 let pending = null;
 
-// `consequence`: sentences or elements, the last one as a warning with `warn`. `reason`: ask for one. `force`: what
+// `consequence`: sentences or elements, the last one as a warning with `warn`. `reason`: ask for one, 'required' or not. `force`: what
 // ticking the box means, "" for no box. `act({reason, force})` does it and throws an error with words; the dialog
 // closes when it is done.
 export function ask({ title: asked, consequence, warn = false, reason: asksReason = false, force: forced = '', confirm, act }) {
@@ -28,6 +28,8 @@ export function ask({ title: asked, consequence, warn = false, reason: asksReaso
   words.lastElementChild?.classList.toggle('warn-text', warn);
   reason.value = '';
   reasonLabel.hidden = !asksReason;
+  reason.required = asksReason === 'required';
+  reason.placeholder = `for the ledger${reason.required ? '' : ', optional'}`;
   force.checked = false;
   forceLabel.hidden = forced === '';
   forceWords.textContent = forced;

@@ -7,6 +7,7 @@ import * as api from './api.js';
 import { h, icon, replaceChildren } from './dom.js';
 import { closed, duration, known, plural, rank, text, worst } from './format.js';
 import { timeline } from './history.js';
+import { incidentList } from './incidentlines.js';
 import { nodeMood, notes } from './nodes.js';
 import { NodeCharts } from './nodecharts.js';
 import { linksTable } from './nodelinks.js';
@@ -40,7 +41,7 @@ async function ask() {
 }
 
 const concerns = (entry) => entry.subject.split('/')[0].split('--').includes(name);
-for (const topic of ['event', 'ledger']) listen(topic, (entry) => concerns(entry) && time.again());
+for (const topic of ['event', 'ledger', 'incident']) listen(topic, (entry) => concerns(entry) && time.again());
 
 function draw(fleet) {
   const node = fleet.nodes.find((one) => one.name === name);
@@ -124,7 +125,8 @@ function drawTime(node) {
   place('charts-words').textContent = time.loading ? 'Loading…' : empty ? 'Nothing was recorded in this time: the controller was off, or did not know this node yet.' : '';
   place('charts').classList.toggle('loading', time.loading);
   charts.draw(node);
-  const { ledger, events } = time.past;
+  const { ledger, events, incidents } = time.past;
+  replaceChildren(place('incidents'), incidentList(incidents, 'No incident was about this node in the time shown.', time.pastHeard));
   replaceChildren(place('past'), ledger.length || events.length ? timeline(events, ledger) : h('p.empty', {}, 'Nothing happened here in the time shown, and nothing was decided.'));
   place('all').href = `/events?${new URLSearchParams({ subject: name })}`;
 }

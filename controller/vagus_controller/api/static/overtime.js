@@ -63,10 +63,12 @@ export function joined(old, fresh, from) {
 // Moves of a node's pairs, or of a pair, and incidents, as charts draw them; `ledger`, `events` for the list below.
 export async function happened(subject, since, until) {
   const words = { subject, since, until, limit: MOST_MARKS };
-  const [ledger, events] = await Promise.all([api.ledger(words), api.events(words)]);
+  const [ledger, events, incidents] = await Promise.all([api.ledger(words), api.events(words), api.incidents({ subject, until, limit: MOST_MARKS, show: 'all' })]);
   const moves = ledger.filter((entry) => MOVES.has(entry.action));
   const marks = moves.map((entry) => ({ at: entry.at, severity: entry.action === 'failback' ? 'ok' : 'info', words: `${entry.action}: ${entry.subject}` }));
-  return { marks, spans: [], ledger, events };
+  const during = incidents.filter((one) => one.state !== 'merged' && (one.ended_at ?? until) > since);
+  const spans = during.map((one) => ({ from: one.at, until: one.ended_at, severity: one.worst, words: `incident: ${one.title}` }));
+  return { marks, spans, ledger, events, incidents: during };
 }
 
 const MOVES = new Set(['failover', 'failback', 'switchover', 'revert', 'adopt', 'drill']);
@@ -75,7 +77,9 @@ export class OverTime {
   data = null;
   trouble = '';
   loading = false;
-  past = { marks: [], spans: [], ledger: [], events: [] };
+  past = { marks: [], spans: [], ledger: [], events: [], incidents: [] };
+  // The page's own time when it came.
+  pastHeard = 0;
   #asked = 0;
   #timer = 0;
   #zoom = null;
@@ -139,7 +143,10 @@ export class OverTime {
       const fresh = await this.load({ since, until: this.#zoom ? until : undefined, step });
       const past = Date.now() - this.#pastAt > 60_000 ? await happened(this.subject(), from, until) : this.past;
       if (asked !== this.#asked) return;
-      if (past !== this.past) this.#pastAt = Date.now();
+      if (past !== this.past) {
+        this.#pastAt = Date.now();
+        this.pastHeard = performance.now();
+      }
       this.past = past;
       this.data = joined(this.data, fresh, from);
       this.trouble = '';

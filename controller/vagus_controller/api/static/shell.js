@@ -104,6 +104,12 @@ function banner(key, severity, strong, words) {
 }
 
 function drawBadges(fleet) {
+  const open = place('badge-incidents');
+  const urgent = fleet.incidents.some((one) => one.severity === 'critical');
+  open.hidden = fleet.incidents.length === 0;
+  open.textContent = fleet.incidents.length;
+  open.classList.toggle('warning', !urgent);
+  open.title = `${fleet.incidents.length} open`;
   const asked = fleet.pairs.filter((pair) => pair.status === 'recommended').length;
   const badge = place('badge-failover');
   badge.hidden = asked === 0;

@@ -35,7 +35,7 @@ export class Stream {
     this.#source = source;
     this.#openedAt = performance.now();
     source.onopen = () => this.opened();
-    for (const topic of ['fleet', 'change', 'event', 'ledger', 'ping']) {
+    for (const topic of ['fleet', 'change', 'event', 'ledger', 'incident', 'ping']) {
       source.addEventListener(topic, (message) => {
         this.#retries = 0;
         this.#lastAt = performance.now();
