@@ -1,43 +1,137 @@
-"""Pictures of the page for the README: `PYTHONPATH=tests python -m browser.take_screenshots` writes docs/images/."""
+"""Pictures of the page: `PYTHONPATH=tests python -m browser.take_screenshots [PAGE…]` writes docs/images/.
+
+Each page with 3 nodes in a bad hour, light and dark, at a desk and on a phone; those that grow with the fleet also with
+100. pngquant (Debian's) makes them small.
+"""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from playwright.sync_api import sync_playwright
+from msgspec.structs import replace
+from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 from browser import samples
 from browser.board import CHROMIUM, FLAGS, Board, Site
+from browser.incident_samples import brief, overlay_of_osaka
+from browser.samples import BERLIN, LISBON, OSAKA, VPS
+from vagus_controller.views import FleetView
 
 IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
-SHOTS: tuple[tuple[str, int, int, Literal["light", "dark"]], ...] = (
-    ("fleet-light", 1360, 1215, "light"),
-    ("fleet-dark", 1360, 1215, "dark"),
-    ("fleet-phone", 390, 1400, "light"),
+LARGEST = 150_000
+DESK, PHONE = ViewportSize(width=1360, height=1000), ViewportSize(width=390, height=844)
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+
+
+def few() -> FleetView:
+    """Three Pis, the overlay of one of them down."""
+    fleet = samples.bad_hour()
+    names = (BERLIN, LISBON, OSAKA)
+    observer = replace(fleet.observer, reason="connected to the broker, and the fleet is heard")
+    return replace(
+        fleet,
+        summary="The overlay of pi-osaka is down; its 2 pairs moved to the backup 41 s ago, and etcd kept its leader.",
+        nodes=tuple(node for node in fleet.nodes if node.name in names),
+        pairs=tuple(pair for pair in fleet.pairs if set(pair.nodes) <= set(names)),
+        observer=observer,
+        incidents=(replace(brief(overlay_of_osaka()), did="moved 2 pairs to backup"),),
+    )
+
+
+def open_sites(page: Page) -> None:
+    page.get_by_role("button", name="berlin and berlin: critical").click()
+    page.get_by_role("region", name="Nodes by nodes").wait_for()
+
+
+def rehearse(page: Page) -> None:
+    form = page.get_by_role("region", name="Move many pairs")
+    form.get_by_label("Why").fill("a new router")
+    form.get_by_role("button", name="Rehearse").click()
+    form.get_by_text("nothing was moved").wait_for()
+
+
+def nothing(page: Page) -> None:
+    pass
+
+
+class Shot(NamedTuple):
+    """`size`: nodes; `settled`: what stands there when the page is drawn; `act`: what is done first."""
+
+    name: str
+    path: str
+    size: Literal[3, 100]
+    settled: str
+    act: Callable[[Page], None] = nothing
+
+
+SHOTS = (
+    Shot("fleet", "/", 3, "#ledger .history"),
+    Shot("fleet-100", "/", 100, "#ledger .history", open_sites),
+    Shot("pair", f"/pairs/{BERLIN}--{OSAKA}", 3, "#charts canvas"),
+    Shot("pair-100", "/pairs/austin-00--berlin-16", 100, "#charts canvas"),
+    Shot("failover", "/failover", 3, "#ledger .history", rehearse),
+    Shot("failover-100", "/failover", 100, "#assignments tbody"),
+    Shot("events", "/events", 3, "#events li"),
+    Shot("node", f"/nodes/{OSAKA}", 3, "#charts canvas"),
+    Shot("node-100", "/nodes/berlin-16", 100, "#charts canvas"),
 )
 
 
+def take(site: Site, shots: tuple[Shot, ...]) -> list[Path]:
+    files = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        for scheme in SCHEMES:
+            context = browser.new_context(viewport=DESK, color_scheme=scheme, reduced_motion="reduce")
+            context.set_default_timeout(60_000)
+            page = context.new_page()
+            site.sign_in(page)
+            for shot in shots:
+                site.tell("fleet", few() if shot.size == 3 else samples.large())
+                for suffix, viewport in (("", DESK), ("-phone", PHONE)):
+                    page.set_viewport_size(viewport)
+                    site.open(page, shot.path)
+                    page.locator(shot.settled).first.wait_for()
+                    shot.act(page)
+                    page.evaluate("scrollTo(0, 0)")
+                    page.wait_for_timeout(1200)
+                    file = IMAGES / f"{shot.name}-{scheme}{suffix}.png"
+                    page.screenshot(path=file)
+                    files.append(file)
+            context.close()
+        browser.close()
+    return files
+
+
 def main() -> None:
+    if shutil.which("pngquant") is None:
+        raise SystemExit("pngquant makes the pictures small: apt-get install pngquant")
+    wanted = sys.argv[1:]
+    shots = tuple(shot for shot in SHOTS if not wanted or shot.name in wanted)
+    if not shots:
+        raise SystemExit(f"no such page; there are: {', '.join(shot.name for shot in SHOTS)}")
     IMAGES.mkdir(parents=True, exist_ok=True)
     board = Board()
-    board.view = samples.bad_hour()
+    board.ledger_entries = [entry for entry in board.ledger_entries if VPS not in entry.subject]
+    board.event_entries = [entry for entry in board.event_entries if VPS not in entry.subject]
+    board.plan_views = (samples.plan("backup", f"{BERLIN}--{LISBON}", f"{LISBON}--{OSAKA}"),)
+    board.drill_views = (samples.drill(f"{BERLIN}--{LISBON}"),)
     site = Site(board, Path(tempfile.mkdtemp(prefix="vagus-pictures-")))
     site.start()
     try:
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-            for name, width, height, scheme in SHOTS:
-                page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
-                page.emulate_media(reduced_motion="reduce")
-                site.sign_in(page)
-                page.locator("#ledger .history").wait_for()
-                page.screenshot(path=IMAGES / f"{name}.png")
-                page.close()
-            browser.close()
+        files = take(site, shots)
     finally:
         site.stop()
+    subprocess.run(["pngquant", "--force", "--ext", ".png", "--speed", "1", "128", *map(str, files)], check=True)
+    large = [file.name for file in files if file.stat().st_size > LARGEST]
+    if large:
+        raise SystemExit(f"larger than {LARGEST} bytes: {', '.join(large)}")
 
 
 if __name__ == "__main__":

@@ -468,6 +468,14 @@ def test_a_new_client_gets_the_fleet_and_then_what_changes(running: Running, cli
     assert [node["name"] for node in change["nodes"]] == [samples.OSAKA]
 
 
+def test_answers_are_compressed_for_who_takes_that(client: httpx.Client) -> None:
+    packed = client.get("/api/v1/fleet", headers={"Accept-Encoding": "gzip"})
+    assert packed.headers["content-encoding"] == "gzip"
+    plain = client.get("/api/v1/fleet", headers={"Accept-Encoding": "identity"})
+    assert "content-encoding" not in plain.headers
+    assert packed.json() == plain.json()
+
+
 def test_a_stream_is_compressed_for_who_takes_that(running: Running, client: httpx.Client) -> None:
     """Each message stands for itself, so that it is compressed once for all; together they are one gzip stream."""
     for encoding in ("gzip, deflate", "identity"):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -117,8 +118,9 @@ def _pair(fleet: FleetView) -> PairView:
     return next(pair for pair in fleet.pairs if pair.name == BERLIN_OSAKA)
 
 
-def test_what_goes_is_told_and_what_comes_back_is_new() -> None:
-    whole = samples.calm()
+@pytest.mark.parametrize("picture", [samples.calm, samples.bad_hour])
+def test_what_goes_is_told_and_what_comes_back_is_new(picture: Callable[[], FleetView]) -> None:
+    whole = picture()
     differences, page = opened(whole)
     without = replace(
         whole,

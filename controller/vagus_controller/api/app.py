@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import uvicorn
 from litestar import Litestar, Router
+from litestar.config.compression import CompressionConfig
 from litestar.datastructures import MutableScopeHeaders, State
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
@@ -80,6 +81,8 @@ def create_app(
         exception_handlers=HANDLERS,
         before_send=[_add_headers],
         request_max_body_size=MAX_BODY,
+        # Static files and the stream are compressed already, once for all.
+        compression_config=CompressionConfig("gzip", gzip_compress_level=4, exclude=["^/static/", "^/api/v1/stream$"]),
         logging_config=None,
         state=State({"changes": changes}),
         openapi_config=OpenAPIConfig(

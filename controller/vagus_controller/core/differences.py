@@ -83,6 +83,7 @@ class Differences:
 
     def look(self, canvas: Canvas, now: float) -> FleetChange | None:
         """What everyone who has the picture must be told; None: nothing."""
+        gone = self._take_leave(canvas)
         share = min((now - self._looked_at) / _ROUND_S, 1.0)
         self._looked_at = now
         names, pairs, self._stirs = canvas.stirred(self._stirs)
@@ -91,16 +92,23 @@ class Differences:
         # What is beyond the bound has its turn in the round.
         nodes = dict.fromkeys((*islice((*names, *self._uneasy_nodes), _MOST), *some_names))
         links = dict.fromkeys((*islice((*pairs, *self._uneasy_pairs), _MOST), *some_pairs))
-        return self._compare(canvas, nodes, links, now)
+        return self._compare(canvas, nodes, links, gone, now)
 
     def picture(self, fleet: FleetView, now: float) -> tuple[FleetView, FleetChange | None]:
         """The whole picture for who comes new, and what of it is news to the others."""
         canvas = Whole(fleet)
-        change = self._compare(canvas, canvas.names, canvas.pairs, now)
+        change = self._compare(canvas, canvas.names, canvas.pairs, self._take_leave(canvas), now)
         return replace(fleet, nodes=tuple(map(lean, fleet.nodes))), change
 
-    def _compare(self, canvas: Canvas, names: Iterable[str], pairs: Iterable[Pair], now: float) -> FleetChange | None:
-        gone_nodes, gone_pairs = self._take_leave(canvas)
+    def _compare(
+        self,
+        canvas: Canvas,
+        names: Iterable[str],
+        pairs: Iterable[Pair],
+        gone: tuple[tuple[str, ...], tuple[str, ...]],
+        now: float,
+    ) -> FleetChange | None:
+        gone_nodes, gone_pairs = gone
         nodes = [node for name in names if (node := self._node(canvas, name, now)) is not None]
         links = [link for pair in pairs if (link := self._pair(canvas, pair, now)) is not None]
         head = canvas.head

@@ -51,7 +51,7 @@ function incidentLine(one, fleet) {
     h(
       'div',
       {},
-      h('p', {}, h('a', { href: `/incidents/${one.id}` }, closed(one.title)), ' ', h('span.muted', {}, since(one.age_s, fleet.heard, 'ago'))),
+      h('p', {}, h('a', { href: `/incidents/${one.id}` }, closed(sentence(one.title))), ' ', h('span.muted', {}, since(one.age_s, fleet.heard, 'ago'))),
       h('p.muted', {}, one.did ? `${closed(sentence(one.did))} ` : 'vagus did nothing about it. ', consequences, one.acknowledged_by && ` ${one.acknowledged_by} is on it.`),
     ),
   );
