@@ -10,9 +10,10 @@ from typing import Final
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 _LARGE: Final = 64 * 1024
-# Collections of a younger generation before one of the next: all that is not settled is seen after some 3,000 more
-# objects, in 2 ms. Python's own 10 and 10 are for programs whose old objects are many.
-_OLDER: Final = (3, 1)
+# New objects before a collection, and collections of a younger generation before one of the next: all that is not
+# settled is seen after some 1,000 more objects, in a millisecond. Python's own 700, 10 and 10 are for programs whose
+# old objects are many; what waits as garbage until then, the process keeps as memory.
+_THRESHOLDS: Final = (250, 3, 1)
 
 
 def one_heap() -> bool:
@@ -39,4 +40,4 @@ def settle() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(gc.get_threshold()[0], *_OLDER)
+    gc.set_threshold(*_THRESHOLDS)

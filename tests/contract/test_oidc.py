@@ -169,7 +169,10 @@ def changed(**how: Any) -> Callable[[Standin, dict[str, Any]], str]:
         changed(iat=int(time.time()) + 3600),
         lambda _standin, _claims: "garbage",
     ],
-    ids=str,
+    ids=[
+        *("another's key", "unsigned", "our secret", "its public key", "another nonce", "no nonce", "for another client"),
+        *("for several", "another issuer", "expired", "without an end", "nobody", "from the future", "garbage"),
+    ],
 )
 @pytest.mark.filterwarnings("ignore::joserfc.errors.SecurityWarning")
 def test_what_the_provider_did_not_sign_for_us_now_lets_nobody_in(
