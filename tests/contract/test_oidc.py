@@ -170,7 +170,15 @@ def changed(**how: Any) -> Callable[[Standin, dict[str, Any]], str]:
         lambda _standin, _claims: "garbage",
     ],
     ids=[
-        *("another's key", "unsigned", "our secret", "its public key", "another nonce", "no nonce", "for another client"),
+        *(
+            "another's key",
+            "unsigned",
+            "our secret",
+            "its public key",
+            "another nonce",
+            "no nonce",
+            "for another client",
+        ),
         *("for several", "another issuer", "expired", "without an end", "nobody", "from the future", "garbage"),
     ],
 )
