@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
@@ -18,12 +17,12 @@ import typer
 from rich.console import Console
 
 from vagus_controller.ctl import incident_tables, tables
+from vagus_controller.ctl import watch as watching
 from vagus_controller.ctl.client import NOT_ALLOWED, Client, CtlError, decode
 from vagus_controller.views import (
     ChannelView,
     DrillView,
     EventEntry,
-    FleetChange,
     FleetView,
     IncidentView,
     LedgerEntry,
@@ -40,7 +39,6 @@ T = TypeVar("T")
 
 DEFAULT_URL: Final = "http://127.0.0.1:8118"
 DEFAULT_TOKEN_FILE: Final = Path("/var/lib/vagus-controller/token")
-_RECONNECT_S: Final = (1.0, 2.0, 5.0, 10.0)
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 app = typer.Typer(
@@ -367,39 +365,21 @@ def notify_test(
 
 
 @app.command()
-def watch(context: typer.Context, json: Json = False) -> None:
-    """Events and decisions as they come, until Ctrl-C. With --json one object a line: topic and data."""
-    client = _client(context)
-    console = _console()
-    last_id, summary, failures = "", "", 0
-    while True:
-        try:
-            for message in client.stream(last_id):
-                failures, last_id = 0, message.id or last_id
-                if json:
-                    typer.echo(f'{{"topic":"{message.topic}","data":{message.data}}}')
-                elif message.topic in ("fleet", "change"):
-                    whole = message.topic == "fleet"
-                    fleet = decode(message.data, FleetView) if whole else decode(message.data, FleetChange).head
-                    if fleet.summary != summary:
-                        console.print(tables.fleet_line(fleet))
-                    summary = fleet.summary
-                elif message.topic == "event":
-                    console.print(tables.event_line(decode(message.data, EventEntry)))
-                elif message.topic == "incident":
-                    console.print(incident_tables.incident_line(decode(message.data, IncidentView)))
-                elif message.topic == "ledger":
-                    console.print(tables.ledger_line(decode(message.data, LedgerEntry)))
-            words = "the stream ended"
-        except CtlError as error:
-            # At first a wrong address is likelier than a controller that restarts.
-            if error.code == NOT_ALLOWED or not last_id:
-                raise
-            words = str(error)
-        if failures == 0:
-            typer.echo(f"vagusctl: {words}; trying again", err=True)
-        time.sleep(_RECONNECT_S[min(failures, len(_RECONNECT_S) - 1)])
-        failures += 1
+def watch(
+    context: typer.Context,
+    json: Json = False,
+    by_line: Annotated[bool, typer.Option("--lines", help="A line at a time, on a terminal too.")] = False,
+) -> None:
+    """The fleet as it is now, until Ctrl-C: health, incidents, quorum, links, nodes, events.
+
+    Into a pipe or file, and with --lines, events and decisions as they come, a line each. With --json one object a
+    line: topic and data.
+    """
+    client, console = _client(context), _console()
+    if json or by_line or not console.is_terminal or console.is_dumb_terminal:
+        watching.lines(client, console, json=json)
+    else:
+        watching.screen(client, console)
 
 
 def _client(context: typer.Context) -> Client:

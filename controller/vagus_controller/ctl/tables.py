@@ -188,14 +188,15 @@ def _link_row(pair: PairView, path: PathView) -> tuple[Text | str, ...]:
             f"{path.path} (metered)" if path.metered else path.path,
             text(path.verdict.state, path.verdict.severity),
         ),
-        *(duration(_worst(path, "rtt_s")), percent(_worst(path, "loss_10s"))),
+        *(duration(slower(path, "rtt_s")), percent(slower(path, "loss_10s"))),
         "proven" if path.proven else text("not proven", Severity.WARNING),
         traffic,
         f"{pair.status} ({pair.origin})" if pair.assigned == path.path else "",
     )
 
 
-def _worst(path: PathView, field: str) -> float | None:
+def slower(path: PathView, field: str) -> float | None:
+    """The figure of the end that has it worse."""
     values = [getattr(end.link, field) for end in path.ends if end.link is not None]
     return max((value for value in values if value is not None), default=None)
 
