@@ -45,6 +45,26 @@ class Oidc(Section, frozen=True, kw_only=True):
     viewers: tuple[str, ...] = ()
 
 
+class StatusGroup(Section, frozen=True, kw_only=True):
+    """A line of the public status page."""
+
+    # What readers see of it.
+    name: str
+    nodes: tuple[str, ...] = ()
+    sites: tuple[str, ...] = ()
+
+
+class PublicStatus(Section, frozen=True, kw_only=True):
+    """The page /status, for everybody and without signing in. Nothing but this is shown there."""
+
+    title: str
+    group: tuple[StatusGroup, ...] = ()
+    # For what share of so many days each group's nodes reported; 0: not shown.
+    uptime_days: Literal[0, 30, 90] = 0
+    # Titles of open incidents: they name nodes, sites and paths.
+    incidents: bool = False
+
+
 class Http(Section, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 8118
@@ -62,6 +82,8 @@ class Http(Section, frozen=True, kw_only=True):
     session_idle_s: float = 86_400.0
     session_s: float = 604_800.0
     oidc: Oidc | None = None
+    # None: there is no such page.
+    public_status: PublicStatus | None = None
 
     @property
     def accounts(self) -> Path:

@@ -22,7 +22,9 @@ from vagus_controller.config import (
     Mqtt,
     Notify,
     Oidc,
+    PublicStatus,
     Quality,
+    StatusGroup,
     Store,
     Window,
 )
@@ -88,6 +90,10 @@ def _check_config(config: Config, say: Say) -> None:
         check_name(node, element("nodes", index), say)
     for node in checks.twice(config.nodes):
         say("nodes", f"{show(node)} is named twice")
+    for index, group in enumerate(config.http.public_status.group if config.http.public_status else ()):
+        for node in group.nodes:
+            if config.nodes and node not in config.nodes:
+                say(element("http.public_status.group", index, group.name) + ".nodes", f"{show(node)} is not in nodes")
     for index, window in enumerate(config.failover.windows):
         if window.scope == "node" and config.nodes and window.target not in config.nodes:
             say(element("failover.windows", index) + ".target", f"{show(window.target)} is not in nodes")
@@ -113,6 +119,20 @@ def _check_http(http: Http, say: Say) -> None:
     within({"session_idle_s": (300, 31_536_000), "session_s": (300, 31_536_000)})(http, say)
     if http.oidc is not None and not http.url:
         say("url", "is missing: with oidc, the provider must know where to send people back to")
+
+
+def _check_public_status(status: PublicStatus, say: Say) -> None:
+    if not status.title.strip():
+        say("title", "must not be empty")
+    for name in checks.twice(tuple(group.name for group in status.group)):
+        say("group", f"{show(name)} is named twice")
+
+
+def _check_status_group(group: StatusGroup, say: Say) -> None:
+    if not group.name.strip():
+        say("name", "must not be empty")
+    if not group.nodes and not group.sites:
+        say("nodes", "and sites are empty: name what the group consists of")
 
 
 def _is_origin(url: str) -> bool:
@@ -306,6 +326,8 @@ _CHECKS: dict[type, settings.Check] = {
     Broker: checks.check_broker,
     Mqtt: checks.check_mqtt,
     Http: _check_http,
+    PublicStatus: _check_public_status,
+    StatusGroup: _check_status_group,
     Oidc: _check_oidc,
     Store: _check_store,
     History: _check_history,

@@ -45,6 +45,7 @@ def test_the_example_loads_and_shows_the_defaults() -> None:
 
 WINDOW = {"at": "sun 02:00-04:00", "reason": "works"}
 CHANNEL = {"name": "ops", "url": "json://127.0.0.1/hook"}
+STATUS = {"title": "Harbour"}
 OIDC = {"issuer": "https://id.example.org", "client_id": "vagus", "operators": ["ines@example.org"]}
 MISTAKES: list[tuple[str, Any, str]] = [
     ("fleet", None, 'fleet: is missing: text "…"'),
@@ -76,6 +77,28 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("http.oidc", OIDC | {"scopes": ["email"]}, 'http.oidc.scopes: must name "openid"'),
     ("http.oidc", OIDC | {"operators": []}, "http.oidc.operators: and viewers are empty: nobody could sign in"),
     ("http.oidc", OIDC | {"operators": ["*"]}, 'http.oidc.operators: "*" would let everybody at the provider move'),
+    ("http.public_status", {"title": " "}, "http.public_status.title: must not be empty"),
+    ("http.public_status", {"title": "x", "uptime_days": 31}, "http.public_status.uptime_days"),
+    (
+        "http.public_status",
+        STATUS | {"group": [{"name": "Web", "nodes": ["tokio"]}]},
+        'http.public_status.group[1] "Web".nodes: "tokio" is not in nodes',
+    ),
+    (
+        "http.public_status",
+        STATUS | {"group": [{"name": "a", "nodes": []}]},
+        'http.public_status.group[1] "a".nodes: and sites are empty: name what the group',
+    ),
+    (
+        "http.public_status",
+        STATUS | {"group": [{"name": " ", "sites": ["x"]}]},
+        'http.public_status.group[1] " ".name: must not be empty',
+    ),
+    (
+        "http.public_status",
+        STATUS | {"group": [{"name": "a", "sites": ["x"]}, {"name": "a", "sites": ["y"]}]},
+        'http.public_status.group: "a" is named twice',
+    ),
     ("http.oidc", OIDC, "http.url: is missing: with oidc, the provider must know"),
     ("store.url", "vagus.db", "store.url: must be a URL such as sqlite:////var"),
     ("store.url", "mysql://localhost/vagus", "store.url: mysql is not supported; allowed are sqlite, postgresql"),

@@ -29,6 +29,7 @@ from vagus_controller.api.login import login_routes
 from vagus_controller.api.page import page_routes
 from vagus_controller.api.problems import HANDLERS, MAX_BODY, documented
 from vagus_controller.api.routes import Problems, api_routes, other_routes
+from vagus_controller.api.status_page import status_routes
 from vagus_controller.api.stream import ChangeFeed
 from vagus_controller.chart_views import Charts
 from vagus_controller.config import Http
@@ -74,6 +75,7 @@ def create_app(
             *other_routes(operator, changes, problems),
             *login_routes(access, site, http.session_s, urlsplit(http.oidc.issuer).hostname or "" if http.oidc else ""),
             *oidc,
+            *status_routes(http.public_status, operator, charts),
             *cast("Sequence[ControllerRouterHandler]", page_routes()),
         ],
         middleware=[Door(access, site)],
