@@ -21,6 +21,7 @@ from browser import samples
 from browser.board import CHROMIUM, FLAGS, Board, Site
 from browser.incident_samples import brief, overlay_of_osaka
 from browser.samples import BERLIN, LISBON, OSAKA, VPS
+from vagus_controller.config import PublicStatus, StatusGroup
 from vagus_controller.views import FleetView
 
 IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
@@ -42,6 +43,18 @@ def few() -> FleetView:
         observer=observer,
         incidents=(replace(brief(overlay_of_osaka()), did="moved 2 pairs to backup"),),
     )
+
+
+STATUS = PublicStatus(
+    title="Harbour",
+    group=(
+        StatusGroup(name="Website", sites=("lisbon",)),
+        StatusGroup(name="Home automation", nodes=(OSAKA,)),
+        StatusGroup(name="Backups", sites=("berlin",)),
+    ),
+    uptime_days=90,
+    incidents=True,
+)
 
 
 def open_sites(page: Page) -> None:
@@ -80,6 +93,9 @@ SHOTS = (
     Shot("events", "/events", 3, "#events li"),
     Shot("node", f"/nodes/{OSAKA}", 3, "#charts canvas"),
     Shot("node-100", "/nodes/berlin-16", 100, "#charts canvas"),
+    Shot("incidents", "/incidents", 3, "#open li"),
+    Shot("incident", "/incidents/12", 3, "#cause li"),
+    Shot("status", "/status", 3, "h1"),
 )
 
 
@@ -96,7 +112,7 @@ def take(site: Site, shots: tuple[Shot, ...]) -> list[Path]:
                 site.tell("fleet", few() if shot.size == 3 else samples.large())
                 for suffix, viewport in (("", DESK), ("-phone", PHONE)):
                     page.set_viewport_size(viewport)
-                    site.open(page, shot.path)
+                    page.goto(site.url + shot.path)
                     page.locator(shot.settled).first.wait_for()
                     shot.act(page)
                     page.evaluate("scrollTo(0, 0)")
@@ -123,6 +139,7 @@ def main() -> None:
     board.plan_views = (samples.plan("backup", f"{BERLIN}--{LISBON}", f"{LISBON}--{OSAKA}"),)
     board.drill_views = (samples.drill(f"{BERLIN}--{LISBON}"),)
     site = Site(board, Path(tempfile.mkdtemp(prefix="vagus-pictures-")))
+    site.http = {"public_status": STATUS}
     site.start()
     try:
         files = take(site, shots)

@@ -136,7 +136,7 @@ def _percent(share: float) -> str:
 
 def _incidents(fleet: FleetView) -> str:
     rows = "".join(
-        f"<li>{_icon(_severity(each.severity), 18)}<span>{html.escape(each.title)}"
+        f"<li>{_icon(_severity(each.severity), 18)}<span>{html.escape(each.title[:1].upper() + each.title[1:])}"
         f' <span class="muted">since {_moment(each.at)}</span></span></li>'
         for each in fleet.incidents[:20]
     )
