@@ -190,6 +190,15 @@ def test_a_blind_controller_opens_nothing_else() -> None:
     assert {each.cause.kind for each in world.told} == {"controller"}
 
 
+def test_a_controller_that_starts_is_not_blind_for_long_enough_to_tell() -> None:
+    world = IncidentWorld(CITIES)
+    world.fleet.on_session(False, world.now, "the broker restarts")
+    world.run(20)
+    world.fleet.on_session(True, world.now, "back")
+    world.run(60)
+    assert world.told == []
+
+
 def test_a_spike_on_a_member_is_the_cause_of_the_quorum_that_churns() -> None:
     world = IncidentWorld(THREE, members=("a", "b", "c"))
     world.busy = {"a"}

@@ -49,9 +49,8 @@ class Lasting(msgspec.Struct, kw_only=True):
     ended_at: float | None = None
     worst: Severity = Severity.OK
     title: str = ""
-    # as it read when it was at its worst
-    peak_rank: int = 0
-    peak_size: int = 0
+    # how bad it was at its worst, its cause, and how much of it; and how it read then
+    peak: tuple[int, int, int] = (0, 0, 0)
     peak_title: str = ""
     did: str = ""
     reopened: int = 0
@@ -119,8 +118,10 @@ class Incident:
         if self.kept.id:
             kept = self.kept
             kept.title = self._title(bad)
-            if (RANK.index(self.severity), len(bad)) >= (kept.peak_rank, kept.peak_size):
-                kept.peak_rank, kept.peak_size, kept.peak_title = RANK.index(self.severity), len(bad), kept.title
+            causes = [RANK.index(trouble.severity) for trouble in bad if self.is_cause(trouble)]
+            height = (RANK.index(self.severity), max(causes, default=0), len(bad))
+            if height >= kept.peak:
+                kept.peak, kept.peak_title = height, kept.title
 
     def become(self, other: Incident) -> None:
         """Go on as the other one, which people know, with our own cause."""

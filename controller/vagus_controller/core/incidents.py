@@ -220,7 +220,9 @@ class Incidents:
             return incident.acted
         if incident.severity not in _LOUD:
             return incident.severity is Severity.UNKNOWN and lasted >= SETTLE_MOST_S
-        return lasted >= SETTLE_MOST_S or not self._waits(incident)
+        # Of a controller that starts, or whose broker does, it is soon over.
+        waits = incident.cause.kind == "controller" or self._waits(incident)
+        return lasted >= SETTLE_MOST_S or not waits
 
     def _waits(self, incident: Incident) -> bool:
         """Whether a node in it has not been heard since it began, and is not judged yet."""
