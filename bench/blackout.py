@@ -1,4 +1,5 @@
-"""Silence of a UDP stream (5 ms) between two service addresses when the overlay is cut silently at a random moment.
+"""Silence of a UDP stream (5 ms) between two service addresses when the overlay is cut silently at a random moment, and
+of going home, after it has healed.
 
 Side by side on the same tunnels in one run: vagus with the controller deciding, vagus with reflex = "always", FRR (BGP
 and BFD) at 300 ms × 3 and 100 ms × 3. Then cuts of the whole overlay under a three-member etcd with default timers:
@@ -30,7 +31,11 @@ _SETTLE_S = 200.0
 _HOLD_S = 2.0
 
 
-def vagus(cuts: int, rng: random.Random, *, reflex: str, words: str) -> list[float]:
+# Seconds of silence of each cut, and of each way home.
+Silences = tuple[list[float], list[float]]
+
+
+def vagus(cuts: int, rng: random.Random, *, reflex: str, words: str) -> Silences:
     with Lab(TWO, agent={"reflex": reflex}, controller=_controller()) as lab:
         lab.start_broker()
         lab.start_agents()
@@ -39,30 +44,34 @@ def vagus(cuts: int, rng: random.Random, *, reflex: str, words: str) -> list[flo
         return _cuts(lab, cuts, rng, lambda: _settled(lab, "overlay"), words)
 
 
-def yardstick(cuts: int, rng: random.Random, interval_ms: int) -> list[float]:
+def yardstick(cuts: int, rng: random.Random, interval_ms: int) -> Silences:
     with Lab(TWO[1:]) as lab:
         frr.start(lab, interval_ms)
         _until(lambda: frr.is_ready(lab))
         return _cuts(lab, cuts, rng, lambda: frr.is_ready(lab), f"FRR {interval_ms} ms × 3")
 
 
-def _cuts(lab: Lab, cuts: int, rng: random.Random, home: Callable[[], bool], words: str) -> list[float]:
-    gaps = []
+def _cuts(lab: Lab, cuts: int, rng: random.Random, home: Callable[[], bool], words: str) -> Silences:
+    out, back = [], []
     with UdpStream(lab, A, B) as stream:
         for number in range(cuts):
             time.sleep(2 + rng.random())
             cut = lab.cut("overlay")
             time.sleep(3)
-            gap = stream.gap(cut, cut + 2.9)
-            gaps.append(gap.seconds)
-            print(f"  {words}: cut {number + 1}/{cuts}: {table.milliseconds(gap.seconds)}", file=sys.stderr, flush=True)
+            out.append(stream.gap(cut, cut + 2.9).seconds)
             lab.mend("overlay")
+            mended = time.monotonic()
             try:
                 _until(home)
             except TimeoutError as error:
-                print(f"  {words}: {error}; going on with the {len(gaps)} cuts so far", file=sys.stderr, flush=True)
+                print(f"  {words}: {error}; going on with the {len(out)} cuts so far", file=sys.stderr, flush=True)
                 break
-    return gaps
+            # The move home is over, and what it did to packets on their way has been seen.
+            time.sleep(0.2)
+            back.append(stream.gap(mended).seconds)
+            silences = f"{table.milliseconds(out[-1])}, going home {table.milliseconds(back[-1])}"
+            print(f"  {words}: cut {number + 1}/{cuts}: {silences}", file=sys.stderr, flush=True)
+    return out, back
 
 
 def etcd(cuts: int, rng: random.Random) -> dict[str, object]:
@@ -132,7 +141,7 @@ def main() -> None:
     options = parser.parse_args()
     rng = random.Random(options.seed)
     chosen = options.only or ["controller", "reflex", "frr", "etcd"]
-    measured: dict[str, list[float]] = {}
+    measured: dict[str, Silences] = {}
     if "controller" in chosen:
         measured["vagus, controller decides"] = vagus(options.cuts, rng, reflex="off", words="controller")
     if "reflex" in chosen:
@@ -140,13 +149,18 @@ def main() -> None:
     if "frr" in chosen:
         for interval_ms in (300, 100):
             measured[f"FRR BGP+BFD {interval_ms} ms × 3"] = yardstick(options.cuts, rng, interval_ms)
-    figures: dict[str, object] = {name: {**table.spread(gaps), "gaps_s": gaps} for name, gaps in measured.items()}
-    rows = [
-        [name, stats["count"], *(table.milliseconds(stats[key]) for key in ("median", "iqr", "min", "max"))]
-        for name, stats in ((name, table.spread(gaps)) for name, gaps in measured.items())
-    ]
-    if rows:
-        table.show("silence after a silent cut of the overlay", ["", "cuts", "median", "IQR", "best", "worst"], rows)
+    figures: dict[str, object] = {
+        name: {"cut": {**table.spread(out), "gaps_s": out}, "home": {**table.spread(back), "gaps_s": back}}
+        for name, (out, back) in measured.items()
+    }
+    for number, title in enumerate(("silence after a silent cut of the overlay", "silence of going home")):
+        spreads = {name: table.spread(both[number]) for name, both in measured.items() if both[number]}
+        rows = [
+            [name, stats["count"], *(table.milliseconds(stats[key]) for key in ("median", "iqr", "min", "max"))]
+            for name, stats in spreads.items()
+        ]
+        if rows:
+            table.show(title, ["", "cuts", "median", "IQR", "best", "worst"], rows)
     if "etcd" in chosen:
         counts = figures["etcd"] = etcd(options.cuts, rng)
         table.show("etcd, three members, default timers", list(counts), [list(counts.values())])
