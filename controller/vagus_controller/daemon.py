@@ -191,7 +191,7 @@ class Controller:
             log.error("the saved state is damaged (%s): starting from what the broker retains", damage)
 
     def save(self) -> None:
-        self._store.save_state("controller", self._brain.saved(monotonic()))
+        self._store.keep_state("controller", self._brain.saved(monotonic()))
 
     async def _settle_loop(self) -> None:
         """After each connect: wait until all retained messages are in, then let the brain speak."""

@@ -29,12 +29,10 @@ log = logging.getLogger("vagus.store")
 
 SCHEMA_VERSION: Final = 1
 MAX_LIMIT: Final = 1000
-# Rows of one transaction, so that a waiting `save_state` is behind some ten milliseconds of work at most.
+# Rows of one transaction, so that state that is to be kept is behind some ten milliseconds of work at most.
 _BATCH: Final = 1000
 # Seconds a row waits for company: fewer commits, less wear of an SD card.
 _GATHER_S: Final = 0.1
-# `save_state` keeps the event loop waiting no longer than this.
-_STATE_WAIT_S: Final = 1.0
 # Pages that one transaction gives back: 4 MB.
 _VACUUM_PAGES: Final = 1000
 _STOP_WAIT_S: Final = 5.0
@@ -201,7 +199,10 @@ class Store:
             self._wake.notify()
 
     def keep_state(self, key: str, value: bytes) -> None:
-        """As `save_state`, for what nobody waits for: it is on disk together with what is recorded around it."""
+        """Keeps `value` under `key`: at once in memory, synced to disk soon.
+
+        Nobody waits for the disk: an SD card may take seconds, and a failover would wait with it.
+        """
         with self._lock:
             self._unsaved[key] = value
             self._wake.notify()
@@ -219,15 +220,6 @@ class Store:
         with self._lock:
             self._saved.wait_for(lambda: key not in self._unsaved or bool(self._problem), within_s)
             return key not in self._unsaved
-
-    def save_state(self, key: str, value: bytes) -> bool:
-        """Keeps `value` under `key`, synced to disk when this returns True. False: the disk did not take it within a
-        second; memory has it, and the writer tries on."""
-        with self._lock:
-            self._unsaved[key] = value
-            self._wake.notify()
-            self._saved.wait_for(lambda: self._unsaved.get(key) is not value or bool(self._problem), _STATE_WAIT_S)
-            return self._unsaved.get(key) is not value
 
     def load_state(self, key: str) -> bytes | None:
         with self._lock:
