@@ -296,6 +296,27 @@ def test_of_many_peers_the_worst_are_drawn_until_one_is_chosen(page: Page, site:
     expect(rows.first).to_contain_text(f"{peer} by overlay")
 
 
+def test_dead_paths_make_a_node_that_is_well_itself_a_matter_of_attention(page: Page, site: Site) -> None:
+    site.tell("fleet", samples.bad_hour())
+    site.open(page, f"/nodes/{VPS}")
+    expect(page.locator("#standing")).to_contain_text("Needs attention: its agent reports, traffic to 1 of 3 peers is")
+
+
+def test_a_node_with_many_peers_shows_those_that_need_attention_first(page: Page, site: Site) -> None:
+    site.tell("fleet", samples.large(40, dead=2))
+    names = [node.name for node in site.board.view.nodes]
+    site.open(page, f"/nodes/{names[0]}")
+    links = page.get_by_role("region", name="Links, and the path")
+    rows = links.locator("tbody tr:visible")
+    expect(rows).to_have_count(20)
+    for peer in names[-2:]:
+        expect(links.get_by_role("row", name=re.compile(f"^{peer}"))).to_be_visible()
+    links.get_by_text("19 more").click()
+    expect(rows).to_have_count(39)
+    site.tell("fleet", samples.large(40, dead=2))
+    expect(rows).to_have_count(39)
+
+
 def test_a_node_that_is_not_there_is_said(page: Page, site: Site) -> None:
     site.open(page, "/nodes/pi-nowhere")
     expect(page.locator("#missing")).to_contain_text("There is no node pi-nowhere.")

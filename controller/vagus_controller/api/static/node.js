@@ -10,11 +10,11 @@ import { timeline } from './history.js';
 import { incidentList } from './incidentlines.js';
 import { nodeMood, notes } from './nodes.js';
 import { NodeCharts } from './nodecharts.js';
-import { linksTable } from './nodelinks.js';
+import { linksBody } from './nodelinks.js';
 import { OverTime, ofNode } from './overtime.js';
-import { dark, moved } from './pairs.js';
+import { dark, dead, moved } from './pairs.js';
 import { MOODS, page } from './shell.js';
-import { drawSoon, listen } from './store.js';
+import { drawSoon, listen, named } from './store.js';
 
 const place = (id) => document.getElementById(id);
 const name = decodeURIComponent(location.pathname.split('/')[2]);
@@ -44,7 +44,7 @@ const concerns = (entry) => entry.subject.split('/')[0].split('--').includes(nam
 for (const topic of ['event', 'ledger', 'incident']) listen(topic, (entry) => concerns(entry) && time.again());
 
 function draw(fleet) {
-  const node = fleet.nodes.find((one) => one.name === name);
+  const node = named(fleet.nodes, name);
   place('missing').hidden = Boolean(node);
   place('known').hidden = !node;
   document.querySelector('.jumps').hidden = !node;
@@ -66,7 +66,7 @@ function draw(fleet) {
   place('site').textContent = node.site || 'Node';
   replaceChildren(place('standing'), ...standing(fleet, node, pairs));
   replaceChildren(place('who'), ...who(node));
-  replaceChildren(place('links'), linksTable(node, pairs, agent));
+  replaceChildren(place('links'), ...linksBody(node, pairs, agent));
   replaceChildren(place('machine'), ...machineBody(node));
   replaceChildren(place('services'), ...servicesBody(node));
   replaceChildren(place('overlay'), ...overlayBody(fleet, node));
@@ -83,13 +83,20 @@ function say(id, words) {
 // --- how it is -----------------------------------------------------------------------------------------------------------
 
 function standing(fleet, node, pairs) {
-  const severity = worst([nodeMood(node), ...notes(node).map(([one]) => one), pairs.some(dark) ? 'critical' : 'ok']);
+  const severity = worst([nodeMood(node), ...notes(node).map(([one]) => one), linksMood(pairs)]);
   const todo = advice({ ...fleet, nodes: [node], pairs }).sort((a, b) => rank(b.severity) - rank(a.severity));
   return [
     h('p.state-line', {}, icon(severity, severity, 24), h('span', {}, `${MOODS[severity]}: ${inWords(node, pairs)}`)),
     h('p', {}, h('strong', {}, 'What to do: '), todo.length ? todo.slice(0, 3).map(({ words, href }) => h('span', {}, href ? h('a', { href }, words) : words, ' ')) : 'nothing.'),
     h('ul.troubles', {}, notes(node).map(([one, words]) => h('li', {}, icon(one, one, 14), h('span', {}, words)))),
   ];
+}
+
+// Of its links together: traffic on a dead path, a dead path without traffic, traffic that is not at home.
+function linksMood(pairs) {
+  if (pairs.some(dark)) return 'critical';
+  if (pairs.some((pair) => pair.paths.some(dead))) return 'warning';
+  return pairs.some(moved) ? 'info' : 'ok';
 }
 
 function inWords(node, pairs) {

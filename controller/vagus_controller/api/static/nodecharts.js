@@ -35,8 +35,8 @@ export class NodeCharts {
       this.#shown = null;
       this.draw(this.node);
     });
-    root.before(this.choice);
     for (const [title, how, , absent] of MACHINE) this.#add(title, { ...how, absent });
+    root.append(this.choice);
     this.#add('Round trip, by link', { unit: 's', format: duration, absent: 'No link was measured in this time.' });
     this.#add('Loss, by link', { ...SHARE, absent: 'No link was measured in this time.' });
   }

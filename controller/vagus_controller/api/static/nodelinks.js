@@ -1,20 +1,28 @@
 // The links of a node: each peer, the path that its traffic takes, what was wanted, and every path's state.
 
 import { h, icon } from './dom.js';
-import { ABSENT, closed, duration, relay, sentence, share, text } from './format.js';
+import { ABSENT, closed, duration, rank, relay, sentence, share, text } from './format.js';
 import { nodeUrl } from './nodes.js';
-import { home, pairUrl, standing } from './pairs.js';
+import { home, mood, pairUrl, standing } from './pairs.js';
 
+const MOST_ROWS = 20;
 const COLUMNS = ['Peer', 'Traffic goes by', 'Wanted', 'Paths, as this node sees them', 'Last trial'];
 
-export function linksTable(node, pairs, agent) {
-  if (!pairs.length) return h('p.empty', {}, 'This node has no peers: neither its agent names one, nor does another name it.');
-  const rows = pairs.map((pair) => row(node, pair, agent));
+// Of many, those that need attention first, and the rest folded.
+export function linksBody(node, pairs, agent) {
+  if (!pairs.length) return [h('p.empty', {}, 'This node has no peers: neither its agent names one, nor does another name it.')];
+  if (pairs.length <= MOST_ROWS) return [table(node, pairs, agent)];
+  const sorted = [...pairs].sort((a, b) => rank(mood(b)) - rank(mood(a)));
+  const rest = sorted.slice(MOST_ROWS);
+  return [table(node, sorted.slice(0, MOST_ROWS), agent), h('details.rest', { 'data-key': 'rest' }, h('summary', {}, `${rest.length} more`), table(node, rest, agent))];
+}
+
+function table(node, pairs, agent) {
   return h(
     'table.cards',
     { role: 'table', 'aria-label': `Links of ${node.name}`, 'data-key': 'table' },
     h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, COLUMNS.map((title) => h('th', { scope: 'col', role: 'columnheader' }, title)))),
-    h('tbody', { role: 'rowgroup' }, rows),
+    h('tbody', { role: 'rowgroup' }, pairs.map((pair) => row(node, pair, agent))),
   );
 }
 
