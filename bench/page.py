@@ -175,10 +175,13 @@ class Trace:
             raise SystemExit("the trace has no message of the stream")
         threads = {(each["pid"], each["tid"]) for each in marks}
         return sorted(
-            # The thread's own time: how long the machine kept it waiting is not the page's doing.
+            # Without what the trace itself costs, and in the thread's own time: how long the machine kept it waiting is
+            # not the page's doing.
             (each["ts"] / 1000, each.get("tdur", each["dur"]) / 1000)
             for each in self._events
-            if (each["pid"], each["tid"]) in threads and each.get("ph") == "X" and each["name"] == "RunTask"
+            if (each["pid"], each["tid"]) in threads
+            and each.get("ph") == "X"
+            and each["name"] == "ThreadControllerImpl::RunTask"
         )
 
     def messages(self) -> list[float]:

@@ -13,8 +13,8 @@ from msgspec import Struct
 from vagus_protocol.messages import Etcd, Link, Report, Verification
 
 
-class View(Struct, frozen=True, kw_only=True):
-    """A JSON object of the API."""
+class View(Struct, frozen=True, kw_only=True, gc=False):
+    """A JSON object of the API. Not traced by the garbage collector: it has no cycles, and a picture has very many."""
 
 
 class Severity(StrEnum):

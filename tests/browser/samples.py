@@ -403,6 +403,21 @@ def blind() -> FleetView:
     return replace(calm(), summary=summary, severity=Severity.CRITICAL, observer=seen, broker="")
 
 
+def empty() -> FleetView:
+    """A controller that nobody has spoken to yet."""
+    nothing = QuorumView(
+        verdict=verdict("quorum", "fleet", "none", Severity.UNKNOWN, "no node runs etcd"),
+        leader="",
+        term=None,
+        voters=0,
+        answering=0,
+        margin=None,
+        members=(),
+        leader_changes_1h=0,
+    )
+    return fleet_view("No node has reported yet", Severity.UNKNOWN, (), (), quorum_view=nothing)
+
+
 def one_from_loss() -> FleetView:
     """The calm fleet with Osaka's member gone, and Lisbon's disk busy."""
     still = calm()

@@ -81,6 +81,7 @@ def test_the_first_screen_of_a_phone_answers_what_it_is_and_what_to_do(page: Pag
         expect(page.locator("#vitals").get_by_text(words)).to_be_in_viewport()
     site.tell("fleet", samples.blind())
     expect(page.locator("#vitals")).to_contain_text("It is us: blind")
+    expect(page.locator("#vitals")).to_contain_text("Last known: 6 pairs connected.")
     expect(advice).to_contain_text("this controller’s own uplink and its broker before anything else")
 
 
@@ -99,6 +100,17 @@ def test_what_to_do_is_told_the_most_urgent_first(page: Page, site: Site) -> Non
     site.tell("fleet", samples.stuck())
     expect(page.locator("#headline .advice").first).to_contain_text("is on a dead path and cannot move")
     expect(page.locator("#vitals")).to_contain_text("1 pair cut off")
+
+
+def test_an_empty_fleet_says_what_will_come(page: Page, site: Site) -> None:
+    site.tell("fleet", samples.empty())
+    expect(page.get_by_role("heading", level=1)).to_have_text("No node has reported yet.")
+    expect(page.locator("#headline")).to_contain_text("Set up an agent on a node")
+    expect(page.locator("#links")).to_contain_text("a pair appears when two agents name each other as peers")
+    expect(page.locator("#nodes")).to_contain_text("No node yet")
+    expect(page.get_by_role("region", name="Quorum")).to_contain_text("No etcd")
+    site.tell("fleet", samples.calm())
+    expect(page.locator("#nodes tbody")).to_have_count(4)
 
 
 def test_open_incidents_are_on_top(page: Page, site: Site) -> None:

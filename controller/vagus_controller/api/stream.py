@@ -42,7 +42,7 @@ MAX_QUEUED: Final = 1000
 MAX_CHANGES: Final = 20
 # Entries that a returning client is given; one that was away for longer reads /events and /ledger.
 MAX_RESUMED: Final = 500
-_COMPRESSION: Final = 4
+_COMPRESSION: Final = 3
 _PING: Final = b"event: ping\ndata: {}\n\n"
 # Of a gzip stream; what follows are blocks of deflate that do not refer to each other: each is made once for all.
 _GZIP_HEAD: Final = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"

@@ -272,22 +272,25 @@ def _path(sources: Sources, pair: Pair, path: str) -> PathView:
         state = sources.fleet.nodes.get(node)
         if state is not None and (offer := state.path_offer(path)) is not None:
             offers.append(offer)
-    unknown = VerdictView(
+    return PathView(
+        path=path,
+        verdict=shown(verdict, sources.now) if verdict is not None else _not_looked_at(pair, path),
+        ends=(ends[0], ends[1]),
+        proven=fit,
+        unproven=why_not,
+        idle_interval_s=max((offer.idle_interval_s for offer in offers), default=None),
+        metered=any(offer.metered for offer in offers),
+    )
+
+
+def _not_looked_at(pair: Pair, path: str) -> VerdictView:
+    return VerdictView(
         kind="link",
         subject=f"{pair[0]}--{pair[1]}/{path}",
         state="unknown",
         severity=Severity.UNKNOWN,
         reason="not looked at yet",
         since_s=0.0,
-    )
-    return PathView(
-        path=path,
-        verdict=shown(verdict, sources.now) if verdict is not None else unknown,
-        ends=(ends[0], ends[1]),
-        proven=fit,
-        unproven=why_not,
-        idle_interval_s=max((offer.idle_interval_s for offer in offers), default=None),
-        metered=any(offer.metered for offer in offers),
     )
 
 

@@ -15,6 +15,10 @@ export function advice(fleet) {
     say('critical', 'Look at this controller’s own uplink and its broker before anything else: it moves nothing until it hears the fleet again.');
     return found;
   }
+  if (!nodes.length) {
+    say('info', 'Set up an agent on a node; it appears here with its first report.');
+    return found;
+  }
   const silent = quorum.members.filter((member) => member.etcd && !member.etcd.answering).map((member) => member.node);
   if (quorum.verdict.state === 'lost') {
     say('critical', `Bring back etcd members until a majority answers${silent.length ? `: ${names(silent)} ${it(silent.length, 'does', 'do')} not answer` : ''}. Restart none that answers.`);

@@ -65,7 +65,7 @@ export class Nodes {
   }
 
   constructor(root) {
-    this.#table = new Table(root, { label: 'Nodes', className: 'nodes', columns: COLUMNS, key: (node) => node.name, below });
+    this.#table = new Table(root, { label: 'Nodes', className: 'nodes', columns: COLUMNS, key: (node) => node.name, below, none: 'No node yet, or none of that name.' });
   }
 
   draw(fleet, filter) {

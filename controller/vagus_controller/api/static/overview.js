@@ -59,13 +59,16 @@ function incidentLine(one, fleet) {
 
 // Four answers, each with a sign, a word and a reason.
 export function drawVitals(target, fleet, ledger) {
-  const answers = [observer(fleet), network(fleet), quorum(fleet)];
+  const answers = [observer(fleet), ...[network(fleet), quorum(fleet)].map((answer) => (fleet.observer.state === 'blind' ? remembered(answer) : answer))];
   const moving = fleet.pairs.filter((pair) => pair.status === 'moving').length;
   redraw(target, [answers.join('\n'), moving, fleet.pauses.length, ledger], () => [
     ...answers.map((answer) => vital(...answer)),
     vital(...deeds(fleet, ledger, moving)),
   ]);
 }
+
+// Who hears nobody knows only what was.
+const remembered = ([key, title, , word]) => [key, title, 'unknown', 'Not known now', `Last known: ${word}.`];
 
 function vital(key, title, severity, strong, ...words) {
   return h('li', { 'data-key': key }, icon(severity, severity, 20), h('div', {}, h('p.vital-title', {}, title), h('p.vital-word', {}, strong), h('p.muted', {}, words)));

@@ -6,7 +6,7 @@ import { h, replaceChildren } from './dom.js';
 const BATCH = 40;
 
 // `columns`: [{title, cell(item) → content, value(item) → what to sort by (null: last), first: 'desc'}]; the first column is
-// the row's header. `key(item)`: its name. `below(item)`: content of a second row over the whole width, or null.
+// the row's header. `key(item)`: its name. `below(item)`: content of a second row over the whole width, or null. `none`: said of no items.
 export class Table {
   #root;
   #columns;
@@ -18,7 +18,8 @@ export class Table {
   #sort = null;
   #body = [];
 
-  constructor(root, { label, className = '', columns, key, below }) {
+  constructor(root, { label, className = '', columns, key, below, none = 'None.' }) {
+    this.none = none;
     this.#root = root;
     this.#columns = columns;
     this.#key = key;
@@ -97,7 +98,8 @@ export class Table {
     }
     const left = items.length - shown.length;
     this.rest.hidden = left === 0 && items.length > 0;
-    this.rest.textContent = left ? `${left} more` : items.length ? '' : 'None.';
+    this.table.hidden = items.length === 0;
+    this.rest.textContent = left ? `${left} more` : items.length ? '' : this.none;
   }
 
   #sorted() {
