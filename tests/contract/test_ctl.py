@@ -277,16 +277,46 @@ def test_pause_and_resume(running: Running, ctl: Command) -> None:
         (("pause", "--fleet", "--for", "soon"), 2, "a duration is like 45s, 30m, 2h, 1d or 1h30m"),
         (("pause", "--fleet", "--for", "999d"), 1, "for_s"),
         (("resume",), 2, "a pause by its ID, or --all"),
-        (("why", "../../metrics"), 1, "nothing is served here"),
+        (("why", "../../metrics"), 1, "is it older than this vagusctl"),
+        (("why", "pi-osak"), 1, "no node 'pi-osak'; did you mean pi-osaka"),
+        (("why", f"{PAIR}/lte"), 1, "no path 'lte'; there are: "),
+        (("why", ""), 2, "'SUBJECT': it is empty. See vagusctl why --help"),
+        (("failback", ""), 2, "'PAIR': it is empty. See vagusctl failback --help"),
+        (("approve", f"{PAIR}/overlay"), 2, "is no pair: that is two nodes, as a--b. See vagusctl approve --help"),
+        (("note", "12", " "), 2, "'TEXT': it is empty"),
+        (("resolve", "12", "--note", ""), 2, "'--note': it is empty"),
+        (("incident", "99"), 1, "no incident 99"),
+        (("incident", "--", "-1"), 2, "'ID'"),
+        (("fly",), 2, "no such command 'fly'. See vagusctl --help"),
+        (("statu",), 2, "Did you mean 'status'? See vagusctl --help"),
+        (("status", "--jsn"), 2, "(Possible options: --json). See vagusctl status --help"),
+        (("status", "more"), 2, "unexpected extra argument"),
+        (("switchover", PAIR), 2, "say where to: --to PATH, or --home"),
+        (("events", "-n", "0"), 2, "'--limit' / '-n'"),
+        (("pause", "--fleet"), 2, "missing option '--for'. See vagusctl pause --help"),
+        (("--token-file",), 2, "requires an argument. See vagusctl --help"),
     ],
 )
 def test_mistakes_are_told_in_a_sentence(ctl: Command, arguments: tuple[str, ...], code: int, words: str) -> None:
     assert words in failed(ctl(*arguments), code)
 
 
-@pytest.mark.parametrize("arguments", [("fly",), ("switchover", PAIR), ("events", "-n", "0"), ("pause", "--fleet"), ()])
-def test_a_wrong_command_line_exits_2(ctl: Command, arguments: tuple[str, ...]) -> None:
-    assert ctl(*arguments).returncode == 2
+def test_no_command_shows_what_there_is(ctl: Command) -> None:
+    result = ctl()
+    assert result.returncode == 2
+    assert result.stderr.startswith("Usage: vagusctl")
+    assert "watch" in result.stderr
+
+
+def test_the_help_says_in_a_whole_line_what_each_command_does(ctl: Command) -> None:
+    result = ctl("--help", COLUMNS="80")
+    assert result.returncode == 0
+    assert "..." not in result.stdout.partition("Commands:")[2]
+
+
+def test_a_name_that_nobody_has_is_no_quiet_node(ctl: Command) -> None:
+    assert "nothing is known about nobody; `vagusctl nodes`" in ctl("events", "nobody").stdout
+    assert "no incident about nobody" in ctl("incidents", "nobody").stdout
 
 
 def test_a_refusal_is_told_as_it_is(running: Running, ctl: Command) -> None:
@@ -336,6 +366,101 @@ def test_a_server_that_is_no_controller(ctl: Command) -> None:
         finally:
             server.shutdown()
             thread.join()
+
+
+def test_an_old_controller_and_one_that_sends_elsewhere(ctl: Command) -> None:
+    class Old(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            moved = self.path.endswith("fleet")
+            self.send_response(301 if moved else 404)
+            if moved:
+                self.send_header("Location", "https://vagus.example.org/api/v1/fleet")
+            self.end_headers()
+            self.wfile.write(b'{"detail": "nothing is served here; /api/v1/openapi.json lists what is"}')
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Old) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}"
+            assert "does not know /api/v1/drills: is it older than this vagusctl" in failed(
+                ctl("drills", VAGUS_URL=url), 1
+            )
+            assert "sends us to https://vagus.example.org" in failed(ctl("status", VAGUS_URL=url), 1)
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+# --- completing -----------------------------------------------------------------------------------------------------
+
+
+def completed(ctl: Command, line: str, **more: str) -> list[str]:
+    """What bash is offered at the end of a line."""
+    words = line.split(" ")
+    asked = {"_VAGUSCTL_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    result = ctl(**asked, **more)
+    assert result.returncode == 0
+    assert result.stderr == ""
+    return result.stdout.split()
+
+
+def test_names_are_completed_from_the_controller(running: Running, ctl: Command) -> None:
+    calm = samples.calm()
+    pairs = [pair.name for pair in calm.pairs]
+    assert completed(ctl, "vagusctl failback ") == pairs
+    assert completed(ctl, "vagusctl failback pi-l") == [name for name in pairs if name.startswith("pi-l")]
+    assert completed(ctl, "vagusctl pause --node ") == [node.name for node in calm.nodes]
+    assert sorted(completed(ctl, "vagusctl pause --site ")) == sorted(node.site for node in calm.nodes)
+    assert completed(ctl, f"vagusctl switchover {PAIR} --to ") == ["overlay", "backup"]
+    assert completed(ctl, "vagusctl incident ") == ["12"]
+    assert completed(ctl, "vagusctl why pi-berlin--pi-osaka/") == [
+        "pi-berlin--pi-osaka/overlay",
+        "pi-berlin--pi-osaka/backup",
+    ]
+    assert completed(ctl, "vagusctl why quo") == ["quorum"]
+    assert completed(ctl, f"vagusctl --url {running.url} why vps", VAGUS_URL="http://127.0.0.1:1") == ["vps-fra"]
+
+
+def test_completion_is_silent_where_nobody_answers(ctl: Command, tmp_path: Path) -> None:
+    assert completed(ctl, "vagusctl failback ", VAGUS_URL="http://127.0.0.1:1") == []
+    assert completed(ctl, "vagusctl failback ", VAGUS_URL="no url") == []
+    assert completed(ctl, "vagusctl failback ", VAGUS_TOKEN="another-token-altogether") == []
+    assert completed(ctl, f"vagusctl --token-file {tmp_path / 'none'} failback ") == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_no_shell_is_offered_what_it_would_run(running: Running, ctl: Command, shell: str) -> None:
+    hostile = "$(reboot)`reboot`;'\"\x1b[31m"
+    [incident] = running.operator.open.values()
+    running.operator.open = {12: msgspec.structs.replace(incident, title=hostile)}
+    view = running.operator.view
+    nodes = tuple(msgspec.structs.replace(each, site=hostile) for each in view.nodes)
+    running.operator.view = msgspec.structs.replace(view, nodes=nodes)
+    for line in ("vagusctl incident ", "vagusctl pause --site ", "vagusctl pause --node "):
+        result = ctl(
+            _VAGUSCTL_COMPLETE=f"complete_{shell}",
+            _TYPER_COMPLETE_ARGS=line,
+            _TYPER_COMPLETE_FISH_ACTION="get-args",
+            _TYPER_COMPLETE_WORD_TO_COMPLETE="",
+            COMP_WORDS=line,
+            COMP_CWORD=str(len(line.split(" ")) - 1),
+        )
+        assert not set("$`;\\\x1b") & set(result.stdout)
+        assert "$(reboot)" not in result.stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_completion_script_is_shown(ctl: Command, shell: str) -> None:
+    result = ctl(_VAGUSCTL_COMPLETE=f"source_{shell}")
+    assert result.returncode == 0
+    assert "vagusctl" in result.stdout
+
+
+# --- what stands between, with a token ------------------------------------------------------------------------------
 
 
 def test_a_viewers_token_looks_and_commands_nothing(running: Running, ctl: Command) -> None:

@@ -429,6 +429,8 @@ async def _why(operator: Operator, history: History, subject: str) -> WhyView:
         verdicts = [nodes[subject].liveness, nodes[subject].load]
         pairs = tuple(pair for pair in fleet.pairs if subject in pair.nodes)
         asked = subject
+    elif "--" not in name:
+        raise unknown("node", name, nodes)
     else:
         pair = find_pair(fleet, name)
         verdicts = [each.verdict for each in pair.paths if not path or each.path == path]

@@ -16,6 +16,9 @@ _TIMEOUT_S: Final = 10.0
 # The stream says something every 3 s.
 _SILENCE_S: Final = 10.0
 
+# How the detail of a 404 begins where the path itself is unknown.
+_NOT_SERVED: Final = "nothing is served here"
+
 FAILED: Final = 1
 UNREACHABLE: Final = 3
 NOT_ALLOWED: Final = 4
@@ -44,7 +47,7 @@ class _Problem(msgspec.Struct):
 
 
 class Client:
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, timeout_s: float = _TIMEOUT_S) -> None:
         self._url = url
         if not token or not token.isascii() or not token.isprintable() or " " in token:
             raise CtlError("the token is not one word of ASCII characters: is it the right file?", NOT_ALLOWED)
@@ -52,7 +55,7 @@ class Client:
             self._http = httpx.Client(
                 base_url=url,
                 headers={"Authorization": f"Bearer {token}", "X-Vagus-Who": _who()},
-                timeout=_TIMEOUT_S,
+                timeout=timeout_s,
                 # The controller is a neighbour, never behind the proxy that the environment may name.
                 trust_env=False,
             )
@@ -107,10 +110,17 @@ class Client:
             )
         if answer.is_success:
             return
+        if answer.is_redirect:
+            raise CtlError(f"{self._url} sends us to {answer.headers.get('location')}: give that address by --url")
         try:
             words = msgspec.json.decode(answer.content, type=_Problem).detail
         except msgspec.MsgspecError:
             words = f"{self._url} answered {answer.status_code}: is it a vagus controller?"
+        if answer.status_code == 404 and words.startswith(_NOT_SERVED):
+            words = (
+                f"the controller at {self._url} does not know {answer.url.path}: is it older than this vagusctl "
+                "(vagusctl status says its version)? Or correct the name"
+            )
         raise CtlError(words, NOT_ALLOWED if answer.status_code == 403 else FAILED)
 
 

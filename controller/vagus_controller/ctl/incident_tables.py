@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from vagus_controller.ctl.tables import Column, duration, moment, table, text
+from vagus_controller.ctl.tables import Column, duration, moment, nothing, table, text
 from vagus_controller.views import ChannelView, IncidentView, Severity
 
 
-def incidents(console: Console, found: Sequence[IncidentView]) -> None:
+def incidents(console: Console, found: Sequence[IncidentView], about: str | None = None) -> None:
     columns = (
         *(Column("id"), Column("state"), Column("began"), Column("for", 60), Column("what")),
         *(Column("vagus", 80), Column("on it", 70)),
@@ -23,7 +23,7 @@ def incidents(console: Console, found: Sequence[IncidentView]) -> None:
         )
         for each in found
     ]
-    table(console, columns, rows, "no incident")
+    table(console, columns, rows, nothing("no incident", about))
 
 
 def incident(console: Console, found: IncidentView) -> None:

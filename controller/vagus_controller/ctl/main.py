@@ -10,13 +10,13 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, NoReturn, TypeVar
 from urllib.parse import quote
 
 import typer
 from rich.console import Console
 
-from vagus_controller.ctl import incident_tables, tables
+from vagus_controller.ctl import complete, incident_tables, tables
 from vagus_controller.ctl import watch as watching
 from vagus_controller.ctl.client import NOT_ALLOWED, Client, CtlError, decode
 from vagus_controller.views import (
@@ -41,11 +41,13 @@ DEFAULT_URL: Final = "http://127.0.0.1:8118"
 DEFAULT_TOKEN_FILE: Final = Path("/var/lib/vagus-controller/token")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
+# Of a wrong command line, whatever it is: what typer's only public one of them is a kind of.
+_WRONG_COMMAND_LINE: Final = typer.BadParameter.__mro__[1]
+
 app = typer.Typer(
     name="vagusctl",
     help="Shows a fleet and moves its traffic, through the controller's API.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -54,9 +56,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print the API's JSON.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="At most so many, newest first.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept in the ledger.")]
 Fleet = Annotated[bool, typer.Option("--fleet", help="The whole fleet.")]
-Site = Annotated[str | None, typer.Option("--site", help="One site.")]
-Node = Annotated[str | None, typer.Option("--node", help="One node.")]
-Pair = Annotated[str, typer.Argument(metavar="PAIR", help="Two nodes: a--b")]
 
 
 class _Session:
@@ -70,12 +69,40 @@ class _Session:
         return Client(self._url.rstrip("/"), _token(self._token_file))
 
 
+def _quick_client(context: typer.Context) -> Client:
+    """For completion, where no command runs. Raises CtlError."""
+    given = context.find_root().params
+    token_file = given.get("token_file")
+    url = str(given.get("url") or os.environ.get("VAGUS_URL") or DEFAULT_URL)
+    return Client(url.rstrip("/"), _token(Path(token_file) if token_file else None), complete.TIMEOUT_S)
+
+
+def _filled(context: typer.Context, parameter: typer.CallbackParam, value: str) -> str:
+    if not value.strip() and not context.resilient_parsing:
+        raise typer.BadParameter("it is empty", context, param_hint=f"'{parameter.metavar or parameter.opts[-1]}'")
+    return value
+
+
+def _pair(context: typer.Context, parameter: typer.CallbackParam, value: str) -> str:
+    if "/" in value and not context.resilient_parsing:
+        raise typer.BadParameter(f"'{value}' is no pair: that is two nodes, as a--b", context, param_hint="'PAIR'")
+    return _filled(context, parameter, value)
+
+
+_names = complete.Completions(_quick_client)
+Site = Annotated[str | None, typer.Option("--site", help="One site.", autocompletion=_names.sites)]
+Node = Annotated[str | None, typer.Option("--node", help="One node.", autocompletion=_names.nodes)]
+Pair = Annotated[
+    str, typer.Argument(metavar="PAIR", help="Two nodes: a--b", callback=_pair, autocompletion=_names.pairs)
+]
+
+
 def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a name shows a question mark.
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except CtlError as error:
         _stop(str(error), error.code)
     except BrokenPipeError:
@@ -85,12 +112,27 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
+        if isinstance(error, _WRONG_COMMAND_LINE):
+            _stop_at(error)
         _stop(f"a bug in vagusctl: {type(error).__name__}: {error}", 1)
 
 
-def _stop(words: str, code: int) -> None:
+def _stop(words: str, code: int) -> NoReturn:
     sys.stderr.write(f"vagusctl: {tables.text(words).plain}\n")
     sys.exit(code)
+
+
+def _stop_at(error: Exception) -> NoReturn:
+    """A wrong command line, as a sentence."""
+    words = error.format_message()  # type: ignore[attr-defined]
+    if words.startswith("Usage:"):
+        # No command at all: the help.
+        sys.stderr.write(words + "\n")
+        sys.exit(2)
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "vagusctl"
+    end = "" if words.endswith((".", "?")) else "."
+    _stop(f"{words[:1].lower()}{words[1:]}{end} See {command} --help", 2)
 
 
 @app.callback()
@@ -123,7 +165,7 @@ def nodes(context: typer.Context, json: Json = False) -> None:
 
 @app.command()
 def links(context: typer.Context, json: Json = False) -> None:
-    """Every pair of nodes, with its paths and the one that carries its traffic."""
+    """Every pair of nodes with its paths, and which carries traffic."""
     data = _client(context).ask("GET", "/links")
     _show(json, data, tuple[PairView, ...], tables.links)
 
@@ -138,22 +180,35 @@ def quorum(context: typer.Context, json: Json = False) -> None:
 @app.command()
 def events(
     context: typer.Context,
-    subject: Annotated[str | None, typer.Argument(help="Only of a node or pair.")] = None,
+    subject: Annotated[
+        str | None, typer.Argument(help="Only of a node or pair.", autocompletion=_names.subjects)
+    ] = None,
     limit: Limit = 30,
     json: Json = False,
 ) -> None:
     """What happened, newest first."""
     data = _client(context).ask("GET", "/events", limit=limit, subject=subject)
-    _show(json, data, list[EventEntry], tables.events)
+    _show(json, data, list[EventEntry], lambda console, found: tables.events(console, found, about=subject))
 
 
 @app.command()
 def why(
     context: typer.Context,
-    subject: Annotated[str, typer.Argument(metavar="SUBJECT", help="A node, a--b, a--b/path, quorum or fleet.")],
+    subject: Annotated[
+        str,
+        typer.Argument(
+            metavar="SUBJECT",
+            help="A node, a--b, a--b/path, quorum or fleet.",
+            callback=_filled,
+            autocompletion=_names.reasons_for,
+        ),
+    ],
     json: Json = False,
 ) -> None:
-    """Why it is as it is: findings, decisions (also those not to act), events."""
+    """Why it is as it is: findings, decisions, events.
+
+    Also decisions not to act.
+    """
     data = _client(context).ask("GET", f"/why/{quote(subject, safe='/')}")
     _show(json, data, WhyView, tables.why)
 
@@ -161,8 +216,13 @@ def why(
 @app.command()
 def switchover(
     context: typer.Context,
-    pairs: Annotated[list[str] | None, typer.Argument(metavar="[PAIR]...", help="Two nodes: a--b")] = None,
-    to: Annotated[str, typer.Option("--to", metavar="PATH", help="The path to take.")] = "",
+    pairs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PAIR]...", help="Two nodes: a--b", autocompletion=_names.pairs),
+    ] = None,
+    to: Annotated[
+        str, typer.Option("--to", metavar="PATH", help="The path to take.", autocompletion=_names.paths)
+    ] = "",
     home: Annotated[bool, typer.Option("--home", help="Each pair to its first path instead.")] = False,
     fleet: Fleet = False,
     site: Site = None,
@@ -172,10 +232,10 @@ def switchover(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, and what stops it.")] = False,
     json: Json = False,
 ) -> None:
-    """Move the traffic of one pair, of some, or of all of a node, a site or the fleet, and hold it there.
+    """Move traffic of pairs, a node, a site or the fleet.
 
-    Many pairs go in stages: the first alone, the rest when both its ends have verified the path. Pairs whose path is
-    dead wait for no other.
+    It is held there. Many pairs go in stages: the first alone, the rest when both its ends have verified the path.
+    Pairs whose path is dead wait for no other.
     """
     if bool(to) == home:
         raise CtlError("say where to: --to PATH, or --home", 2)
@@ -202,15 +262,18 @@ def plans(context: typer.Context, json: Json = False) -> None:
 @app.command()
 def drill(
     context: typer.Context,
-    pair: Annotated[str | None, typer.Argument(metavar="[PAIR]", help="Two nodes: a--b")] = None,
+    pair: Annotated[
+        str | None, typer.Argument(metavar="[PAIR]", help="Two nodes: a--b", autocompletion=_names.pairs)
+    ] = None,
     site: Site = None,
     fleet: Fleet = False,
     reason: Reason = "",
     json: Json = False,
 ) -> None:
-    """Rehearse failover and failback, one pair at a time: out to the backup, verified, measured, and back.
+    """Rehearse failover and failback, one pair at a time.
 
-    It begins only while all is well, and ends at the first bad sign, with the pair back on its first path.
+    Out to the backup, verified, measured, and back. It begins only while all is well, and ends at the first bad sign,
+    with the pair back on its first path.
     """
     scopes = {"pair": pair, "site": site, "fleet": "" if fleet else None}
     chosen = [(scope, target) for scope, target in scopes.items() if target is not None]
@@ -225,7 +288,7 @@ def drill(
 
 @app.command()
 def drills(context: typer.Context, json: Json = False) -> None:
-    """Drills: the one under way and the last ones, with the gaps that traffic saw."""
+    """The drill under way and the last ones, with the gaps they saw."""
     data = _client(context).ask("GET", "/drills")
     _show(json, data, tuple[DrillView, ...], tables.drills)
 
@@ -266,7 +329,10 @@ def pause(
 @app.command()
 def resume(
     context: typer.Context,
-    pause_id: Annotated[int | None, typer.Argument(metavar="ID", help="The pause, as `status` shows it.")] = None,
+    pause_id: Annotated[
+        int | None,
+        typer.Argument(metavar="ID", min=1, help="The pause, as `status` shows it.", autocompletion=_names.pauses),
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every pause.")] = False,
 ) -> None:
     """End a pause."""
@@ -289,21 +355,26 @@ def resume(
 def incidents(
     context: typer.Context,
     every: Annotated[bool, typer.Option("--all", help="Also those that are over.")] = False,
-    subject: Annotated[str | None, typer.Argument(help="Only about a node or pair.")] = None,
+    subject: Annotated[
+        str | None, typer.Argument(help="Only about a node or pair.", autocompletion=_names.subjects)
+    ] = None,
     limit: Limit = 30,
     json: Json = False,
 ) -> None:
     """What is wrong, by cause: one line an incident."""
     data = _client(context).ask("GET", "/incidents", show="all" if every else "open", limit=limit, subject=subject)
-    _show(json, data, list[IncidentView], incident_tables.incidents)
+    _show(json, data, list[IncidentView], lambda console, found: incident_tables.incidents(console, found, subject))
 
 
-Incident = Annotated[int, typer.Argument(metavar="ID", help="The incident, as `incidents` shows it.")]
+Incident = Annotated[
+    int,
+    typer.Argument(metavar="ID", min=0, help="The incident, as `incidents` shows it.", autocompletion=_names.incidents),
+]
 
 
 @app.command()
 def incident(context: typer.Context, incident_id: Incident, json: Json = False) -> None:
-    """One incident: its cause, what comes of it, what vagus did, who is on it."""
+    """One incident: cause, consequences, what vagus did, notes."""
     _show(json, _client(context).ask("GET", f"/incidents/{incident_id}"), IncidentView, incident_tables.incident)
 
 
@@ -318,7 +389,7 @@ def ack(context: typer.Context, incident_id: Incident, json: Json = False) -> No
 def note(
     context: typer.Context,
     incident_id: Incident,
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="What others should know.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="What others should know.", callback=_filled)],
     json: Json = False,
 ) -> None:
     """Write a note onto an incident."""
@@ -330,10 +401,13 @@ def note(
 def resolve(
     context: typer.Context,
     incident_id: Incident,
-    why: Annotated[str, typer.Option("--note", help="Why it is none any more.")],
+    why: Annotated[str, typer.Option("--note", help="Why it is none any more.", callback=_filled)],
     json: Json = False,
 ) -> None:
-    """Say that an incident is none any more, though its verdicts may last. What is new or worse reopens it."""
+    """Say that an incident is none any more.
+
+    Its verdicts may last. What is new or worse reopens it.
+    """
     data = _client(context).ask("POST", f"/incidents/{incident_id}/resolve", {"note": why})
     _show(json, data, IncidentView, incident_tables.incident)
 
@@ -370,7 +444,7 @@ def watch(
     json: Json = False,
     by_line: Annotated[bool, typer.Option("--lines", help="A line at a time, on a terminal too.")] = False,
 ) -> None:
-    """The fleet as it is now, until Ctrl-C: health, incidents, quorum, links, nodes, events.
+    """The fleet page in a terminal, live, until Ctrl-C.
 
     Into a pipe or file, and with --lines, events and decisions as they come, a line each. With --json one object a
     line: topic and data.

@@ -234,10 +234,15 @@ def quorum(console: Console, found: QuorumView) -> None:
     table(console, columns, rows, "no node reports an etcd member")
 
 
-def events(console: Console, found: Sequence[EventEntry]) -> None:
+def nothing(words: str, about: str | None) -> str:
+    """For an empty table: a name that nobody has looks just the same."""
+    return f"{words} about {about}; `vagusctl nodes` and `links` have the names" if about else words
+
+
+def events(console: Console, found: Sequence[EventEntry], about: str | None = None) -> None:
     columns = (Column("id", 100), Column("when"), Column("subject"), Column("kind", 80), Column("what"))
     rows = [(str(each.id), moment(each.at), each.subject, each.kind, text(each.text, each.severity)) for each in found]
-    table(console, columns, rows, "nothing has happened yet")
+    table(console, columns, rows, "nothing has happened yet" if about is None else nothing("nothing is known", about))
 
 
 def ledger(console: Console, found: Sequence[LedgerEntry]) -> None:
