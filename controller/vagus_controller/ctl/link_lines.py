@@ -118,7 +118,7 @@ def _cell(pair: PairView, path: PathView, width: int, signs: Signs) -> Text:
     )
     state = text(verdict.state.replace("-", " "), verdict.severity)
     state.truncate(max(width - 5 - len(figures), 1), overflow="ellipsis")
-    found = Text(f"{mark} ", style="" if senders or path.proven else "yellow")
+    found = Text().append(f"{mark} ", style="" if senders or path.proven else "yellow")
     found.append_text(text(f"{signs.severity[verdict.severity]} ", verdict.severity)).append_text(state)
     return found.append(f" {figures}" if figures else "")
 
