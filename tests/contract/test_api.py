@@ -95,7 +95,7 @@ def test_parts_of_the_fleet(running: Running, client: httpx.Client) -> None:
         ("nodes/pi-berln/agent", "did you mean pi-berlin"),
         ("nodes/zzz", "there are: pi-berlin, pi-lisbon, pi-osaka, vps-fra"),
         ("links/pi-berlin--pi-osak", "did you mean pi-berlin--pi-osaka"),
-        ("why/nobody", "no pair 'nobody'"),
+        ("why/nobody", "no node 'nobody'"),
         (f"why/{PAIR}/carrier-pigeon", "no path 'carrier-pigeon'; there are: backup, overlay"),
     ],
 )
