@@ -22,6 +22,7 @@ from vagus_controller.core.differences import Whole
 from vagus_controller.views import (
     AgentView,
     Change,
+    ChannelView,
     CheckView,
     DrillAsk,
     DrillView,
@@ -88,6 +89,9 @@ class Board:
 
     def explain(self, pair: str) -> tuple[CheckView, ...]:
         return samples.checks(pair)
+
+    def channels(self) -> tuple[ChannelView, ...]:
+        return incident_samples.channels()
 
     def plan(self, ask: PlanAsk, *, who: str) -> PlanView:
         self._ask("plan", ask)
