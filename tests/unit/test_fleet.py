@@ -72,6 +72,16 @@ def test_an_event_from_the_backlog_does_not_override_a_newer_report() -> None:
     assert seen.link.state is LinkState.UP
 
 
+def test_an_event_read_together_with_the_report_before_it_counts() -> None:
+    world = World("a", "b")
+    world.report("a")
+    # It waited at its node for a moment, while the report waited for us.
+    world.tell(event("a", "b", link("b", state="down"), age_s=0.2))
+    seen = world.fleet.link("a", "b", "overlay")
+    assert seen is not None
+    assert seen.link.state is LinkState.DOWN
+
+
 def test_an_event_that_comes_twice_or_after_its_successor_changes_nothing() -> None:
     world = World("a", "b")
     world.report("a")

@@ -4,8 +4,7 @@ Two rules decide what is believed. Within one session (one life of an agent proc
 two sessions the one that was seen later wins, and an older one is taken again only when the newer has gone silent: so a
 late report never undoes a newer one, and two machines with one name are found by their sessions' taking turns.
 
-`on_report` is the hot path (thousands a second): it keeps the report's bytes and decodes them again when asked, since
-thousands of decoded ones, of a hundred small objects each, fit no cache.
+`on_report` is the hot path: it keeps a report's bytes, to decode when asked; thousands of decoded ones fit no cache.
 
 What changed is remembered per node, so that whoever judges the fleet need not look at all of it each time: `stirred`
 names the nodes whose word changed anything but figures, `overdue` those that time alone may have changed.
@@ -42,6 +41,8 @@ _NO_SEQ: Final = -2
 _MAX_NOTED: Final = 4096
 # Retained births arrive at once after connecting and are no news.
 _RETAINED_S: Final = 5.0
+# A report and the event after it may be read in one go: one that waited at its node for a moment is not the older.
+_READ_TOGETHER_S: Final = 1.0
 
 
 class Notice(NamedTuple):
@@ -342,9 +343,7 @@ class Fleet:
         """Take a link event's view of every path to one peer, when it is fresher than the report's."""
         notices: list[Notice] = []
         state = self._admit(event.node, now, notices)
-        if state is None:
-            return tuple(notices)
-        if event.kind is not EventKind.LINK or not event.peer or not event.links:
+        if state is None or event.kind is not EventKind.LINK or not event.peer or not event.links:
             return tuple(notices)
         if state.session == "":
             state.session = event.session
@@ -352,7 +351,8 @@ class Fleet:
             return tuple(notices)
         at = now - event.age_s
         told = state._events.get(event.peer)
-        if (told is not None and event.seq <= told[0]) or (state.report_at is not None and at < state.report_at):
+        old = state.report_at is not None and at < state.report_at - _READ_TOGETHER_S
+        if old or (told is not None and event.seq <= told[0]):
             return tuple(notices)
         links = tuple(link for link in event.links if link.peer == event.peer)
         state._events[event.peer] = (event.seq, at, links)
