@@ -30,7 +30,7 @@ def measured(network: Network, *, silent: tuple[float, float] = (0, 0), switch_s
                 pinned(sender, [Send(send.peer, route, send.data)])
 
     network.transmit = transmit  # type: ignore[method-assign]
-    network.probers["a"].measure("b", "backup", network.now)
+    network.measure("a", "b", "backup")
     network.run(WHOLE_S)
     [found] = network.probers["a"].gaps
     return found
