@@ -386,6 +386,7 @@ class Agent:
                 services=self._checks.latest(),
                 epoch=self._conduct.term[0],
                 generation=self._conduct.term[1],
+                event_seq=self._event_seq,
                 dropped_events=self._uplink.dropped_events,
                 broker=self._session.name if self._session is not None else "",
             )

@@ -249,6 +249,8 @@ class Report(Payload, frozen=True, kw_only=True):
     services: tuple[Service, ...] = ()
     epoch: Count = 0
     generation: Count = 0
+    # `seq` of the newest event at that time: what comes with a lower one is older than this report.
+    event_seq: Count = 0
     dropped_events: Count = 0
     broker: Text = ""
 

@@ -297,6 +297,7 @@ class Member:
             etcd=self._etcd(self.name),
             epoch=epoch,
             generation=generation,
+            event_seq=self._event_seq,
         )
         self._client.publish(self._topics["report"], encode(message))
         self.conduct.tick(now)

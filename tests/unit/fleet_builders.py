@@ -126,6 +126,7 @@ class World:
         self.now = 100.0
         self.names = names
         self.seq = dict.fromkeys(names, 0)
+        self.event_seq = dict.fromkeys(names, 0)
         self.notices: list[Notice] = []
         self.fleet.on_session(True, self.now, "test")
         for name in names:
@@ -135,6 +136,8 @@ class World:
         return tuple(other for other in self.names if other != name)
 
     def tell(self, message: Presence | Report | Event | Observed) -> list[Notice]:
+        if isinstance(message, Event):
+            self.event_seq[message.node] = message.seq
         take: Any = {
             Presence: self.fleet.on_presence,
             Report: self.fleet.on_report,
@@ -148,7 +151,8 @@ class World:
     def report(self, name: str, **changes: Any) -> list[Notice]:
         """The node's next report; all its links are up unless told otherwise."""
         self.seq[name] += 1
-        return self.tell(report(name, self.seq[name], **({"links": links(*self.peers(name))} | changes)))
+        said = {"links": links(*self.peers(name)), "event_seq": self.event_seq[name]}
+        return self.tell(report(name, self.seq[name], **(said | changes)))
 
     def reports(self, *names: str, **changes: Any) -> None:
         for name in names or self.names:

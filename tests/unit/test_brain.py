@@ -128,7 +128,7 @@ class Floor:
     def report(self, *nodes: str) -> None:
         for node in nodes or NODES:
             self.seq += 1
-            self.say(node, "report", build.report(node, self.seq, links=self.links(node)))
+            self.say(node, "report", build.report(node, self.seq, links=self.links(node), event_seq=self.seq))
 
     def event(self, node: str, peer: str) -> None:
         self.seq += 1

@@ -64,9 +64,9 @@ def test_a_link_event_overrides_the_report_until_the_next() -> None:
 
 def test_an_event_from_the_backlog_does_not_override_a_newer_report() -> None:
     world = World("a", "b")
-    world.report("a")
+    world.report("a", event_seq=1)
     world.pass_time(1.0)
-    world.tell(event("a", "b", link("b", state="down"), age_s=30.0))
+    world.tell(event("a", "b", link("b", state="down"), seq=1, age_s=30.0))
     seen = world.fleet.link("a", "b", "overlay")
     assert seen is not None
     assert seen.link.state is LinkState.UP
@@ -77,6 +77,15 @@ def test_an_event_read_together_with_the_report_before_it_counts() -> None:
     world.report("a")
     # It waited at its node for a moment, while the report waited for us.
     world.tell(event("a", "b", link("b", state="down"), age_s=0.2))
+    seen = world.fleet.link("a", "b", "overlay")
+    assert seen is not None
+    assert seen.link.state is LinkState.DOWN
+
+
+def test_a_report_that_was_overtaken_by_an_event_does_not_undo_it() -> None:
+    world = World("a", "b")
+    world.tell(event("a", "b", link("b", state="down"), seq=5))
+    world.report("a", event_seq=4)
     seen = world.fleet.link("a", "b", "overlay")
     assert seen is not None
     assert seen.link.state is LinkState.DOWN
@@ -302,6 +311,7 @@ MESSAGES = st.one_of(
         session=st.sampled_from(("s1", "s2", "s3")),
         boot_id=st.sampled_from(("", "b1", "b2")),
         dropped_events=st.integers(0, 2),
+        event_seq=st.integers(0, 4),
         interval_s=st.sampled_from((0.0, 2.0, 1e9)),
         links=st.sampled_from(((), links("a", "b"), (link("c"),), (link("a", "lte"), link("zz")))),
     ),

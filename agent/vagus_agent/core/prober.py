@@ -147,7 +147,6 @@ class _Peer(Struct):
     # learnt from echoes only: an echo answers our own fresh probe, so it cannot be a replay
     boot: int | None = None
     last_seq: int | None = None
-    lag_ms: int = 0
     views: Views = ()
 
 
@@ -435,10 +434,9 @@ class Prober:
 
     def _learn(self, peer: _Peer, packet: Packet, now: float) -> None:
         """The peer's own view of every link between us; its alarm makes us look at once."""
-        if packet.lag_ms != peer.lag_ms:
-            peer.lag_ms = packet.lag_ms
-            for link in peer.links.values():
-                link.peer_lag = min(packet.lag_ms / 1000, _LAG_CAP_S)
+        lag = min(packet.lag_ms / 1000, _LAG_CAP_S)
+        for link in peer.links.values():
+            link.peer_lag = lag
         if packet.views == peer.views:
             return
         peer.views = packet.views

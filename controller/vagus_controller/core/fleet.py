@@ -41,8 +41,6 @@ _NO_SEQ: Final = -2
 _MAX_NOTED: Final = 4096
 # Retained births arrive at once after connecting and are no news.
 _RETAINED_S: Final = 5.0
-# A report and the event after it may be read in one go: one that waited at its node for a moment is not the older.
-_READ_TOGETHER_S: Final = 1.0
 
 
 class Notice(NamedTuple):
@@ -74,13 +72,13 @@ class NodeState:
         "_rival_reports",
         "boot_id",
         "dropped_events",
+        "event_seq",
         "first_seen",
         "interval_s",
         "known_peers",
         "lost_reports",
         "name",
         "observed",
-        "observed_at",
         "payload",
         "presence",
         "presence_at",
@@ -95,7 +93,6 @@ class NodeState:
         self.presence_at: float | None = None
         self.report_at: float | None = None
         self.observed: Observed | None = None
-        self.observed_at: float | None = None
         # None: configured, never heard
         self.first_seen: float | None = None
         self.session = ""
@@ -104,6 +101,7 @@ class NodeState:
         self.seq = _NO_SEQ
         self.lost_reports = 0
         self.dropped_events = 0
+        self.event_seq = 0
         # peer → paths, as reports name them, in their order
         self.known_peers: dict[str, tuple[str, ...]] = {}
         # sessions that were replaced → the last report's seq
@@ -195,8 +193,9 @@ class NodeState:
         self.report_at = now
         self.seq = report.seq
         self._index = None
+        self.event_seq = report.event_seq
         if self._events:
-            self._events = {}
+            self._events = {peer: told for peer, told in self._events.items() if told[0] > report.event_seq}
 
     def note(self, report: Report) -> None:
         """What later reports are compared to."""
@@ -351,8 +350,7 @@ class Fleet:
             return tuple(notices)
         at = now - event.age_s
         told = state._events.get(event.peer)
-        old = state.report_at is not None and at < state.report_at - _READ_TOGETHER_S
-        if old or (told is not None and event.seq <= told[0]):
+        if event.seq <= (state.event_seq if told is None else told[0]):
             return tuple(notices)
         links = tuple(link for link in event.links if link.peer == event.peer)
         state._events[event.peer] = (event.seq, at, links)
@@ -373,7 +371,6 @@ class Fleet:
         newer = last is None or (observed.epoch, observed.generation) > (last.epoch, last.generation)
         if newer or observed.session not in state._old_sessions:
             state.observed = observed
-            state.observed_at = now
             self._stir(state.name)
         return tuple(notices)
 
@@ -508,7 +505,7 @@ class Fleet:
                     del state._old_sessions[next(iter(state._old_sessions))]
             state.session = session
             state.seq = _NO_SEQ
-            state.dropped_events = 0
+            state.dropped_events = state.event_seq = 0
             state.known_peers = {}
             state._events = {}
             state._rival_reports = 0
