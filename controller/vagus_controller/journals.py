@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 import sqlalchemy as sa
 
-from vagus_controller.views import EventEntry, IncidentView, LedgerEntry, concerns
+from vagus_controller.views import EventEntry, IncidentView, LedgerEntry, Wanted
 
 # Rows of a table that wait in memory for a disk that does not work; beyond it the oldest go. About 5 MB.
 WAITING: Final = 10_000
@@ -65,7 +65,7 @@ E = TypeVar("E", bound=EventEntry | LedgerEntry | IncidentView)
 
 
 def _concerns(subject: sa.ColumnElement[str], wanted: str) -> sa.ColumnElement[bool]:
-    """The same in SQL."""
+    """`views.concerns` in SQL."""
     return sa.or_(
         subject == wanted,
         subject.startswith(f"{wanted}/", autoescape=True),
@@ -73,16 +73,6 @@ def _concerns(subject: sa.ColumnElement[str], wanted: str) -> sa.ColumnElement[b
         subject.endswith(f"--{wanted}", autoescape=True),
         subject.contains(f"--{wanted}/", autoescape=True),
     )
-
-
-class Wanted(NamedTuple):
-    """Which rows a read wants."""
-
-    limit: int
-    before: int | None
-    subject: str | None
-    since: float | None
-    until: float | None
 
 
 def row_of(entry: EventEntry | LedgerEntry | IncidentView) -> dict[str, Any]:
@@ -131,14 +121,7 @@ class Journal(Generic[E]):
 
     def selected(self, wanted: Wanted) -> list[E]:
         """The waiting rows that a read wants, newest first."""
-        found = [
-            entry
-            for entry in self.waiting.values()
-            if (wanted.before is None or entry.id < wanted.before)
-            and (wanted.subject is None or concerns(entry.subject, wanted.subject))
-            and (wanted.since is None or entry.at >= wanted.since)
-            and (wanted.until is None or entry.at < wanted.until)
-        ]
+        found = filter(wanted.takes, self.waiting.values())
         return sorted(found, key=lambda entry: -entry.id)[: wanted.limit]
 
     def query(self, wanted: Wanted) -> sa.Select[Any]:

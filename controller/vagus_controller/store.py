@@ -21,8 +21,8 @@ from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from vagus_controller import journals
-from vagus_controller.journals import E, Journal, Wanted, entry_of, row_of
-from vagus_controller.views import EventEntry, IncidentView, LedgerEntry, Severity
+from vagus_controller.journals import E, Journal, entry_of, row_of
+from vagus_controller.views import EventEntry, IncidentView, LedgerEntry, Severity, Wanted
 from vagus_runtime.settings import ConfigError
 
 log = logging.getLogger("vagus.store")
@@ -230,44 +230,21 @@ class Store:
 
     # --- views.History -------------------------------------------------------------------------------------------
 
-    def events(
-        self,
-        *,
-        limit: int,
-        before: int | None = None,
-        subject: str | None = None,
-        since: float | None = None,
-        until: float | None = None,
-    ) -> list[EventEntry]:
-        return self._list(self._events, Wanted(_within(limit), before, subject, since, until))
+    def events(self, wanted: Wanted) -> list[EventEntry]:
+        return self._list(self._events, wanted)
 
-    def ledger(
-        self,
-        *,
-        limit: int,
-        before: int | None = None,
-        subject: str | None = None,
-        since: float | None = None,
-        until: float | None = None,
-    ) -> list[LedgerEntry]:
-        return self._list(self._ledger, Wanted(_within(limit), before, subject, since, until))
+    def ledger(self, wanted: Wanted) -> list[LedgerEntry]:
+        return self._list(self._ledger, wanted)
 
-    def incidents(
-        self,
-        *,
-        limit: int,
-        before: int | None = None,
-        subject: str | None = None,
-        since: float | None = None,
-        until: float | None = None,
-    ) -> list[IncidentView]:
-        return self._list(self._incidents, Wanted(_within(limit), before, subject, since, until))
+    def incidents(self, wanted: Wanted) -> list[IncidentView]:
+        return self._list(self._incidents, wanted)
 
     def incident(self, incident_id: int) -> IncidentView | None:
-        found = self.incidents(limit=1, before=incident_id + 1)
+        found = self.incidents(Wanted(1, before=incident_id + 1))
         return found[0] if found and found[0].id == incident_id else None
 
     def _list(self, journal: Journal[E], wanted: Wanted) -> list[E]:
+        wanted = wanted._replace(limit=max(1, min(wanted.limit, MAX_LIMIT)))
         # Memory first: a row that reaches the disk meanwhile is seen twice, never missed.
         with self._lock:
             waiting = journal.selected(wanted)
@@ -462,10 +439,6 @@ class Store:
         log.warning("store: %s works again; %d rows, the oldest ones, were lost meanwhile", self._name, lost)
         with self._lock:
             self._problem = ""
-
-
-def _within(limit: int) -> int:
-    return max(1, min(limit, MAX_LIMIT))
 
 
 def remedy(words: str) -> str:

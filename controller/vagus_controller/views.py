@@ -6,7 +6,7 @@ Times: `*_s` are ages or durations in seconds when the picture was taken; `at` i
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
@@ -502,36 +502,32 @@ class Operator(Protocol):
     async def test_channel(self, name: str, *, who: str) -> NotificationTest: ...
 
 
-class History(Protocol):
-    """What the API reads from the store. Newest first; `before` is an id for paging, `since` and `until` bound `at`."""
+class Wanted(NamedTuple):
+    """Which entries of history, newest first: at most `limit`, with ids below `before`, about `subject` (see
+    `concerns`), not before `since` and before `until`, in epoch seconds."""
 
-    def events(
-        self,
-        *,
-        limit: int,
-        before: int | None = None,
-        subject: str | None = None,
-        since: float | None = None,
-        until: float | None = None,
-    ) -> list[EventEntry]: ...
-    def ledger(
-        self,
-        *,
-        limit: int,
-        before: int | None = None,
-        subject: str | None = None,
-        since: float | None = None,
-        until: float | None = None,
-    ) -> list[LedgerEntry]: ...
-    def incidents(
-        self,
-        *,
-        limit: int,
-        before: int | None = None,
-        subject: str | None = None,
-        since: float | None = None,
-        until: float | None = None,
-    ) -> list[IncidentView]: ...
+    limit: int
+    before: int | None = None
+    subject: str | None = None
+    since: float | None = None
+    until: float | None = None
+
+    def takes(self, entry: EventEntry | LedgerEntry | IncidentView) -> bool:
+        """Whether it is one of them, as far as it can tell without the others."""
+        return (
+            (self.before is None or entry.id < self.before)
+            and (self.subject is None or concerns(entry.subject, self.subject))
+            and (self.since is None or entry.at >= self.since)
+            and (self.until is None or entry.at < self.until)
+        )
+
+
+class History(Protocol):
+    """What the API reads from the store, newest first."""
+
+    def events(self, wanted: Wanted) -> list[EventEntry]: ...
+    def ledger(self, wanted: Wanted) -> list[LedgerEntry]: ...
+    def incidents(self, wanted: Wanted) -> list[IncidentView]: ...
     def incident(self, incident_id: int) -> IncidentView | None: ...
 
 

@@ -8,7 +8,7 @@ import threading
 import time
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from msgspec.structs import replace
 from playwright.sync_api import Page
@@ -35,6 +35,7 @@ from vagus_controller.views import (
     PlanAsk,
     PlanView,
     Refused,
+    Wanted,
 )
 
 CHROMIUM = "/usr/bin/chromium"
@@ -48,7 +49,6 @@ FLAGS = (
     "--disable-sync",
     "--host-resolver-rules=MAP vagus.test 127.0.0.1",
 )
-Entry = TypeVar("Entry", EventEntry, LedgerEntry, IncidentView)
 TOKEN = "a-token-for-the-browser-tests"
 
 
@@ -150,28 +150,17 @@ class Past:
     def __init__(self, board: Board) -> None:
         self._board = board
 
-    def events(
-        self, *, limit: int, before: int | None = None, subject: str | None = None, **_: float | None
-    ) -> list[EventEntry]:
-        return _page(self._board.event_entries, limit, before, subject)
+    def events(self, wanted: Wanted) -> list[EventEntry]:
+        return list(filter(wanted.takes, self._board.event_entries))[: wanted.limit]
 
-    def ledger(
-        self, *, limit: int, before: int | None = None, subject: str | None = None, **_: float | None
-    ) -> list[LedgerEntry]:
-        return _page(self._board.ledger_entries, limit, before, subject)
+    def ledger(self, wanted: Wanted) -> list[LedgerEntry]:
+        return list(filter(wanted.takes, self._board.ledger_entries))[: wanted.limit]
 
-    def incidents(
-        self, *, limit: int, before: int | None = None, subject: str | None = None, **_: float | None
-    ) -> list[IncidentView]:
-        return _page(self._board.incident_views, limit, before, subject)
+    def incidents(self, wanted: Wanted) -> list[IncidentView]:
+        return list(filter(wanted.takes, self._board.incident_views))[: wanted.limit]
 
     def incident(self, incident_id: int) -> IncidentView | None:
         return next((each for each in self._board.incident_views if each.id == incident_id), None)
-
-
-def _page(entries: list[Entry], limit: int, before: int | None, subject: str | None) -> list[Entry]:
-    found = [entry for entry in entries if before is None or entry.id < before]
-    return [entry for entry in found if subject is None or subject in entry.subject][:limit]
 
 
 class Site:

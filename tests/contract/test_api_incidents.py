@@ -14,7 +14,7 @@ from contract.fleet_samples import TOKEN, Running
 from contract.test_api import problem
 from contract.test_ctl import Command, failed
 from contract.test_ctl import ctl as ctl
-from vagus_controller.views import ChannelView, IncidentView, Severity
+from vagus_controller.views import ChannelView, IncidentView, Severity, Wanted
 
 OPEN = 12
 
@@ -141,7 +141,7 @@ def test_the_store_keeps_the_newest_of_each_over_a_restart(running: Running) -> 
     assert running.store.incident(OPEN) == later
     running.until(lambda: not running.store._incidents.waiting, "the second is written")
     assert running.store.incident(OPEN) == later
-    assert running.store.incidents(limit=10) == [later]
+    assert running.store.incidents(Wanted(10)) == [later]
     assert running.store.incident(11) is None
     number = running.store.new_incident_id()
     assert running.store.new_incident_id() == number + 1

@@ -11,7 +11,7 @@ from vagus_controller.api.stream import ChangeFeed
 from vagus_controller.chronicle import Chronicle
 from vagus_controller.core.verdict import Verdict
 from vagus_controller.store import Store
-from vagus_controller.views import EventEntry, Severity
+from vagus_controller.views import EventEntry, Severity, Wanted
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def told(store: Store, *verdicts: Verdict) -> list[EventEntry]:
     chronicle = Chronicle(store, ChangeFeed())
     for each in verdicts:
         chronicle.verdicts([each])
-    return store.events(limit=100)[::-1]
+    return store.events(Wanted(100))[::-1]
 
 
 def test_good_news_is_told_only_after_bad_and_the_same_state_once(store: Store) -> None:

@@ -17,7 +17,7 @@ import pytest
 from vagus_controller import journals
 from vagus_controller import store as store_module
 from vagus_controller.store import SCHEMA_VERSION, Store
-from vagus_controller.views import EventEntry, LedgerEntry, Severity, concerns
+from vagus_controller.views import EventEntry, LedgerEntry, Severity, Wanted, concerns
 from vagus_runtime.settings import ConfigError
 
 
@@ -100,12 +100,12 @@ def test_what_is_recorded_is_read_at_once_and_after_a_restart(opened: Opener, fi
     store = opened(file)
     first, second = event(store), event(store, "a--b/overlay")
     entry = decision(store)
-    assert store.events(limit=10) == [second, first]
-    assert store.ledger(limit=10) == [entry]
+    assert store.events(Wanted(10)) == [second, first]
+    assert store.ledger(Wanted(10)) == [entry]
     store.stop()
     again = opened(file)
-    assert again.events(limit=10) == [second, first]
-    assert again.ledger(limit=10) == [entry]
+    assert again.events(Wanted(10)) == [second, first]
+    assert again.ledger(Wanted(10)) == [entry]
     assert event(again).id == second.id + 1
     assert decision(again).id == entry.id + 1
 
@@ -123,12 +123,12 @@ def test_an_outcome_is_updated_before_and_after_its_row_is_on_disk(opened: Opene
     store = opened(file)
     entry = decision(store)
     store.update_outcome(entry.id, "one end applied")
-    assert store.ledger(limit=1)[0].outcome == "one end applied"
+    assert store.ledger(Wanted(1))[0].outcome == "one end applied"
     until(lambda: not store._ledger.waiting and not store._ledger.outcomes, "the row is written")
     store.update_outcome(entry.id, "both ends applied")
-    assert store.ledger(limit=1)[0].outcome == "both ends applied"
+    assert store.ledger(Wanted(1))[0].outcome == "both ends applied"
     store.stop()
-    assert opened(file).ledger(limit=1)[0].outcome == "both ends applied"
+    assert opened(file).ledger(Wanted(1))[0].outcome == "both ends applied"
 
 
 def test_what_an_earlier_life_left_open_is_closed(opened: Opener, file: Path) -> None:
@@ -139,9 +139,9 @@ def test_what_an_earlier_life_left_open_is_closed(opened: Opener, file: Path) ->
     again.close_open(("under way", "on trial"), "not known")
     fresh = decision(again, outcome="under way")
     expected = {done.id: "done", open_.id: "not known", fresh.id: "under way"}
-    assert {entry.id: entry.outcome for entry in again.ledger(limit=10)} == expected
+    assert {entry.id: entry.outcome for entry in again.ledger(Wanted(10))} == expected
     again.stop()
-    assert {entry.id: entry.outcome for entry in opened(file).ledger(limit=10)} == expected
+    assert {entry.id: entry.outcome for entry in opened(file).ledger(Wanted(10))} == expected
 
 
 def test_paging_and_limits_over_disk_and_memory(opened: Opener, file: Path) -> None:
@@ -149,10 +149,10 @@ def test_paging_and_limits_over_disk_and_memory(opened: Opener, file: Path) -> N
     ids = [event(store).id for _ in range(30)]
     until(lambda: not store._events.waiting, "the rows are written")
     ids += [event(store).id for _ in range(5)]
-    newest = [entry.id for entry in store.events(limit=10)]
+    newest = [entry.id for entry in store.events(Wanted(10))]
     assert newest == ids[:-11:-1]
-    assert [entry.id for entry in store.events(limit=100, before=newest[-1])] == ids[-11::-1]
-    assert len(store.events(limit=-3)) == 1
+    assert [entry.id for entry in store.events(Wanted(100, before=newest[-1]))] == ids[-11::-1]
+    assert len(store.events(Wanted(-3))) == 1
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_a_subject_brings_what_belongs_to_it(opened: Opener, file: Path, wanted:
         event(store, subject)
     assert {subject for subject in subjects if concerns(subject, wanted)} == expected
     until(lambda: not store._events.waiting, "the rows are written")
-    assert {entry.subject for entry in store.events(limit=100, subject=wanted)} == expected
+    assert {entry.subject for entry in store.events(Wanted(100, subject=wanted))} == expected
 
 
 def saved(store: Store, value: bytes) -> bool:
@@ -200,7 +200,7 @@ def test_many_threads_at_once_lose_nothing(opened: Opener, file: Path) -> None:
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
-        found = [entry.id for entry in store.events(limit=1000)]
+        found = [entry.id for entry in store.events(Wanted(1000))]
         assert found == sorted(set(found), reverse=True)
     for thread in threads:
         thread.join()
@@ -221,7 +221,7 @@ def test_old_rows_go_at_start(opened: Opener, file: Path) -> None:
     again = opened(file, keep_days=7)
     assert saved(again, b"a barrier")
     until(lambda: again._prune_at > 0, "the first pruning")
-    assert again.events(limit=10) == [kept]
+    assert again.events(Wanted(10)) == [kept]
 
 
 def test_rows_beyond_the_limit_go_and_the_disk_gets_its_space_back(opened: Opener, file: Path) -> None:
@@ -250,7 +250,7 @@ def test_a_busy_store_stays_small(opened: Opener, file: Path) -> None:
         largest = max(largest, sum(each.stat().st_size for each in file.parent.iterdir()))
     # 20,000 rows of 0.3 kB went through; 1,000 to 3,000 rows, their indexes and a WAL of at most 4 MiB may stand.
     assert largest < 6_000_000
-    assert len(store.events(limit=1000)) == 1000
+    assert len(store.events(Wanted(1000))) == 1000
 
 
 # --- a disk that does not work --------------------------------------------------------------------------------------
@@ -272,7 +272,7 @@ def test_a_full_disk_is_told_outlived_and_recovered_from(
         assert not saved(store, b"while full")
         assert time.monotonic() - started < 0.5
         assert store.load_state("controller") == b"while full"
-        assert [entry.id for entry in store.events(limit=5)] == ids[:-6:-1]
+        assert [entry.id for entry in store.events(Wanted(5))] == ids[:-6:-1]
         tries = [saved(store, b"still full") for _ in range(50)]
         assert not any(tries)
         assert len([line for line in caplog.messages if "memory only" in line]) <= 2
@@ -283,7 +283,7 @@ def test_a_full_disk_is_told_outlived_and_recovered_from(
     store.stop()
     again = opened(small_disk / "vagus.db")
     assert again.load_state("controller") == b"still full"
-    assert [entry.id for entry in again.events(limit=1000)] == ids[:-1001:-1]
+    assert [entry.id for entry in again.events(Wanted(1000))] == ids[:-1001:-1]
 
 
 def test_memory_is_bounded_while_the_disk_is_away(
@@ -294,10 +294,10 @@ def test_memory_is_bounded_while_the_disk_is_away(
     store = opened(small_disk / "vagus.db")
     assert store.problem
     entries = [event(store) for _ in range(250)]
-    assert store.events(limit=1000) == entries[:-101:-1]
+    assert store.events(Wanted(1000)) == entries[:-101:-1]
     subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True, timeout=10)
     until(lambda: store.problem == "" and not store._events.waiting, "the store recovers")
-    assert store.events(limit=1000) == entries[:-101:-1]
+    assert store.events(Wanted(1000)) == entries[:-101:-1]
     assert event(store).id > entries[-1].id
 
 
@@ -311,11 +311,11 @@ def test_a_disk_that_turns_read_only(opened: Opener, small_disk: Path) -> None:
     second = event(again)
     until(lambda: again.problem != "", "the problem is told")
     assert "let this user write there" in again.problem
-    assert second in again.events(limit=10)
+    assert second in again.events(Wanted(10))
     assert not saved(again, b"2")
     subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True, timeout=10)
     until(lambda: again.problem == "", "the store recovers")
-    assert again.events(limit=10) == [second, first]
+    assert again.events(Wanted(10)) == [second, first]
     assert again.load_state("controller") == b"2"
 
 
@@ -329,11 +329,11 @@ def test_a_damaged_file_is_told_and_a_new_one_is_made_once_it_is_away(
     store = opened(file)
     entry = event(store)
     assert "move it" in store.problem
-    assert store.events(limit=10) == [entry]
+    assert store.events(Wanted(10)) == [entry]
     assert store.load_state("controller") is None
     file.rename(file.with_suffix(".damaged"))
     until(lambda: store.problem == "" and not store._events.waiting, "the store recovers")
-    assert store.events(limit=10) == [entry]
+    assert store.events(Wanted(10)) == [entry]
     assert event(store).id == entry.id + 1
 
 

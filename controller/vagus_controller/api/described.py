@@ -8,6 +8,7 @@ from typing import Any, Final, get_args, get_origin
 
 import msgspec
 from litestar import Request
+from litestar.di import Provide
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.response import Response
@@ -43,7 +44,8 @@ def complete(document: dict[str, Any], routes: list[tuple[str, str, HTTPRouteHan
         if operation is None:
             continue
         kinds += _kinds(handler)
-        fields = handler.parsed_fn_signature.parameters
+        takers: list[HTTPRouteHandler | Provide] = [handler, *handler.resolve_dependencies().values()]
+        fields = {name: field for each in takers for name, field in each.parsed_fn_signature.parameters.items()}
         for parameter in operation.get("parameters", []):
             if parameter["name"] in fields:
                 _bound(parameter["schema"], fields[parameter["name"]].kwarg_definition)

@@ -18,7 +18,7 @@ from msgspec import Meta, Struct
 
 from vagus_controller.api import metrics
 from vagus_controller.api.auth import Asked
-from vagus_controller.api.paging import LINK, paged
+from vagus_controller.api.paging import LINK, WANTED, Which, paged
 from vagus_controller.api.stream import (
     ChangeFeed,
     Full,
@@ -50,8 +50,8 @@ from vagus_controller.views import (
     Refused,
     VerdictView,
     View,
+    Wanted,
     WhyView,
-    concerns,
 )
 from vagus_protocol.messages import Name
 
@@ -62,15 +62,7 @@ _MAX_PAUSE_S: Final = 30 * 86400
 
 Reason = Annotated[str, Meta(max_length=1000)]
 PairName = Annotated[str, Meta(min_length=1, max_length=130)]
-Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="At most so many, newest first.")]
-Before = Annotated[int | None, QueryParameter(ge=0, le=2**53, description="Only ids below this one: the next page.")]
 IncidentId = Annotated[int, PathParameter(ge=0, le=2**53)]
-Subject = Annotated[
-    str | None, QueryParameter(max_length=200, description="A node with its pairs, or a pair with its paths.")
-]
-
-Since = Annotated[float | None, QueryParameter(ge=0, description="Not older: epoch seconds.")]
-Until = Annotated[float | None, QueryParameter(ge=0, description="Older than this: epoch seconds.")]
 Show = Annotated[Literal["open", "all"], QueryParameter(description="Those that are open, or also those that were.")]
 
 
@@ -180,33 +172,18 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
     def pauses() -> tuple[PauseView, ...]:
         return operator.fleet().pauses
 
-    @get("/events", response_headers=[LINK], summary="What happened, newest first")
-    async def events(
-        request: Asked,
-        limit: Limit = 100,
-        before: Before = None,
-        subject: Subject = None,
-        since: Since = None,
-        until: Until = None,
-    ) -> Response[list[EventEntry]]:
-        found = await asyncio.to_thread(
-            history.events, limit=limit, before=before, subject=subject, since=since, until=until
-        )
-        return paged(request, found, limit)
+    @get("/events", dependencies=WANTED, response_headers=[LINK], summary="What happened, newest first")
+    async def events(request: Asked, wanted: Which) -> Response[list[EventEntry]]:
+        return paged(request, await asyncio.to_thread(history.events, wanted), wanted.limit)
 
-    @get("/ledger", response_headers=[LINK], summary="What was decided, also not to act, newest first")
-    async def ledger(
-        request: Asked,
-        limit: Limit = 100,
-        before: Before = None,
-        subject: Subject = None,
-        since: Since = None,
-        until: Until = None,
-    ) -> Response[list[LedgerEntry]]:
-        found = await asyncio.to_thread(
-            history.ledger, limit=limit, before=before, subject=subject, since=since, until=until
-        )
-        return paged(request, found, limit)
+    @get(
+        "/ledger",
+        dependencies=WANTED,
+        response_headers=[LINK],
+        summary="What was decided, also not to act, newest first",
+    )
+    async def ledger(request: Asked, wanted: Which) -> Response[list[LedgerEntry]]:
+        return paged(request, await asyncio.to_thread(history.ledger, wanted), wanted.limit)
 
     @get("/why/{subject:path}", summary="Why a node, a pair, a path of a pair, quorum or the fleet is as it is")
     async def why(subject: FromPath[str]) -> WhyView:
@@ -284,34 +261,17 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
 
     @get(
         "/incidents",
+        dependencies=WANTED,
         response_headers=[LINK],
         summary="Incidents, newest first; those that are open come as they are now",
     )
-    async def incidents(
-        request: Asked,
-        show: Show = "open",
-        limit: Limit = 100,
-        before: Before = None,
-        subject: Subject = None,
-        since: Since = None,
-        until: Until = None,
-    ) -> Response[list[IncidentView]]:
+    async def incidents(request: Asked, wanted: Which, show: Show = "open") -> Response[list[IncidentView]]:
         live = {each.id: each for each in operator.incidents()}
         found = dict(live)
         if show == "all":
-            kept = await asyncio.to_thread(
-                history.incidents, limit=limit, before=before, subject=subject, since=since, until=until
-            )
-            found = {each.id: each for each in kept} | live
-        wanted = (
-            each
-            for each in found.values()
-            if (before is None or each.id < before)
-            and (subject is None or concerns(each.subject, subject))
-            and (since is None or each.at >= since)
-            and (until is None or each.at < until)
-        )
-        return paged(request, sorted(wanted, key=lambda each: -each.id)[:limit], limit)
+            found = {each.id: each for each in await asyncio.to_thread(history.incidents, wanted)} | live
+        newest = sorted(filter(wanted.takes, found.values()), key=lambda each: -each.id)
+        return paged(request, newest[: wanted.limit], wanted.limit)
 
     @get("/incidents/{incident_id:int}", summary="One incident, with its timeline")
     async def incident(incident_id: IncidentId) -> IncidentView:
@@ -441,8 +401,8 @@ async def _why(operator: Operator, history: History, subject: str) -> WhyView:
         asked = f"{pair.name}/{path}" if path else pair.name
     ledger, events = await asyncio.gather(
         # Decisions are about pairs, not about one of their paths.
-        asyncio.to_thread(history.ledger, limit=_HISTORY_OF_WHY, subject=pairs[0].name if path else asked),
-        asyncio.to_thread(history.events, limit=_HISTORY_OF_WHY, subject=asked),
+        asyncio.to_thread(history.ledger, Wanted(_HISTORY_OF_WHY, subject=pairs[0].name if path else asked)),
+        asyncio.to_thread(history.events, Wanted(_HISTORY_OF_WHY, subject=asked)),
     )
     ledger = [entry for entry in ledger if entry.action not in ABOUT_PERSONS]
     return WhyView(

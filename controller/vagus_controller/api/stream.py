@@ -23,7 +23,16 @@ from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
 from vagus_controller.core.differences import Canvas, Differences
-from vagus_controller.views import Change, EventEntry, FleetChange, FleetView, History, IncidentView, LedgerEntry
+from vagus_controller.views import (
+    Change,
+    EventEntry,
+    FleetChange,
+    FleetView,
+    History,
+    IncidentView,
+    LedgerEntry,
+    Wanted,
+)
 
 LOOK_EVERY_S: Final = 0.25
 # A large fleet is looked at less often, so that looking takes no more than this share of the loop.
@@ -232,8 +241,8 @@ def parse_marks(last_event_id: str) -> tuple[int, int] | None:
 
 def missed(history: History, marks: tuple[int, int] | None) -> tuple[tuple[int, int], list[EventEntry | LedgerEntry]]:
     """Where history stands now, and what came after `marks`, oldest first. Reads the store: not in the event loop."""
-    limit = 1 if marks is None else MAX_RESUMED
-    events, ledger = history.events(limit=limit), history.ledger(limit=limit)
+    wanted = Wanted(1 if marks is None else MAX_RESUMED)
+    events, ledger = history.events(wanted), history.ledger(wanted)
     newest = (events[0].id if events else 0, ledger[0].id if ledger else 0)
     if marks is None:
         return newest, []
