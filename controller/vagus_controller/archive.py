@@ -26,9 +26,8 @@ from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection, Engine, make_url
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from vagus_controller.chart_views import NodeHistory, PairHistory, Sparklines
 from vagus_controller.config import History
@@ -36,7 +35,7 @@ from vagus_controller.core import charts, rollup
 from vagus_controller.core.figures import figures, value_of
 from vagus_controller.core.fleet import NodeState
 from vagus_controller.core.rollup import HOUR, LEVELS, MINUTE, RAW, Chunk, Level, Sample, Sampler
-from vagus_controller.store import remedy, set_up_sqlite
+from vagus_controller.database import Database
 from vagus_protocol.codec import decode
 from vagus_protocol.messages import Observed, Report
 from vagus_runtime.settings import ConfigError
@@ -65,8 +64,6 @@ _JUMP_S: Final = 60.0
 _TRUST_S: Final = 590.0
 _SHRINK: Final = 0.9
 _STOP_WAIT_S: Final = 5.0
-_COMPLAIN_S: Final = 300.0
-_BUSY_S: Final = 2.0
 
 _metadata = sa.MetaData()
 _Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
@@ -109,7 +106,7 @@ class Archive:
     """views.Charts, and what writes it. `start` before use, `stop` to flush."""
 
     def __init__(self, store_url: str, settings: History) -> None:
-        self._url = beside(store_url)
+        self._database = Database(beside(store_url), _metadata, _schema, SCHEMA_VERSION)
         self._keep_s = {
             RAW: settings.raw_hours * 3600,
             MINUTE: settings.minute_days * 86400,
@@ -145,7 +142,6 @@ class Archive:
         self._share = 1.0
         self._lost = 0
         self._problem = ""
-        self._complained = ("", float("-inf"))
         self._writer: threading.Thread | None = None
 
     @property
@@ -173,33 +169,15 @@ class Archive:
             self._engine.dispose()
 
     def _open(self) -> None:
-        if self._is_sqlite:
-            engine = sa.create_engine(self._url, connect_args={"timeout": _BUSY_S})
-            sa.event.listen(engine, "connect", set_up_sqlite)
-        else:
-            engine = sa.create_engine(self._url, pool_pre_ping=True)
-        try:
-            with engine.begin() as connection:
-                _check_schema(connection, self._name)
-                numbers = {row.name: row.id for row in connection.execute(sa.select(_nodes))}
-                until = {row.level: row.until for row in connection.execute(sa.select(_marks))}
-        except BaseException:
-            engine.dispose()
-            raise
+        with self._database.opened() as (engine, connection):
+            numbers = {row.name: row.id for row in connection.execute(sa.select(_nodes))}
+            until = {row.level: row.until for row in connection.execute(sa.select(_marks))}
         with self._lock:
             self._engine, previous = engine, self._engine
             self._numbers = numbers
             self._until = {level: until.get(level.name, 0) for level in self._until}
         if previous is not None:
             previous.dispose()
-
-    @property
-    def _is_sqlite(self) -> bool:
-        return self._url.get_backend_name() == "sqlite"
-
-    @property
-    def _name(self) -> str:
-        return self._url.database or "" if self._is_sqlite else self._url.render_as_string(hide_password=True)
 
     # --- the event loop's ----------------------------------------------------------------------------------------
 
@@ -318,8 +296,7 @@ class Archive:
 
     def _insert(self, connection: Connection, level: Level, rows: list[dict[str, object]]) -> None:
         if rows:
-            dialect = sqlite if self._is_sqlite else postgresql
-            connection.execute(dialect.insert(_rows[level]).on_conflict_do_nothing(), rows)
+            connection.execute(self._database.insert(_rows[level]).on_conflict_do_nothing(), rows)
 
     def _roll(self, level: Level, finer: Level, until: int) -> None:
         """Bring the level up to `until`. Done twice, it changes nothing; of a time that came twice, the fuller row
@@ -399,7 +376,7 @@ class Archive:
     def _used_bytes(self) -> int:
         assert self._engine is not None
         with self._engine.connect() as connection:
-            if self._is_sqlite:
+            if self._database.is_sqlite:
                 pages, free, size = (
                     int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
                     for name in ("page_count", "freelist_count", "page_size")
@@ -482,27 +459,22 @@ class Archive:
             try:
                 yield rollup.decode(zlib.decompress(data))
             except (zlib.error, msgspec.MsgspecError) as error:
-                log.warning("history: a row of %s is damaged and left out: %s", self._name, error)
+                log.warning("history: a row of %s is damaged and left out: %s", self._database.name, error)
 
     # --- trouble -------------------------------------------------------------------------------------------------
 
     def _failed(self, error: Exception) -> None:
-        words = str(error.orig) if isinstance(error, DBAPIError) else str(error)
-        problem = f"{self._name}: charts are kept in memory only: {words}; {remedy(words)}"
-        now = time.monotonic()
+        problem = self._database.trouble("charts are", error, log)
         with self._lock:
             self._problem = problem
-            text, at = self._complained
-            if text == problem and now - at < _COMPLAIN_S:
-                return
-            self._complained = (problem, now)
-        log.error("history: %s", problem)
 
     def _recovered(self) -> None:
         if self._problem:
             with self._lock:
                 lost, self._lost, self._problem = self._lost, 0, ""
-            log.warning("history: %s works again; %d samples, the oldest ones, were lost meanwhile", self._name, lost)
+            log.warning(
+                "history: %s works again; %d samples, the oldest ones, were lost meanwhile", self._database.name, lost
+            )
 
 
 def beside(store_url: str) -> URL:
@@ -525,19 +497,3 @@ def _id(number: int, at: int, turned: int = 0) -> int:
 
 def _row(number: int, chunk: Chunk, turned: int = 0) -> dict[str, object]:
     return {"id": _id(number, chunk.start, turned), "data": zlib.compress(rollup.encode(chunk))}
-
-
-def _check_schema(connection: Connection, name: str) -> None:
-    """Makes the tables of a new database. Raises ConfigError when a newer program made them."""
-    _schema.create(connection, checkfirst=True)
-    found = connection.scalar(sa.select(sa.func.max(_schema.c.version)))
-    if found is not None and found > SCHEMA_VERSION:
-        raise ConfigError(
-            [
-                f"{name}: written by a newer vagus-controller (schema {found}, this one knows {SCHEMA_VERSION}); "
-                "run that version, or name another file in store.url"
-            ]
-        )
-    _metadata.create_all(connection)
-    if found is None:
-        connection.execute(sa.insert(_schema).values(version=SCHEMA_VERSION))

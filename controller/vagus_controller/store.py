@@ -16,11 +16,11 @@ from typing import Any, Final
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import Connection, Engine, make_url
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 from vagus_controller import journals
+from vagus_controller.database import Database
 from vagus_controller.journals import E, Journal, entry_of, row_of
 from vagus_controller.views import EventEntry, IncidentView, LedgerEntry, Severity, Wanted
 from vagus_runtime.settings import ConfigError
@@ -39,8 +39,6 @@ _STOP_WAIT_S: Final = 5.0
 _PRUNE_EVERY_S: Final = 600.0
 _PRUNE_EVERY_ROWS: Final = 1000
 _RETRY_S: Final = 2.0
-_COMPLAIN_S: Final = 300.0
-_BUSY_S: Final = 2.0
 
 
 class Store:
@@ -48,7 +46,7 @@ class Store:
 
     def __init__(self, url: str, keep_days: float, keep_rows: int) -> None:
         """`keep_rows` bounds each of the tables: events, ledger, incidents."""
-        self._url = make_url(url)
+        self._database = Database(make_url(url), journals.metadata, journals.schema, SCHEMA_VERSION)
         self._keep_s = keep_days * 86400
         self._keep_rows = keep_rows
         self._engine: Engine | None = None
@@ -64,7 +62,6 @@ class Store:
         # The database may have been replaced under its connections: look at it anew before the next write.
         self._suspect = True
         self._problem = ""
-        self._complained = ("", float("-inf"))
         self._prune_at = 0.0
         self._prune_rows = 0
         self._writer: threading.Thread | None = None
@@ -73,14 +70,6 @@ class Store:
     def problem(self) -> str:
         """Why history is not on disk, and what to do; "" when all is well."""
         return self._problem
-
-    @property
-    def _name(self) -> str:
-        return self._url.database or "" if self._is_sqlite else self._url.render_as_string(hide_password=True)
-
-    @property
-    def _is_sqlite(self) -> bool:
-        return self._url.get_backend_name() == "sqlite"
 
     # --- life ----------------------------------------------------------------------------------------------------
 
@@ -108,18 +97,8 @@ class Store:
             self._engine.dispose()
 
     def _open(self) -> None:
-        if self._is_sqlite:
-            engine = sa.create_engine(self._url, connect_args={"timeout": _BUSY_S})
-            sa.event.listen(engine, "connect", set_up_sqlite)
-        else:
-            engine = sa.create_engine(self._url, pool_pre_ping=True)
-        try:
-            with engine.begin() as connection:
-                _check_schema(connection, self._name)
-                last = [connection.scalar(sa.select(sa.func.max(each.table.c.id))) for each in self._journals]
-        except BaseException:
-            engine.dispose()
-            raise
+        with self._database.opened() as (engine, connection):
+            last = [connection.scalar(sa.select(sa.func.max(each.table.c.id))) for each in self._journals]
         with self._lock:
             for journal, newest in zip(self._journals, last, strict=True):
                 floor = (newest or 0) + 1
@@ -308,7 +287,7 @@ class Store:
             return
         assert self._engine is not None
         with self._engine.connect() as connection:
-            if self._is_sqlite:
+            if self._database.is_sqlite:
                 connection.exec_driver_sql("PRAGMA synchronous=FULL")
                 connection.commit()
             try:
@@ -318,7 +297,7 @@ class Store:
                 connection.commit()
             finally:
                 connection.rollback()
-                if self._is_sqlite:
+                if self._database.is_sqlite:
                     connection.exec_driver_sql("PRAGMA synchronous=NORMAL")
         with self._lock:
             for key, value in unsaved.items():
@@ -361,10 +340,7 @@ class Store:
 
     def _insert(self, table: sa.Table) -> sa.Insert:
         """An insert that may be repeated: whether a commit that failed took place is not always known."""
-        if self._is_sqlite:
-            insert: sqlite.Insert | postgresql.Insert = sqlite.insert(table)
-        else:
-            insert = postgresql.insert(table)
+        insert = self._database.insert(table)
         if table is not journals.incidents:
             return insert.on_conflict_do_nothing()
         return insert.on_conflict_do_update(index_elements=["id"], set_=dict(insert.excluded))
@@ -383,7 +359,7 @@ class Store:
             too_many = table.c.id <= (newest_too_many if newest_too_many is not None else -1)
             for which in (old, too_many):
                 self._delete(table, which)
-        if self._is_sqlite:
+        if self._database.is_sqlite:
             self._give_back()
         self._prune_at = now + _PRUNE_EVERY_S
         self._prune_rows = 0
@@ -415,19 +391,12 @@ class Store:
     # --- trouble -------------------------------------------------------------------------------------------------
 
     def _failed(self, error: Exception) -> None:
-        words = str(error.orig) if isinstance(error, DBAPIError) else str(error)
-        problem = f"{self._name}: history is kept in memory only: {words}; {remedy(words)}"
-        now = time.monotonic()
+        problem = self._database.trouble("history is", error, log)
         with self._lock:
             self._problem = problem
             self._suspect = True
             self._saved.notify_all()
             self._wake.notify()
-            text, at = self._complained
-            if text == problem and now - at < _COMPLAIN_S:
-                return
-            self._complained = (problem, now)
-        log.error("store: %s", problem)
 
     def _recovered(self) -> None:
         if not self._problem:
@@ -436,44 +405,6 @@ class Store:
             lost = sum(journal.lost for journal in self._journals)
             for journal in self._journals:
                 journal.lost = 0
-        log.warning("store: %s works again; %d rows, the oldest ones, were lost meanwhile", self._name, lost)
+        log.warning("store: %s works again; %d rows, the oldest ones, were lost meanwhile", self._database.name, lost)
         with self._lock:
             self._problem = ""
-
-
-def remedy(words: str) -> str:
-    if "full" in words:
-        return "make room on its disk, it goes on by itself"
-    if "readonly" in words or "read-only" in words:
-        return "let this user write there, or mount the disk writable; it goes on by itself"
-    if "not a database" in words or "malformed" in words:
-        return "the file is damaged: move it and its -wal and -shm away, and a new one is made"
-    if "unable to open" in words:
-        return "make its directory, and let this user write there"
-    return "it is tried again every few seconds"
-
-
-def set_up_sqlite(connection: Any, _record: Any) -> None:
-    cursor = connection.cursor()
-    # Only before the first table; later it changes nothing.
-    cursor.execute("PRAGMA auto_vacuum=INCREMENTAL")
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=NORMAL")
-    cursor.execute("PRAGMA journal_size_limit=4194304")
-    cursor.close()
-
-
-def _check_schema(connection: Connection, name: str) -> None:
-    """Makes the tables of a new database. Raises ConfigError when a newer program made them."""
-    journals.schema.create(connection, checkfirst=True)
-    found = connection.scalar(sa.select(sa.func.max(journals.schema.c.version)))
-    if found is not None and found > SCHEMA_VERSION:
-        raise ConfigError(
-            [
-                f"{name}: written by a newer vagus-controller (schema {found}, this one knows {SCHEMA_VERSION}); "
-                "run that version, or name another file in store.url"
-            ]
-        )
-    journals.metadata.create_all(connection)
-    if found is None:
-        connection.execute(sa.insert(journals.schema).values(version=SCHEMA_VERSION))

@@ -134,6 +134,7 @@ BANS: list[tuple[str, tuple[str, ...], str, tuple[str, ...]]] = [
         ("sqlalchemy",),
         "one place knows the database",
         (
+            "vagus_controller.database",
             "vagus_controller.store",
             "vagus_controller.journals",
             "vagus_controller.archive",

@@ -311,7 +311,8 @@ def test_a_full_disk_is_told_survived_and_made_good(tmp_path: Path, caplog: pyte
 
 def test_a_disk_that_never_works_takes_bounded_memory(site: Make, tmp_path: Path) -> None:
     here = site()
-    here.archive._url = here.archive._url.set(database=str(tmp_path / "missing/vagus-history.db"))
+    database = here.archive._database
+    database._url = database._url.set(database=str(tmp_path / "missing/vagus-history.db"))
     here.archive._problem = "broken"
     here.run(3600)
     assert "make its directory" in here.archive.problem
