@@ -37,12 +37,6 @@ FOR_VIEWERS = {("post", "/api/v1/me/password"), ("post", "/api/v1/tokens"), ("de
 
 
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[Running]:
-    with Running(tmp_path / "vagus.db") as running:
-        yield running
-
-
-@pytest.fixture
 def browser(running: Running) -> Iterator[Callable[[], httpx.Client]]:
     """Makes browsers: clients with cookies of their own."""
     made = []

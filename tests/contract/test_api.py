@@ -33,18 +33,6 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[Running]:
-    with Running(tmp_path / "vagus.db") as running:
-        yield running
-
-
-@pytest.fixture
-def client(running: Running) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=running.url, headers=BEARER, timeout=10) as client:
-        yield client
-
-
-@pytest.fixture
 def stranger(running: Running) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=running.url, timeout=10) as client:
         yield client

@@ -14,65 +14,21 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis.checks import CHECKS, Failure, FailureGroup, load_all_checks
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
+from contract.brain_operator import BrainOperator
 from contract.fleet_samples import TOKEN, MemoryOperator, Running
 from door import VIEWER
 from unit.test_brain import Floor
-from vagus_controller.views import (
-    CheckView,
-    DrillAsk,
-    DrillView,
-    FleetView,
-    LedgerEntry,
-    PauseView,
-    PlanAsk,
-    PlanView,
-)
 
 POSITIVE, NEGATIVE = schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 load_all_checks()
 
 
-class BrainOperator(MemoryOperator):
-    """The real brain, leading the nodes a, b and c; incidents are the samples."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.floor = Floor()
-        self.brain, self.commands = self.floor.brain, self.floor.commands
-
-    def fleet(self) -> FleetView:
-        return self.brain.fleet_view(self.floor.now, at=1e9, broker="127.0.0.1")
-
-    def explain(self, pair: str) -> tuple[CheckView, ...]:
-        return self.brain.explain(pair, self.floor.now)
-
-    def switchover(self, pair: str, path: str, *, who: str, reason: str, force: bool = False) -> LedgerEntry:
-        return self.commands.switchover(pair, path, self.floor.now, who=who, reason=reason, force=force)
-
-    def failback(self, pair: str, *, who: str, reason: str) -> LedgerEntry:
-        return self.commands.failback(pair, self.floor.now, who=who, reason=reason)
-
-    def approve(self, pair: str, *, who: str, reason: str) -> LedgerEntry:
-        return self.commands.approve(pair, self.floor.now, who=who, reason=reason)
-
-    def plan(self, ask: PlanAsk, *, who: str) -> PlanView:
-        return self.commands.plan(ask, self.floor.now, who=who)
-
-    def plans(self) -> tuple[PlanView, ...]:
-        return self.brain.plans.views(self.floor.now)
-
-    def drill(self, ask: DrillAsk, *, who: str) -> DrillView:
-        return self.commands.drill(ask, self.floor.now, who=who)
-
-    def drills(self) -> tuple[DrillView, ...]:
-        return self.brain.drills.views(self.floor.now)
-
-    def pause(self, scope: str, target: str, *, who: str, reason: str, for_s: float) -> PauseView:
-        return self.commands.pause(scope, target, self.floor.now, who=who, reason=reason, for_s=for_s)
-
-    def resume(self, pause_id: int, *, who: str) -> None:
-        self.commands.resume(pause_id, self.floor.now, who=who)
+def leading() -> BrainOperator:
+    """Of the nodes a, b and c."""
+    operator = BrainOperator()
+    operator.floor = Floor()
+    return operator
 
 
 @pytest.fixture
@@ -88,9 +44,7 @@ def running(operator: MemoryOperator, tmp_path: Path) -> Iterator[Running]:
 LEFT_OUT = {"/api/v1/stream"}
 
 
-@pytest.mark.parametrize(
-    ("operator", "examples"), [(BrainOperator(), 8), (MemoryOperator(), 2)], ids=["brain", "samples"]
-)
+@pytest.mark.parametrize(("operator", "examples"), [(leading(), 8), (MemoryOperator(), 2)], ids=["brain", "samples"])
 def test_every_answer_is_one_that_the_document_promises(
     running: Running, operator: MemoryOperator, examples: int
 ) -> None:

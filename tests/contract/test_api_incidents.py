@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import msgspec
@@ -17,12 +16,6 @@ from contract.test_ctl import ctl as ctl
 from vagus_controller.views import ChannelView, IncidentView, Severity, Wanted
 
 OPEN = 12
-
-
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[Running]:
-    with Running(tmp_path / "vagus.db") as running:
-        yield running
 
 
 @pytest.fixture

@@ -34,12 +34,6 @@ def environment(url: str, **more: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[Running]:
-    with Running(tmp_path / "vagus.db") as running:
-        yield running
-
-
-@pytest.fixture
 def ctl(running: Running) -> Command:
     def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         result = subprocess.run(

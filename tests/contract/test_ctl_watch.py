@@ -12,7 +12,6 @@ import subprocess
 import termios
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -81,12 +80,6 @@ class Terminal:
         self.process.wait(20)
         self._reader.join(20)
         os.close(self._master)
-
-
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[Running]:
-    with Running(tmp_path / "vagus.db") as running:
-        yield running
 
 
 @pytest.fixture

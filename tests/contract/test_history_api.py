@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 
 from contract.fleet_samples import TOKEN, Running
 from contract.mosquitto import Mosquitto, Watcher
-from contract.test_api import BEARER, PAIR, problem
+from contract.test_api import PAIR, problem
 from contract.test_home_assistant import TOKEN as ITS_TOKEN
 from contract.test_home_assistant import Controller
 from unit.fleet_builders import config, link, observed, report, system
@@ -23,18 +22,6 @@ from vagus_protocol import topics
 from vagus_protocol.codec import encode
 
 A, B = PAIR.split("--")
-
-
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[Running]:
-    with Running(tmp_path / "vagus.db") as running:
-        yield running
-
-
-@pytest.fixture
-def client(running: Running) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=running.url, headers=BEARER, timeout=10) as client:
-        yield client
 
 
 def history(running: Running, began: float, seconds: int) -> None:

@@ -13,24 +13,14 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
+from contract.brain_operator import BrainOperator
 from contract.fleet_samples import TOKEN, Running
 from contract.test_ctl import environment
 from unit import fleet_builders as build
 from unit.test_brain import Floor, Outbox
 from vagus_controller.chronicle import Chronicle
-from vagus_controller.core.commands import Commands
 from vagus_controller.ctl.client import Client, CtlError
 from vagus_controller.ctl.main import app
-from vagus_controller.views import (
-    CheckView,
-    DrillAsk,
-    DrillView,
-    FleetView,
-    LedgerEntry,
-    PauseView,
-    PlanAsk,
-    PlanView,
-)
 from vagus_protocol.codec import encode
 from vagus_protocol.messages import ControllerPresence
 
@@ -41,49 +31,6 @@ class _Outbox(Chronicle, Outbox):
     def __init__(self, running: Running) -> None:
         Outbox.__init__(self)
         Chronicle.__init__(self, running.store, running.changes)
-
-
-class Desk:
-    """views.Operator over a floor, as the daemon is over its brain; `floor` comes once the store is there."""
-
-    floor: Floor
-
-    @property
-    def _commands(self) -> Commands:
-        return self.floor.commands
-
-    def fleet(self) -> FleetView:
-        return self.floor.brain.fleet_view(self.floor.now)
-
-    def explain(self, pair: str) -> tuple[CheckView, ...]:
-        return self.floor.brain.explain(pair, self.floor.now)
-
-    def switchover(self, pair: str, path: str, *, who: str, reason: str, force: bool = False) -> LedgerEntry:
-        return self._commands.switchover(pair, path, self.floor.now, who=who, reason=reason, force=force)
-
-    def failback(self, pair: str, *, who: str, reason: str) -> LedgerEntry:
-        return self._commands.failback(pair, self.floor.now, who=who, reason=reason)
-
-    def approve(self, pair: str, *, who: str, reason: str) -> LedgerEntry:
-        return self._commands.approve(pair, self.floor.now, who=who, reason=reason)
-
-    def plan(self, ask: PlanAsk, *, who: str) -> PlanView:
-        return self._commands.plan(ask, self.floor.now, who=who)
-
-    def plans(self) -> tuple[PlanView, ...]:
-        return self.floor.brain.plans.views(self.floor.now)
-
-    def drill(self, ask: DrillAsk, *, who: str) -> DrillView:
-        return self._commands.drill(ask, self.floor.now, who=who)
-
-    def drills(self) -> tuple[DrillView, ...]:
-        return self.floor.brain.drills.views(self.floor.now)
-
-    def pause(self, scope: str, target: str, *, who: str, reason: str, for_s: float) -> PauseView:
-        return self._commands.pause(scope, target, self.floor.now, who=who, reason=reason, for_s=for_s)
-
-    def resume(self, pause_id: int, *, who: str) -> None:
-        self._commands.resume(pause_id, self.floor.now, who=who)
 
 
 class Told(NamedTuple):
@@ -112,9 +59,9 @@ def closed_clients() -> Iterator[None]:
 class Place:
     """A fleet of a, b and c, its controller, and a person with both tools."""
 
-    def __init__(self, running: Running, desk: Desk, client: httpx.Client) -> None:
+    def __init__(self, running: Running, operator: BrainOperator, client: httpx.Client) -> None:
         self.running, self.client = running, client
-        self.floor = desk.floor
+        self.floor = operator.floor
 
     def ctl(self, *arguments: str) -> Told:
         """vagusctl in this process: `test_ctl.py` runs it as a person does."""
@@ -145,17 +92,17 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
-    desk = Desk()
-    running = Running(tmp_path / "vagus.db", desk)
-    desk.floor = Floor(_Outbox(running))
-    desk.floor.answer()
+    operator = BrainOperator()
+    running = Running(tmp_path / "vagus.db", operator)
+    operator.floor = Floor(_Outbox(running))
+    operator.floor.answer()
     with (
         running,
         httpx.Client(
             base_url=f"{running.url}/api/v1", headers={"authorization": f"Bearer {TOKEN}"}, timeout=60
         ) as client,
     ):
-        yield Place(running, desk, client)
+        yield Place(running, operator, client)
 
 
 def test_pairs_that_nobody_knows(place: Place) -> None:
