@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import threading
 import time
@@ -59,6 +60,25 @@ def until(ready: Callable[[], T], what: str | Callable[[], str], timeout_s: floa
         if time.monotonic() > deadline:
             raise AssertionError(f"not in {timeout_s:.0f} s: {what if isinstance(what, str) else what()}")
         time.sleep(0.05)
+
+
+def begin(lab: Lab, what: str, body: object) -> None:
+    """Asks for one of the controller's `what` (/api/v1/…), again while it is refused: a standby of a busy machine is
+    unproven now and then. When the controller dies before it answers, the caller sees what had begun."""
+    refusals: list[str] = []
+
+    def begun() -> bool:
+        try:
+            lab.api(f"/api/v1/{what}", method="POST", body=body)
+        except urllib.error.HTTPError as error:
+            with error:
+                refusals.append(str(json.loads(error.read())["detail"]))
+            return False
+        except (OSError, http.client.HTTPException):
+            return True
+        return True
+
+    until(begun, lambda: f"{what} begin: {refusals[-1:]}")
 
 
 def holds(condition: Callable[[], object], seconds: float, what: str) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import time
-import urllib.error
 from typing import Any
 
 from lab.fleet_helpers import (
+    begin,
     failback,
     pair,
     pair_name,
@@ -26,22 +25,6 @@ MOST_TRIES = 3
 DRILL = {"scope": "pair", "target": NAME, "reason": "a test"}
 
 
-def begin(lab: Lab) -> None:
-    """Once it is not refused: a standby of a busy machine is unproven now and then."""
-    refusals: list[str] = []
-
-    def begun() -> bool:
-        try:
-            lab.api("/api/v1/drills", method="POST", body=DRILL)
-        except urllib.error.HTTPError as error:
-            with error:
-                refusals.append(str(json.loads(error.read())["detail"]))
-            return False
-        return True
-
-    until(begun, lambda: f"a drill begins: {refusals[-1:]}")
-
-
 def drills(lab: Lab) -> Any:
     return lab.api("/api/v1/drills")
 
@@ -56,7 +39,7 @@ def test_a_drill_leaves_everything_as_it_was_and_the_stream_lives(lab: Lab) -> N
     before = {name: table(lab, name) for name in PAIR}
     with TcpStream(lab, *PAIR) as tcp:
         for _ in range(MOST_TRIES):
-            begin(lab)
+            begin(lab, "drills", DRILL)
             until(lambda: pair(lab, *PAIR)["observed"] == ["backup", "backup"], lambda: f"out: {drills(lab)}")
             [found] = ended(lab)["pairs"]
             if found["state"] == "ok":
@@ -88,7 +71,7 @@ def test_during_an_incident_it_is_refused(lab: Lab) -> None:
 
 def test_a_backup_that_is_cut_in_mid_drill_aborts_and_reverts(lab: Lab) -> None:
     with TcpStream(lab, *PAIR) as tcp:
-        begin(lab)
+        begin(lab, "drills", DRILL)
         until(lambda: pair(lab, *PAIR)["observed"] == ["backup", "backup"], lambda: f"out: {drills(lab)}")
         lab.cut("backup", *PAIR)
         found = ended(lab)

@@ -338,12 +338,10 @@ def test_switchover_to_an_unproven_backup_is_refused_and_force_needs_a_reason(la
 
 
 def test_quorum_at_risk_lost_and_healthy_again_and_a_relayed_pair_of_members_moves_when_it_is_lost(lab: Lab) -> None:
-    def quorum(found: str) -> str:
-        return str(
-            until(
-                lambda: (one := fleet(lab)["quorum"]["verdict"])["state"] == found and one["reason"],
-                lambda: f"quorum {found}: {fleet(lab)['quorum']}",
-            )
+    def quorum(found: str, because: str = "") -> None:
+        until(
+            lambda: (one := fleet(lab)["quorum"]["verdict"])["state"] == found and because in one["reason"],
+            lambda: f"quorum {found}, {because}: {fleet(lab)['quorum']}",
         )
 
     quorum("healthy")
@@ -352,10 +350,12 @@ def test_quorum_at_risk_lost_and_healthy_again_and_a_relayed_pair_of_members_mov
     until(lambda: verdict(lab, *PAIR, "overlay")["state"] == "relayed", "pi1--pi2 is relayed")
     try:
         lab.process("pi3", "etcd").kill()
-        assert "pi3" in quorum("at-risk")
+        quorum(
+            "at-risk", "pi3"
+        )  # perhaps another one first: with its leader, every member loses its reads for a second
         assert not since.moves()
         lab.process("pi2", "etcd").freeze()
-        assert "2 must agree" in quorum("lost")
+        quorum("lost", "2 must agree")
         until_settled(lab, "backup", [PAIR])
         assert {subject for _, subject in since.moves()} == {pair_name(*PAIR)}
         assert "no quorum" in since.ledger("failover")[0]["reason"]

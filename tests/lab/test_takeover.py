@@ -5,10 +5,8 @@ end, a pause holds, a drill is over, and a person can read all of it.
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 import time
-import urllib.error
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,6 +16,7 @@ from lab.fleet_helpers import (
     FOUR,
     Since,
     Wire,
+    begin,
     desired_of,
     ends_go,
     fleet,
@@ -35,13 +34,14 @@ from lab.fleet_helpers import (
 )
 from lab.harness import Lab
 from lab.harness.services import FLEET
-from lab.test_drill import begin
+from lab.test_drill import DRILL
 from lab.test_fencing import asking, second, told
 from vagus_protocol import topics
 
 PAIR = ("pi1", "pi2")
 AWAY_S = 1.0
 REASON = "the overlay gets new keys"
+PLAN = {"path": "backup", "scope": "fleet", "reason": REASON}
 
 
 @pytest.fixture(scope="module")
@@ -57,23 +57,6 @@ def on_trial(lab: Lab, desireds: dict[str, bytes], path: str) -> set[str]:
         words = desired_of(lab, node, payload).assignments.items()
         found |= {pair_name(node, peer) for peer, word in words if word.trial and word.path == path}
     return found
-
-
-def plan(lab: Lab) -> None:
-    """A switchover of the fleet, once it is not refused: a standby of a busy machine is unproven now and then."""
-    refusals: list[str] = []
-
-    def begun() -> bool:
-        try:
-            body = {"path": "backup", "scope": "fleet", "reason": REASON}
-            lab.api("/api/v1/plans", method="POST", body=body)
-        except urllib.error.HTTPError as error:
-            with error:
-                refusals.append(str(json.loads(error.read())["detail"]))
-            return False
-        return True
-
-    until(begun, lambda: f"the plan begins: {refusals[-1:]}")
 
 
 def killed_once(lab: Lab, many: bool, start: Callable[[], object]) -> bool:
@@ -140,7 +123,9 @@ def test_a_switchover_of_the_fleet_is_brought_to_its_end_by_whoever_leads_next(
     until_well(lab)
     every, epoch = pairs(lab), fleet(lab)["epoch"]
     with standing_by(lab, how):
-        assert killed_once(lab, when == "rest", lambda: plan(lab)), f"nothing was put on trial: {state(lab)}"
+        assert killed_once(lab, when == "rest", lambda: begin(lab, "plans", PLAN)), (
+            f"nothing was put on trial: {state(lab)}"
+        )
         with next_leader(lab, how, epoch):
             until_settled(lab, "backup", every)
             assert {one["status"] for one in fleet(lab)["pairs"]} == {"held"}, "what a person asked for is held"
@@ -186,7 +171,7 @@ def test_a_drill_whose_controller_dies_leaves_nothing_and_is_told_as_aborted(fle
     lab = fleet_of_four
     until_well(lab)
     epoch = fleet(lab)["epoch"]
-    assert killed_once(lab, False, lambda: begin(lab)), state(lab)
+    assert killed_once(lab, False, lambda: begin(lab, "drills", DRILL)), state(lab)
     with next_leader(lab, how, epoch):
         until(lambda: settled_on(lab, "overlay"), lambda: f"all at home: {state(lab)}")
         last = pair(lab, *PAIR)["drill"]
