@@ -68,6 +68,7 @@ INTERVAL_S: Final = 2.0
 # Sequence numbers of constant width, so that a report's length does not change.
 FIRST_SEQ: Final = 1_000_000
 _SEQ_SLOT: Final = b'"seq":%d' % FIRST_SEQ
+_EVENT_SEQ_SLOT: Final = b'"event_seq":%d' % FIRST_SEQ
 # Of all reports, those that come with a link's change of state: one way, and back in the next.
 EVENT_SHARE: Final = 1 / 500
 _CHUNK: Final = 50
@@ -88,12 +89,12 @@ class Node:
         self.peers = sorted(f"node-{(number + step) % of:05}" for step in (-2, -1, 1, 2))
         self.member = number < 3
         self.seq = FIRST_SEQ - 1
-        self.event_seq = 0
+        self.event_seq = FIRST_SEQ
         self._number = number
         self._rng = rng
         self._topic = text(topics.node(FLEET, self.name, "report"))
         self._well = self._template()
-        self._ill: tuple[bytes, bytes] | None = None
+        self._ill: tuple[bytes, bytes, bytes] | None = None
 
     def birth(self) -> bytes:
         paths = ("overlay", "backup")
@@ -115,8 +116,8 @@ class Node:
     def report(self) -> bytes:
         """The next report, as a packet."""
         self.seq += 1
-        head, tail = self._ill or self._well
-        return b"%b%d%b" % (head, self.seq, tail)
+        head, middle, tail = self._ill or self._well
+        return b"%b%d%b%d%b" % (head, self.seq, middle, self.event_seq, tail)
 
     def turn(self) -> bytes:
         """One overlay link degrades, or is well again: the event of it, as a packet. The next reports say the same."""
@@ -170,14 +171,15 @@ class Node:
             current=path == "overlay",
         )
 
-    def _template(self, ill: str = "") -> tuple[bytes, bytes]:
-        """A report's packet before and after its sequence number; the overlay to `ill` is degraded."""
+    def _template(self, ill: str = "") -> tuple[bytes, bytes, bytes]:
+        """A report's packet around its two sequence numbers; the overlay to `ill` is degraded."""
         roll = self._rng.random
         report = Report(
             v=1,
             node=self.name,
             session=self.session,
             seq=FIRST_SEQ,
+            event_seq=FIRST_SEQ,
             boot_id=self.boot_id,
             interval_s=INTERVAL_S,
             lag_s=round(roll() / 100, 4),
@@ -218,8 +220,10 @@ class Node:
             broker="127.0.0.1:1883",
         )
         whole = packet(0x30, self._topic + encode(report))
-        head, slot, tail = whole.partition(_SEQ_SLOT)
-        return head + slot[: -len(str(FIRST_SEQ))], tail
+        digits = len(str(FIRST_SEQ))
+        head, seq, rest = whole.partition(_SEQ_SLOT)
+        middle, event_seq, tail = rest.partition(_EVENT_SEQ_SLOT)
+        return head + seq[:-digits], middle + event_seq[:-digits], tail
 
     def _etcd(self) -> Etcd:
         members = tuple(EtcdMember(id=f"m{number}", name=f"node-{number:05}") for number in range(3))
