@@ -33,7 +33,7 @@ from typing import Any
 from lab.harness import faults, hosts, services, tailscale_rules
 from lab.harness.hosts import HERE, INTERFACE, INTERNET, NETWORKS, PORT, Host, HostSpec, PathName
 from lab.harness.internet import MAX_HOSTS, Flow, Internet, relay_port
-from lab.harness.namespaces import LabError, Process, cpu_cgroups, remove_cgroup
+from lab.harness.namespaces import LabError, Process, cpu_cgroups, remove_cgroup, start_time
 from lab.harness.services import Settings, merge
 
 _PREFIX = "vagus-lab-"
@@ -102,7 +102,7 @@ class Lab:
             services.need(program, package)
         sweep()
         self.dir.mkdir(mode=0o755)
-        (self.dir / "owner").write_text(json.dumps({"pid": os.getpid(), "start": _start_time(os.getpid())}))
+        (self.dir / "owner").write_text(json.dumps({"pid": os.getpid(), "start": start_time(os.getpid())}))
         self.internet = Internet(self.dir / "internet")
         atexit.register(self.close)
         if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
@@ -640,7 +640,7 @@ def sweep() -> list[str]:
             who: Mapping[str, Any] = json.loads(owner.read_text())
         except (OSError, ValueError):
             continue  # another lab is writing it, or gone just now
-        if who["start"] == _start_time(who["pid"]):
+        if who["start"] == start_time(who["pid"]):
             continue
         if (root := cpu_cgroups()) is not None and (root / owner.parent.name).is_dir():
             for cgroup in [*(root / owner.parent.name).glob("*/"), root / owner.parent.name]:
@@ -648,14 +648,6 @@ def sweep() -> list[str]:
         shutil.rmtree(owner.parent, ignore_errors=True)
         swept.append(owner.parent.name)
     return swept
-
-
-def _start_time(pid: int) -> str:
-    """A process's start in ticks since boot: with the PID, its identity. "" when there is none."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
-    except OSError:
-        return ""
 
 
 def _pair(a: str, b: str) -> tuple[str, str]:

@@ -111,8 +111,11 @@ class Process:
 class Namespace:
     """A host's namespaces, and how to run things in them.
 
-    `pid` is PID 1 of the host as seen from outside; `nsenter -t PID -a` is a shell in the host.
+    `pid` is PID 1 of the host as seen from outside; `nsenter -t PID -a` is a shell in the host. `init`: what PID 1
+    does, with the host's name and then its directory as arguments.
     """
+
+    init = _INIT
 
     def __init__(self, name: str, directory: Path, cgroup: Path | None = None) -> None:
         self.name = name
@@ -141,9 +144,10 @@ class Namespace:
                 "--kill-child",
                 "sh",
                 "-c",
-                _INIT,
+                self.init,
                 "sh",
                 self.name,
+                str(self.directory),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -335,6 +339,14 @@ def remove_cgroup(cgroup: Path) -> None:
             time.sleep(0.01)
         else:
             return
+
+
+def start_time(pid: int) -> str:
+    """A process's start in ticks since boot: with the PID, its identity. "" when there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except OSError:
+        return ""
 
 
 def cpu_cgroups() -> Path | None:
