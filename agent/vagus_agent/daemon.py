@@ -12,6 +12,7 @@ import os
 import random
 import secrets
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -25,6 +26,7 @@ from vagus_agent.config import METERED_REPORT_FACTOR, Address, Config, Network
 from vagus_agent.config_file import Keys
 from vagus_agent.conntrack_flush import ConntrackFlush
 from vagus_agent.core import report
+from vagus_agent.core.clocks import Clocks
 from vagus_agent.core.complaints import Complaints
 from vagus_agent.core.conduct import Conduct, State
 from vagus_agent.core.link import Change, Link
@@ -36,7 +38,7 @@ from vagus_agent.net.udp import ProbeSockets
 from vagus_agent.obstacle_watch import ObstacleWatch
 from vagus_agent.probes.etcd import EtcdProbe
 from vagus_agent.probes.services import ServiceChecks
-from vagus_agent.probes.system import SystemProbe, boot_id
+from vagus_agent.probes.system import SystemProbe, boot_id, machine
 from vagus_agent.probes.tailscale import TailscaleProbe
 from vagus_agent.state import StateFile
 from vagus_agent.uplink import Session, Uplink
@@ -173,11 +175,13 @@ class Agent:
         self._conduct.on_kernel(self._steering.overrides, outcome.paths, outcome.failed, outcome.drift)
 
     async def _serve(self) -> int:
-        birth = report.birth(self.config, self.session, self.boot_id, __version__)
+        birth = report.birth(self.config, self.session, self.boot_id, __version__, machine())
         self._uplink.publish_retained("presence", encode(birth))
         self._follow()
         self._uplink.start()
-        etcd = EtcdProbe(self.config.etcd, self._etcd_changed) if self.config.etcd is not None else None
+        etcd = None
+        if self.config.etcd is not None:
+            etcd = EtcdProbe(self.config.etcd, self._etcd_changed, [str(each) for each in self.config.addresses])
         if etcd is not None:
             etcd.start()
         loops = [
@@ -365,9 +369,12 @@ class Agent:
     async def _report_loop(self, etcd: EtcdProbe | None) -> None:
         seq = 0
         due = monotonic()
+        clocks = Clocks()
         while True:
             now = monotonic()
             seq += 1
+            if jumped := clocks.look(time.time(), time.clock_gettime(time.CLOCK_BOOTTIME), now):
+                self._tell(EventKind.AGENT, jumped, logging.WARNING)
             interval = self._report_interval_s()
             system = self._system.read(now)
             self._prober.starve(starved(system))

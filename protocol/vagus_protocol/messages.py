@@ -72,6 +72,8 @@ class Presence(Payload, frozen=True, kw_only=True):
     automatic: bool = True
     etcd_member: bool = False
     reason: Text = ""
+    # A hash of /etc/machine-id, which two machines share when one's disk was copied from the other's.
+    machine: Text = ""
 
 
 # --- report --------------------------------------------------------------------------------------------------------
@@ -115,6 +117,13 @@ class Link(Message, frozen=True, kw_only=True):
     current: bool = False
     # What on this node keeps the path from carrying traffic, with the remedy; "" when nothing is known to.
     obstacle: Text = ""
+    # Probes since the agent's start: sent to the peer, heard from it, and of these those that came after a later one.
+    # Together both ends' tell which direction loses.
+    sent: Count = 0
+    heard: Count = 0
+    reordered: Count = 0
+    # For so long none of our packets as large as traffic's was answered, while small ones are; None: they are.
+    large_lost_s: Seconds | None = None
 
 
 class Pressure(Message, frozen=True, kw_only=True):
@@ -197,6 +206,15 @@ class EtcdMember(Message, frozen=True, kw_only=True):
     learner: bool = False
 
 
+class Certificate(Message, frozen=True, kw_only=True):
+    """What the member shows at `where` (host:port). `expires_s` by the node's own clock, below 0 when it is over; None:
+    not known. `missing`: the service address that it should name and does not."""
+
+    where: Text
+    expires_s: Number | None = None
+    missing: Text = ""
+
+
 class Etcd(Message, frozen=True, kw_only=True):
     """The node's own member. `answering=False`: reason says why; the rest is absent."""
 
@@ -217,6 +235,7 @@ class Etcd(Message, frozen=True, kw_only=True):
     # Latency of a linearizable read; None: it failed, `read_error` says how.
     read_s: Seconds | None = None
     read_error: Text = ""
+    certificates: tuple[Certificate, ...] = ()
 
 
 class Tailscale(Message, frozen=True, kw_only=True):

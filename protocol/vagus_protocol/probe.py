@@ -8,6 +8,9 @@ is dropped. `views` is what the sender now thinks of its links to the receiver, 
 failure first tells the other over a path that lives. An echo repeats the probe's seq and sent_us; `hold_us` is how long
 the responder kept it, which the prober subtracts, so a busy responder does not look like a slow path. Probe and echo
 have the same shape and views are cut to the probe's, so a reply is never larger than the request.
+
+A wide probe is one that is padded before its tag, and answered by an ordinary echo: whether packets as large as
+traffic's pass, one way. Who answers them says so by `ANSWERS_WIDE` in its own probes' `hold_us`.
 """
 
 from __future__ import annotations
@@ -28,6 +31,9 @@ MAX_VIEWS: Final = 8
 _HEAD: Final = struct.Struct("!4sBQQQIQIHHB")
 _VIEW: Final = struct.Struct("!IB")
 MAX_PACKET: Final = _HEAD.size + MAX_VIEWS * _VIEW.size + TAG
+# What fits into an Ethernet frame.
+MAX_WIDE: Final = 1472
+ANSWERS_WIDE: Final = 1
 _STATES: Final = (LinkState.UNKNOWN, LinkState.UP, LinkState.DEGRADED, LinkState.SUSPECT, LinkState.DOWN)
 _CODES: Final = {state: code for code, state in enumerate(_STATES)}
 
@@ -35,10 +41,11 @@ _CODES: Final = {state: code for code, state in enumerate(_STATES)}
 class Kind(IntEnum):
     PROBE = 1
     ECHO = 2
+    WIDE = 3
 
 
 # By number: calling the enum costs as much as the rest of the header.
-_KINDS: Final = {1: Kind.PROBE, 2: Kind.ECHO}
+_KINDS: Final = {1: Kind.PROBE, 2: Kind.ECHO, 3: Kind.WIDE}
 
 
 # Path by its hash, and the state of the link over it.
@@ -68,26 +75,33 @@ def path_hash(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest())
 
 
-def pack(packet: Packet, key: bytes) -> bytes:
-    """The packet on the wire. Fields must fit their width; durations are clamped by the caller."""
+def pack(packet: Packet, key: bytes, size: int = 0) -> bytes:
+    """The packet on the wire. Fields must fit their width; durations are clamped by the caller. `size`: what a wide one
+    is padded to, at most MAX_WIDE."""
     count, views = _pack_views(packet[-1])
     body = _HEAD.pack(MAGIC, *packet[:-1], count) + views
+    if size:
+        body = body.ljust(size - TAG, b"\0")
     return body + _tag(body, key)
 
 
 def unpack(data: bytes, key: bytes) -> Packet | Rejected:
     """The packet in `data`, or why it is none. The tag is checked before anything else is believed."""
-    if len(data) < _HEAD.size + TAG or len(data) > MAX_PACKET or data[:4] != MAGIC:
+    if len(data) < _HEAD.size + TAG or data[:4] != MAGIC:
+        return Rejected("not a vagus probe")
+    wide = data[4] == 3
+    if len(data) > (MAX_WIDE if wide else MAX_PACKET):
         return Rejected("not a vagus probe")
     body = data[:-TAG]
     if not hmac.compare_digest(_tag(body, key), data[-TAG:]):
         return Rejected("probe with a wrong tag: another fleet's key, or forged")
     _, kind, sender, receiver, boot, seq, sent_us, hold_us, lag_ms, interval_ms, count = _HEAD.unpack_from(body)
-    if len(body) != _HEAD.size + count * _VIEW.size:
+    end = _HEAD.size + count * _VIEW.size
+    if len(body) != end and not (wide and len(body) > end):
         return Rejected("probe whose length does not match its view count")
     if kind not in _KINDS:
         return Rejected(f"probe of unknown kind {kind}")
-    views = _unpack_views(body[_HEAD.size :])
+    views = _unpack_views(body[_HEAD.size : end])
     if isinstance(views, Rejected):
         return views
     return Packet(_KINDS[kind], sender, receiver, boot, seq, sent_us, hold_us, lag_ms, interval_ms, views)

@@ -389,7 +389,12 @@ def test_tls_with_client_certificates(tmp_path: Path, watch: Watch) -> None:
         etcdctl_flags=("--cacert", files["ca_file"], "--cert", files["cert_file"], "--key", files["key_file"]),
     )
     with running(cluster):
-        assert watch(cluster.settings(**files)).until(read_works, "a read over TLS").answering
+        watched = watch(cluster.settings(**files))
+        assert watched.until(read_works, "a read over TLS").answering
+        [shown] = watched.until(lambda e: bool(e.certificates), "its certificate").certificates
+        assert shown.where == cluster.clients[0]
+        assert shown.expires_s is not None
+        assert 86_400 < shown.expires_s <= 2 * 86_400
 
         def refusal(**settings: str) -> str:
             etcd = watch(cluster.settings(**settings)).until(lambda e: e.reason != "nothing yet", "an observation")

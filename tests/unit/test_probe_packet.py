@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from vagus_protocol.codec import Rejected
 from vagus_protocol.messages import LinkState
-from vagus_protocol.probe import MAX_PACKET, MAX_VIEWS, TAG, Kind, Packet, name_hash, pack, path_hash, unpack
+from vagus_protocol.probe import MAX_PACKET, MAX_VIEWS, MAX_WIDE, TAG, Kind, Packet, name_hash, pack, path_hash, unpack
 
 KEY = bytes(32)
 
@@ -95,7 +95,7 @@ PLAIN = Packet(Kind.PROBE, 1, 2, 3, 4, 5, 6, 7, 8, ((9, LinkState.UP),))
 
 @pytest.mark.parametrize(
     ("at", "value", "words"),
-    [(4, 3, "unknown kind 3"), (49, 2, "view count"), (54, 5, "unknown link state 5")],
+    [(4, 4, "unknown kind 4"), (49, 2, "view count"), (54, 5, "unknown link state 5")],
 )
 def test_a_signed_packet_of_a_later_version_is_refused_with_what_is_strange(at: int, value: int, words: str) -> None:
     body = bytearray(pack(PLAIN, KEY)[:-TAG])
@@ -112,3 +112,16 @@ def test_the_layout_is_fixed() -> None:
         "0000000000000005" "00000006" "0007" "0008" "01" "00000009" "01"
     )  # fmt: skip
     assert (name_hash("tokyo"), path_hash("overlay")) == (0x790ED17E0F662124, 0x99ACA924)
+
+
+@given(packets, st.integers(MAX_PACKET + 1, MAX_WIDE))
+def test_a_wide_probe_is_as_large_as_wanted_and_nothing_else_may_be(packet: Packet, size: int) -> None:
+    wide = pack(packet._replace(kind=Kind.WIDE), KEY, size)
+    assert len(wide) == size
+    assert unpack(wide, KEY) == packet._replace(kind=Kind.WIDE)
+    for kind in (Kind.PROBE, Kind.ECHO):
+        assert isinstance(unpack(pack(packet._replace(kind=kind), KEY, size), KEY), Rejected)
+
+
+def test_a_wide_probe_beyond_a_frame_is_refused() -> None:
+    assert isinstance(unpack(pack(PLAIN._replace(kind=Kind.WIDE), KEY, MAX_WIDE + 1), KEY), Rejected)

@@ -63,6 +63,11 @@ _WINDOW_S: Final = 60
 # stays: a little more than half, so that it does not go to and fro between two of them.
 _SLOTS: Final = 4
 _STAY: Final = 0.6
+# One wide probe goes with each so many idle ones; after one that was lost the next goes soon, until so many in a row
+# say that it is no chance: a fifth of all packets lost does that once in an hour, and is told as loss.
+_WIDE_EVERY: Final = 50
+_WIDE_SOON_S: Final = 1.0
+_WIDE_LOST: Final = 5
 
 
 class Change(Struct, frozen=True):
@@ -89,6 +94,8 @@ class Link:
         "_streak",
         "_up_since",
         "changes",
+        "heard",
+        "heard_seq",
         "idle_interval",
         "last_reply",
         "last_sent",
@@ -99,10 +106,15 @@ class Link:
         "peer_lag",
         "peer_state",
         "reason",
+        "reordered",
         "rtt",
         "rttvar",
+        "sent",
         "since",
         "state",
+        "wide_due",
+        "wide_lost",
+        "wide_since",
     )
 
     def __init__(
@@ -133,6 +145,13 @@ class Link:
         self._burst_deadline: float | None = None
         self._sendable = True
         self._up_since = start
+        # probes to the peer; from it, the newest of them, and those that came after a later one
+        self.sent = self.heard = self.reordered = 0
+        self.heard_seq: int | None = None
+        # wide probes: when the next is due, how many were lost in a row, and since when
+        self.wide_due = start + _WIDE_EVERY * idle_interval
+        self.wide_lost = 0
+        self.wide_since = start
         # second → [probes, lost], idle probes only: a burst would bias the loss
         self._buckets: dict[int, list[int]] = {}
 
@@ -283,6 +302,31 @@ class Link:
         """Share of idle probes lost in the last `window` seconds; None without any."""
         total, lost = self._loss(now, window)
         return lost / total if total else None
+
+    # --- what passes --------------------------------------------------------------------------------------------
+
+    def take_probe(self, *, newer: bool, seq: int) -> None:
+        """The peer's own probe came in over this path."""
+        self.heard += 1
+        if newer:
+            self.heard_seq = seq
+        else:
+            self.reordered += 1
+
+    def wide_sent(self, now: float, *, before_lost: bool) -> None:
+        """A wide probe goes out; `before_lost`: the one before was never answered."""
+        if before_lost:
+            if not self.wide_lost:
+                self.wide_since = now
+            self.wide_lost += 1
+        soon = 0 < self.wide_lost < _WIDE_LOST
+        self.wide_due = now + (_WIDE_SOON_S if soon else _WIDE_EVERY * self.idle_interval)
+
+    def large_lost_s(self, now: float) -> float | None:
+        """For how long no wide probe was answered, if that is no chance, and small ones are."""
+        if self.wide_lost < _WIDE_LOST or self.state not in (UP, DEGRADED, SUSPECT):
+            return None
+        return max(now - self.wide_since, 0.0)
 
     # --- inside ------------------------------------------------------------------------------------------------
 

@@ -18,10 +18,10 @@ import msgspec
 from msgspec import Struct
 
 from vagus_agent.config import Config, Path, Peer
-from vagus_agent.core.link import DOWN, SUSPECT, Change, Link
+from vagus_agent.core.link import DEGRADED, DOWN, SUSPECT, UP, Change, Link
 from vagus_protocol.codec import Rejected
 from vagus_protocol.messages import System
-from vagus_protocol.probe import Kind, Packet, Views, name_hash, pack, path_hash, unpack
+from vagus_protocol.probe import ANSWERS_WIDE, Kind, Packet, Views, name_hash, pack, path_hash, unpack
 
 # Lateness of our own event loop below this is ordinary scheduling.
 _ORDINARY_LAG_S: Final = 0.01
@@ -39,6 +39,7 @@ _STARVED_PSI: Final = 0.7
 # PSI averages over 10 s: with so many runnable tasks a core, less of it is enough; without any, one moment's count.
 _STARVED_PER_CORE: Final = 6
 _PRESSED_PSI: Final = 0.3
+_CARRIES: Final = (UP, DEGRADED)
 # Replies later than this are not waited for.
 _FORGET_S: Final = 3.0
 _LOSS_CHECK_S: Final = 2.0
@@ -148,6 +149,7 @@ class _Peer(Struct):
     boot: int | None = None
     last_seq: int | None = None
     views: Views = ()
+    answers_wide: bool = False
 
 
 class Prober:
@@ -174,6 +176,9 @@ class Prober:
         self._outstanding: dict[int, _Outstanding] = {}
         self._verifications: dict[str, _Verification] = {}
         self._gauges: dict[str, _Gauge] = {}
+        # path → bytes of a wide probe, as its interface has them; and (peer, path) → the one that is on its way
+        self.wide_bytes: dict[str, int] = {}
+        self._wide: dict[tuple[str, str], tuple[int, int]] = {}
         self._seq = 0
         self._lag = 0.0
         self._lag_at = now
@@ -234,6 +239,8 @@ class Prober:
         for link in self.links:
             if link.deadline <= now + _TOGETHER_S and link.poll(now, _TOGETHER_S):
                 sends.append(self._probe(link, now))
+                if now >= link.wide_due and link.state in _CARRIES:
+                    sends += self._wide_probe(link, now)
         for verification in tuple(self._verifications.values()):
             sends += self._verify(verification, now)
         for gauge in tuple(self._gauges.values()):
@@ -390,9 +397,16 @@ class Prober:
         if peer is None or peer.name != source_peer or packet.receiver != self._self or path not in peer.links:
             self.rejected += 1
             return []
+        if packet.kind is Kind.WIDE:
+            return [self._echo(peer, path, packet, hold)]
         if packet.kind is Kind.PROBE:
             sends = [self._echo(peer, path, packet, hold)]
+            if packet.interval_ms:
+                # Not one that goes by the kernel's own route.
+                link = peer.links[path]
+                link.take_probe(newer=_newer(packet.seq, link.heard_seq), seq=packet.seq)
             if packet.boot == peer.boot and _newer(packet.seq, peer.last_seq):
+                peer.answers_wide = packet.hold_us == ANSWERS_WIDE
                 peer.last_seq = packet.seq
                 self._align(peer, packet.interval_ms, arrived, now)
                 self._learn(peer, packet, now)
@@ -421,6 +435,10 @@ class Prober:
             if gauge.sent[packet.seq][1] == packet.sent_us:
                 gauge.answered[packet.seq] = arrived - packet.hold_us / 1e6
             return
+        if self._wide.get((peer.name, path)) == (packet.seq, packet.sent_us):
+            del self._wide[peer.name, path]
+            peer.links[path].wide_lost = 0
+            return
         probe = self._outstanding.get(packet.seq)
         if probe is None or probe.link is not peer.links[path] or probe.sent_us != packet.sent_us:
             # Too late to mean anything, or it came back on another path.
@@ -428,6 +446,8 @@ class Prober:
         del self._outstanding[packet.seq]
         if packet.boot != peer.boot:
             peer.boot, peer.last_seq = packet.boot, None
+            for link in peer.links.values():
+                link.heard_seq = None
         rtt = max(arrived - probe.sent - packet.hold_us / 1e6, 0.0)
         probe.link.replied(rtt, probe.sent, now, idle=probe.idle)
         self._learn(peer, packet, now)
@@ -465,7 +485,20 @@ class Prober:
         sent_us = int(now * 1e6)
         deadline = now + link.timeout + (self._lag if self._lag > _ORDINARY_LAG_S else 0.0)
         self._outstanding[self._seq] = _Outstanding(link, now, sent_us, deadline, idle)
-        return self._packet(Kind.PROBE, link.peer, link.path, self._seq, sent_us, 0, link.idle_interval)
+        link.sent += 1
+        return self._packet(Kind.PROBE, link.peer, link.path, self._seq, sent_us, ANSWERS_WIDE, link.idle_interval)
+
+    def _wide_probe(self, link: Link, now: float) -> list[Send]:
+        """One as large as traffic's packets, beside an ordinary one: it wakes nobody up, and its loss is not the
+        link's."""
+        size, where = self.wide_bytes.get(link.path, 0), (link.peer, link.path)
+        if not size or not self._peers[link.peer].answers_wide:
+            return []
+        link.wide_sent(now, before_lost=self._wide.pop(where, None) is not None)
+        self._seq = (self._seq + 1) & 0xFFFFFFFF
+        sent_us = int(now * 1e6)
+        self._wide[where] = self._seq, sent_us
+        return [self._packet(Kind.WIDE, link.peer, link.path, self._seq, sent_us, 0, link.idle_interval, 8, size)]
 
     def _echo(self, peer: _Peer, path: str, probe: Packet, hold: float) -> Send:
         hold_us = min(int(max(hold, 0.0) * 1e6), 0xFFFFFFFF)
@@ -474,13 +507,22 @@ class Prober:
         return self._packet(Kind.ECHO, peer.name, path, probe.seq, probe.sent_us, hold_us, interval, views)
 
     def _packet(
-        self, kind: Kind, peer: str, path: str, seq: int, sent_us: int, hold_us: int, interval: float, views: int = 8
+        self,
+        kind: Kind,
+        peer: str,
+        path: str,
+        seq: int,
+        sent_us: int,
+        hold_us: int,
+        interval: float,
+        views: int = 8,
+        size: int = 0,
     ) -> Send:
         entry = self._peers[peer]
         told = tuple([(self._path_hashes[name], link.told) for name, link in entry.links.items()])[:views]
         lag_ms, interval_ms = int(self._patience * 1000), min(round(interval * 1000), 0xFFFF)
         packet = Packet(kind, self._self, entry.hash, self._boot, seq, sent_us, hold_us, lag_ms, interval_ms, told)
-        return Send(peer, path, pack(packet, self._key))
+        return Send(peer, path, pack(packet, self._key, size))
 
     def _tell(self, link: Link, now: float) -> list[Send]:
         """A probe over every other path at once: it carries the news, and proves that path while this one is silent."""

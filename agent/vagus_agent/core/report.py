@@ -10,7 +10,7 @@ from vagus_protocol import messages
 from vagus_protocol.messages import Event, EventKind, LinkState, PathOffer, PeerOffer, Presence, Relay
 
 
-def birth(config: Config, session: str, boot_id: str, version: str) -> Presence:
+def birth(config: Config, session: str, boot_id: str, version: str, machine: str = "") -> Presence:
     return Presence(
         v=1,
         node=config.node,
@@ -36,6 +36,7 @@ def birth(config: Config, session: str, boot_id: str, version: str) -> Presence:
         reflex=config.reflex,
         automatic=config.automatic,
         etcd_member=config.etcd is not None,
+        machine=machine,
     )
 
 
@@ -67,6 +68,10 @@ def describe(
         relay=relays.get((link.peer, link.path)),
         current=link.path == current,
         obstacle=obstacle,
+        sent=link.sent,
+        heard=link.heard,
+        reordered=link.reordered,
+        large_lost_s=link.large_lost_s(now),
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
 import socket
 import struct
@@ -22,7 +23,7 @@ from vagus_agent.config import Address, Config
 from vagus_agent.core.link import Change
 from vagus_agent.core.prober import Gap, Prober, Proof, Send
 from vagus_agent.net.netlink import has_ipv6
-from vagus_protocol.probe import MAX_PACKET
+from vagus_protocol.probe import MAX_WIDE
 
 # Linux values; Python's socket module lacks the first two.
 _SO_TIMESTAMPNS: Final = 35
@@ -33,6 +34,10 @@ _PKTINFO6: Final = struct.Struct("@16sI")
 _ANCILLARY: Final = socket.CMSG_SPACE(_TIMESPEC.size) + socket.CMSG_SPACE(max(_PKTINFO4.size, _PKTINFO6.size))
 # Datagrams read in one go; the rest waits for the next turn of the loop.
 _BATCH: Final = 256
+_SIOCGIFMTU: Final = 0x8921
+_IFREQ: Final = struct.Struct("@16si20x")
+# Of IPv6 and UDP; IPv4 takes less.
+_HEADERS: Final = 48
 # A kernel timestamp further from now than this is a step of the wall clock, not a delay.
 _CREDIBLE_HOLD_S: Final = 5.0
 _REFUSALS: Final = {
@@ -128,6 +133,15 @@ class ProbeSockets:
             except OSError:
                 continue
         self._path_of = {index: path for path, index in self._index_of.items()}
+        self._prober.wide_bytes = {path: self._wide_bytes(self._interface_of[path]) for path in self._index_of}
+
+    def _wide_bytes(self, interface: str) -> int:
+        """What a packet that fills the interface's MTU carries; 0: not known."""
+        try:
+            asked = fcntl.ioctl(next(iter(self._sockets.values())), _SIOCGIFMTU, _IFREQ.pack(interface.encode(), 0))
+        except (OSError, StopIteration):
+            return 0
+        return max(0, min(_IFREQ.unpack(asked)[1] - _HEADERS, MAX_WIDE))
 
     def verify(self, peer: str, path: str) -> None:
         """As `Prober.verify`, at once; the result goes to `on_proof`."""
@@ -192,7 +206,7 @@ class ProbeSockets:
     def _drain(self, version: int, sock: socket.socket) -> None:
         for _ in range(_BATCH):
             try:
-                data, ancillary, _flags, source = sock.recvmsg(MAX_PACKET + 1, _ANCILLARY)
+                data, ancillary, _flags, source = sock.recvmsg(MAX_WIDE + 1, _ANCILLARY)
             except BlockingIOError:
                 return
             except OSError:
@@ -226,8 +240,9 @@ class ProbeSockets:
         try:
             sock.sendmsg((send.data,), (control,), 0, where)
         except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.ENOBUFS, errno.ECONNREFUSED):
-                # A full queue, or an ICMP answer to an earlier probe: this one is lost, which its timeout will notice.
+            if error.errno in (errno.EAGAIN, errno.ENOBUFS, errno.ECONNREFUSED, errno.EMSGSIZE):
+                # A full queue, an ICMP answer to an earlier probe, or a wide one too large for what the kernel knows of
+                # the path: this one is lost, which its timeout will notice.
                 return None
             self._index_of.pop(send.path, None)
             self._ways.clear()

@@ -15,13 +15,14 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from vagus_agent import config
-from vagus_protocol.messages import Etcd, EtcdMember
+from vagus_protocol.messages import Certificate, Etcd, EtcdMember
 from vagus_runtime import memory
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ _REASON_LENGTH: Final = 300
 # Members and alarms are asked for with each so many probes, and at once when the status gives a reason to: an RPC wakes
 # grpc's threads some ten times, and both change by hand or over hours.
 _THOROUGH_EVERY: Final = 5
+# A certificate changes once a year, and two handshakes take a Pi some 20 ms.
+_CERTIFICATES_EVERY_S: Final = 3600.0
 
 
 class _Unusable(Exception):
@@ -57,11 +60,17 @@ class _Unusable(Exception):
 
 
 class EtcdProbe:
-    """`on_change` is called in the probe's thread when `answering`, the leader or the term changed."""
+    """`on_change` is called in the probe's thread when `answering`, the leader or the term changed. `addresses`: the
+    node's service addresses, which its peer certificate must name."""
 
-    def __init__(self, etcd: config.Etcd, on_change: Callable[[Etcd], None] = lambda _: None) -> None:
+    def __init__(
+        self, etcd: config.Etcd, on_change: Callable[[Etcd], None] = lambda _: None, addresses: Sequence[str] = ()
+    ) -> None:
         self._config = etcd
         self._on_change = on_change
+        self._addresses = addresses
+        self._certificates: tuple[Certificate, ...] = ()
+        self._certificates_due = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="etcd-probe", daemon=True)
         # Replaced whole, never changed: a reader sees the old observation or the new one.
@@ -123,6 +132,7 @@ class EtcdProbe:
                 members=last.members,
                 read_s=last.read_s,
                 read_error="not tried yet" if untried else last.read_error,
+                certificates=self._certificates,
             )
         )
         members, alarms = last.members, last.alarms
@@ -138,6 +148,7 @@ class EtcdProbe:
                 self._refusal = f"members and alarms: {self._words(error)}"
         trouble = trouble or self._refusal
         read_s, read_error = self._read(client)
+        self._look_at_certificates(status.member_id, members)
         if not self._stop.is_set():
             self._publish(
                 msgspec.structs.replace(
@@ -147,8 +158,41 @@ class EtcdProbe:
                     read_s=read_s,
                     read_error=read_error,
                     reason=trouble[:_REASON_LENGTH],
+                    certificates=self._certificates,
                 )
             )
+
+    def _look_at_certificates(self, member_id: str, members: tuple[EtcdMember, ...]) -> None:
+        """Once an hour: what the member shows its clients, and its peers."""
+        now = time.monotonic()
+        if now < self._certificates_due or not members:
+            return
+        self._certificates_due = now + _CERTIFICATES_EVERY_S
+        settings = self._config
+        urls = [url for member in members if member.id == member_id for url in member.peer_urls]
+        peers = [url.removeprefix("https://") for url in urls if url.startswith("https://")]
+        if not (settings.ca_file or peers):
+            return
+        from vagus_agent.probes import certificates
+
+        own = (settings.cert_file, settings.key_file) if settings.cert_file and settings.key_file else None
+        found = []
+        for where, by_peers in [(settings.endpoint, False)] * bool(settings.ca_file) + [(url, True) for url in peers]:
+            host, _, port = where.partition("/")[0].rpartition(":")
+            host = host.strip("[]")
+            wanted = self._named_by(host) if by_peers else ()
+            if port.isdecimal():
+                found.append(certificates.read(host, int(port), wanted, own, settings.timeout_s))
+        self._certificates = tuple(each for each in found if each is not None)
+
+    def _named_by(self, host: str) -> Sequence[str]:
+        """What a certificate must name for peers that dial `host`: it, when it is one of our service addresses."""
+        try:
+            dialled = ip_address(host)
+        except ValueError:
+            return self._addresses
+        same = [each for each in self._addresses if ip_address(each) == dialled]
+        return same or self._addresses
 
     def _publish(self, etcd: Etcd) -> None:
         last = self._latest[1] if self._latest is not None else None

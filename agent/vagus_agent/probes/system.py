@@ -8,6 +8,7 @@ so is every rate at the first read and after its counter went backwards. psutil'
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 from typing import Final, NamedTuple
 
@@ -32,6 +33,12 @@ _CPU_SENSORS: Final = ("cpu", "soc", "x86_pkg", "coretemp", "k10temp", "zenpower
 def boot_id(proc: str = "/proc") -> str:
     """The kernel's id of this boot; "" when it cannot be read."""
     return (_read(f"{proc}/sys/kernel/random/boot_id") or "").strip()
+
+
+def machine(path: str = "/etc/machine-id") -> str:
+    """A hash of the machine's id, since that itself is not for networks (machine-id(5)); "" when it has none."""
+    found = (_read(path) or "").strip()
+    return hashlib.blake2b(found.encode(), key=b"vagus", digest_size=8).hexdigest() if found else ""
 
 
 class _Cpu(NamedTuple):
