@@ -12,7 +12,6 @@ import os
 import random
 import secrets
 import signal
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -36,6 +35,7 @@ from vagus_agent.net.netlink import Netlink, SteeringError
 from vagus_agent.net.steering import Interfaces, Outcome, Steering
 from vagus_agent.net.udp import ProbeSockets
 from vagus_agent.obstacle_watch import ObstacleWatch
+from vagus_agent.probes.clock import moment
 from vagus_agent.probes.etcd import EtcdProbe
 from vagus_agent.probes.services import ServiceChecks
 from vagus_agent.probes.system import SystemProbe, boot_id, machine
@@ -373,7 +373,7 @@ class Agent:
         while True:
             now = monotonic()
             seq += 1
-            if jumped := clocks.look(time.time(), time.clock_gettime(time.CLOCK_BOOTTIME), now):
+            if jumped := clocks.look(*moment()):
                 self._tell(EventKind.AGENT, jumped, logging.WARNING)
             interval = self._report_interval_s()
             system = self._system.read(now)

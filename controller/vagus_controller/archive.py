@@ -33,7 +33,7 @@ from vagus_controller.chart_views import NodeHistory, PairHistory, Sparklines
 from vagus_controller.config import History
 from vagus_controller.core import charts, rollup
 from vagus_controller.core.figures import figures, value_of
-from vagus_controller.core.fleet import NodeState
+from vagus_controller.core.node import NodeState
 from vagus_controller.core.rollup import HOUR, LEVELS, MINUTE, RAW, Chunk, Level, Sample, Sampler
 from vagus_controller.database import Database
 from vagus_protocol.codec import decode

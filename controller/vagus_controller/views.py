@@ -319,9 +319,10 @@ class IncidentView(View, frozen=True, kw_only=True):
     """Verdicts that share a cause. `at`: when it opened. `subject`: what it is about, as verdicts name it.
 
     `state`: open; over (by itself: all its verdicts are); resolved (by a person, with the reason in `resolution`);
-    merged (it was part of the incident `merged_into`). `severity`: the worst of what is bad now, and of one that is not
-    open the worst that it was, as `worst` is for all. `troubles`: cause first, the worst first, at most 50 of
-    `troubles_total`. `reopened`: how often it came back.
+    merged (it was part of the incident `merged_into`). `why`: what came of what, as a chain in words, cause first;
+    `doubts`: what the evidence does not decide, and what would. `severity`: the worst of what is bad now, and of one
+    that is not open the worst that it was, as `worst` is for all. `troubles`: cause first, the worst first, at most 50
+    of `troubles_total`. `reopened`: how often it came back.
     """
 
     id: int
@@ -332,6 +333,8 @@ class IncidentView(View, frozen=True, kw_only=True):
     worst: Severity
     state: Literal["open", "over", "resolved", "merged"]
     cause: CauseView
+    why: str = ""
+    doubts: tuple[str, ...] = ()
     did: str
     duration_s: float
     ended_at: float | None = None
@@ -454,13 +457,15 @@ class CheckView(View, frozen=True, kw_only=True):
 class WhyView(View, frozen=True, kw_only=True):
     """Everything that explains a subject: what is found now, what was decided, what happened. Newest first.
 
-    `checks`: of a pair, what the failover policy looks at for it now, in its order.
+    `checks`: of a pair, what the failover policy looks at for it now, in its order. `incidents`: the open ones that it
+    is part of.
     """
 
     subject: str
     verdicts: tuple[VerdictView, ...]
     pairs: tuple[PairView, ...]
     checks: tuple[CheckView, ...] = ()
+    incidents: tuple[IncidentView, ...] = ()
     ledger: list[LedgerEntry]
     events: list[EventEntry]
 

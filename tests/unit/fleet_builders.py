@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from vagus_controller.config import Broker, Config, Mqtt
-from vagus_controller.core.fleet import LAST_WILL, Fleet, Notice
+from vagus_controller.core.fleet import Fleet, Notice
+from vagus_controller.core.node import LAST_WILL
 from vagus_protocol.messages import (
     Etcd,
     EtcdMember,

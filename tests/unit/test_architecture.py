@@ -268,6 +268,8 @@ def test_importing_the_agent_loads_no_heavy_library(module: str) -> None:
 _WALL_CLOCK = {"time.time", "time.time_ns", "time.CLOCK_REALTIME", "datetime.now", "datetime.utcnow", "datetime.today"}
 WALL_CLOCK_FOR = {
     "vagus_agent.net.udp": "the age of a kernel receive timestamp, which has no monotonic form",
+    "vagus_agent.probes.certificates": "a certificate ends at a date; only the seconds left travel, for display",
+    "vagus_agent.probes.clock": "that it jumped is told, for display",
     "vagus_agent.probes.tailscale": "Tailscale tells key expiry as a date; only the seconds left travel, for display",
     "vagus_controller.daemon": "`at` of what is shown",
     "vagus_controller.chronicle": "`at` of what is stored",

@@ -95,6 +95,7 @@ def test_each_bad_verdict_is_in_exactly_one_incident(
             assert world.bad() - found.keys() == set()
         for view in world.open:
             assert view.title
+            assert view.why
             assert view.state == "open"
             assert view.troubles_total
 

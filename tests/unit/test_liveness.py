@@ -53,7 +53,8 @@ def test_silent_and_unreached_by_every_peer_is_down() -> None:
             peers = world.peers(name)
             told = links(*(peer for peer in peers if peer != "e")) + links("e", state="down")
             world.report(name, links=told)
-        if world.now <= died + 10.0:
+        # Four sites see that nothing answers: that shortens the 10 s.
+        if world.now <= died + 4.0:
             assert world.state("e") in ("fresh", "late")
     verdict = world.verdict("e")
     assert verdict.state == "node down"
@@ -353,3 +354,154 @@ def test_durations_in_words(value: float, words: str) -> None:
 
 def test_evidence_is_bounded() -> None:
     assert some([str(number) for number in range(20)], 3) == ("0", "1", "2", "and 17 more")
+
+
+# --- patience --------------------------------------------------------------------------------------------------------
+
+
+def silent_for(world: Watch, witnesses: dict[str, str]) -> float:
+    """Seconds from e's last word until it is down, with these words of its peers; others do not probe it."""
+    world.run(6.0)
+    died = world.now
+    while world.now < died + 30.0:
+        world.pass_time(0.5)
+        if (world.now - died) % 2.0 == 0.0:
+            for name in without("e"):
+                told = links(*(peer for peer in world.peers(name) if peer != "e"))
+                told += links("e", state=witnesses[name]) if name in witnesses else ()
+                world.report(name, links=told)
+        if world.state("e") == "node down":
+            return world.now - died
+    raise AssertionError(world.verdict("e").reason)
+
+
+def sited(sites: str) -> Watch:
+    world = Watch(*NODES)
+    for name, site in zip(NODES, sites, strict=True):
+        world.tell(presence(name, *world.peers(name), site=site))
+    return world
+
+
+def test_more_independent_witnesses_shorten_patience() -> None:
+    alone = silent_for(sited("abcde"), {"a": "down"})
+    two = silent_for(sited("abcde"), {"a": "down", "b": "down"})
+    three = silent_for(sited("abcde"), {"a": "down", "b": "down", "c": "down"})
+    assert 5.0 < three < two < alone <= 10.5
+    assert silent_for(sited("xxxxe"), dict.fromkeys("abcd", "down")) == alone, "of one site they count once"
+
+
+def test_one_witness_that_reaches_it_takes_all_of_the_patience() -> None:
+    world = sited("abcde")
+    world.run(6.0)
+    for _ in range(4):
+        world.pass_time(2.0)
+        for name in without("e"):
+            told = links(*(peer for peer in world.peers(name) if peer != "e"))
+            world.report(name, links=told + links("e", state="up" if name == "d" else "down"))
+        assert world.state("e") in ("fresh", "late")
+
+
+def test_our_own_trouble_stretches_it() -> None:
+    world = sited("abcde")
+    world.fleet.patience = 2.0
+    assert silent_for(world, dict.fromkeys("abc", "down")) > 10.0
+
+
+# --- reboots, doubles and clones -------------------------------------------------------------------------------------
+
+
+def reboot(world: Watch, name: str, away_s: float) -> None:
+    world.run(away_s, *without(name))
+    world.tell(last_will(name))
+    world.tell(presence(name, *world.peers(name), session="s2", boot_id="b2"))
+
+
+def goes_on(world: Watch, name: str, seconds: float) -> set[str]:
+    """Its states while all report, `name` as its new self."""
+    seen = set()
+    end = world.now + seconds
+    while world.now < end:
+        world.pass_time(2.0)
+        world.reports(*without(name))
+        world.report(name, session="s2", boot_id="b2")
+        seen.add(world.state(name))
+    return seen
+
+
+def test_a_fast_reboot_is_seen_by_its_boot_and_passes() -> None:
+    world = Watch(*NODES)
+    world.run(6.0)
+    reboot(world, "e", 4.0)
+    assert "rebooted" in goes_on(world, "e", 20.0)
+    assert goes_on(world, "e", 20.0) >= {"fresh"}
+    assert world.state("e") == "fresh"
+    assert not any(notice.kind == "joined" for notice in world.notices if notice.subject == "e"), "it is not new"
+
+
+def test_a_reboot_after_a_goodbye_is_none_of_our_business() -> None:
+    world = Watch(*NODES)
+    world.run(6.0)
+    world.tell(goodbye("e"))
+    world.run(4.0, *without("e"))
+    world.tell(presence("e", *world.peers("e"), session="s2", boot_id="b2"))
+    assert goes_on(world, "e", 40.0) == {"fresh"}
+    assert [notice.severity for notice in world.notices if notice.kind == "reboot"] == [Severity.INFO]
+
+
+def test_an_agent_that_restarts_is_no_reboot() -> None:
+    world = Watch(*NODES)
+    world.run(6.0)
+    for _ in range(20):
+        world.pass_time(2.0)
+        world.reports(*without("e"))
+        world.report("e", session="s2")
+        assert world.state("e") == "fresh"
+
+
+@pytest.mark.parametrize(("boot", "words"), [("b2", "two machines: a cloned SD card"), ("e-b1", "on one machine")])
+def test_two_agents_of_one_name_are_named_as_long_as_both_report(boot: str, words: str) -> None:
+    world = Watch(*NODES)
+    world.run(6.0)
+    seq = 0
+    for _ in range(6):
+        world.pass_time(2.0)
+        world.reports(*NODES)
+        seq += 1
+        world.tell(report("e", seq, session="s2", boot_id=boot, links=links(*world.peers("e"))))
+        assert world.state("e") != "rebooted"
+    verdict = world.verdict("e")
+    assert (verdict.state, verdict.severity) == ("duplicate", Severity.CRITICAL)
+    assert words in verdict.reason
+    for _ in range(15):
+        world.pass_time(2.0)
+        world.reports(*without("e"))
+        seq += 1
+        world.tell(report("e", seq, session="s2", boot_id=boot, links=links(*world.peers("e"))))
+        last = world.state("e")
+    assert last in ("fresh", "rebooted")
+
+
+def test_a_cloned_disk_under_another_name() -> None:
+    world = Watch(*NODES)
+    for name in ("d", "e"):
+        world.tell(presence(name, *world.peers(name), machine="cafe"))
+    world.run(6.0)
+    verdict = world.verdict("d")
+    assert (verdict.state, verdict.severity) == ("cloned", Severity.WARNING)
+    assert "e on another machine has the same /etc/machine-id" in verdict.reason
+    assert world.state("e") == "cloned"
+    world.tell(presence("e", *world.peers("e"), machine="beef", session="s3"))
+    world.run(4.0, *without("e"))
+    assert world.state("d") == "fresh"
+
+
+def test_two_agents_on_one_machine_share_its_id_and_its_boot() -> None:
+    world = Watch(*NODES)
+    for name in ("d", "e"):
+        world.tell(presence(name, *world.peers(name), machine="cafe", boot_id="same"))
+    for _ in range(3):
+        world.pass_time(2.0)
+        world.reports(*without("d", "e"))
+        for name in ("d", "e"):
+            world.report(name, boot_id="same")
+    assert (world.state("d"), world.state("e")) == ("fresh", "fresh")

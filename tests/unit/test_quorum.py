@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unit.fleet_builders import World, goodbye, link, links, member, presence, report
+from unit.fleet_builders import World, goodbye, link, links, member, presence, report, system
+from vagus_controller.config import Failover, Quality
 from vagus_controller.core.detect.quorum import Quorum
 from vagus_controller.core.verdict import Verdict
 from vagus_controller.views import QuorumView, Severity
-from vagus_protocol.messages import Etcd, EtcdMember, Relay
+from vagus_protocol.messages import Certificate, DiskIo, Etcd, EtcdMember, Relay
 
 DB = ("db-1", "db-2", "db-3")
 TIMED_OUT: dict[str, Any] = {"read_s": None, "read_error": "timed out after 2 s", "leader_id": ""}
@@ -367,6 +368,7 @@ ANSWERS = st.one_of(
         ).map(tuple),
         read_s=st.sampled_from((None, 0.01)),
         read_error=st.sampled_from(("", "timed out", "not tried yet")),
+        certificates=st.sampled_from(((), (Certificate(where="a:1", expires_s=-1e12, missing="b"),))),
     ),
 )
 
@@ -388,3 +390,190 @@ def test_no_story_breaks_it_and_healthy_is_never_said_without_reads(story: list[
         if view.verdict.state == "lost":
             assert reads == 0
         assert view.margin is None or 0 <= view.margin <= max(view.voters - 1, 0)
+
+
+# --- what is behind it -----------------------------------------------------------------------------------------------
+
+
+def churn(world: Watch, turns: int = 4, every: float = 20.0, **changes: Any) -> Verdict:
+    """A leader after the other."""
+    world.verdict()
+    for turn in range(1, turns + 1):
+        world.pass_time(every)
+        for name in world.names:
+            told = {key: each(name) if callable(each) else each for key, each in changes.items()}
+            world.etcd(name, leader_id=f"id-{world.names[turn % len(world.names)]}", term=2 + turn, **told)
+        verdict = world.verdict()
+    return verdict
+
+
+def trips(world: Watch, slow: str, **figures: Any) -> Any:
+    """Links by which the members' traffic goes, those of one node with these figures."""
+    usual = {"rtt_s": 0.03, "loss_10s": 0.0, "loss_60s": 0.0, "current": True}
+
+    def told(name: str) -> Any:
+        return tuple(
+            link(peer, **(usual | (figures if slow in (name, peer) else {}))) for peer in world.peers(name)
+        ) + tuple(link(peer, "backup", rtt_s=5.0) for peer in world.peers(name))
+
+    return told
+
+
+def test_churning_says_how_often_and_which_pairs_explain_it_against_etcds_timers() -> None:
+    world = cluster(3)
+    verdict = churn(world, links=trips(world, "db-3", rtt_s=0.21))
+    assert verdict.state == "churning"
+    assert "4 leader changes in 5 min (one every 20 s)" in verdict.reason
+    assert "db-1--db-3/overlay: RTT 210 ms" in verdict.reason
+    assert "db-1--db-2" not in verdict.reason
+    assert "backup" not in verdict.reason, "nothing goes by it"
+    assert any("heartbeat of 100 ms and election timeout of 1000 ms" in line for line in verdict.evidence)
+    assert world.quorum.findings.blamed == ("db-1--db-3/overlay", "db-2--db-3/overlay")
+
+
+def test_loss_explains_it_too_and_other_timers_bear_more() -> None:
+    world = cluster(3)
+    assert "12% lost" in churn(world, links=trips(world, "db-3", loss_10s=0.1, loss_60s=0.12)).reason
+    patient = Watch(*DB, failover=Failover(quality=Quality(etcd_heartbeat_s=0.5, etcd_election_s=5.0)))
+    for name in DB:
+        patient.etcd(name)
+    patient.verdict()
+    assert "RTT" not in churn(patient, links=trips(patient, "db-3", rtt_s=0.21)).reason
+
+
+def test_churning_by_a_slow_disk_or_by_nothing_that_is_seen() -> None:
+    world = cluster(3)
+    slow = {"db-2": system(disk_io=(DiskIo(device="mmcblk0", await_s=0.4),))}
+    verdict = churn(world, links=trips(world, ""))
+    assert "etcd's own log would" in verdict.reason
+    for _ in range(3):
+        world.pass_time(2.0)
+        for name in DB:
+            told = {"etcd": member(name, *world.peers(name), term=6), "system": slow.get(name)}
+            world.report(name, links=trips(world, "")(name), **told)
+        verdict = world.verdict()
+    assert "db-2: its disk mmcblk0 takes 400 ms for a request" in verdict.reason
+
+
+@pytest.mark.parametrize("size", [3, 5, 7])
+def test_lost_says_who_is_missing_and_by_which_path_it_is_reached(size: int) -> None:
+    world = cluster(size)
+    gone = world.names[size // 2 :]
+    for _ in range(6):
+        world.pass_time(2.0)
+        for name in world.names[: size // 2]:
+            told = tuple(
+                link(peer, path, "down" if peer in gone[:-1] or (peer in gone and path == "overlay") else "up")
+                for peer in world.peers(name)
+                for path in ("overlay", "backup")
+            )
+            world.etcd(name, links=told, **TIMED_OUT)
+        frozen = Etcd(answering=False, reason="no answer from 127.0.0.1:2379 in 2 s")
+        world.report(gone[-1], etcd=frozen, links=links(*gone[:-1], state="down"))
+        world.verdict()
+    verdict = world.verdict()
+    assert verdict.state == "lost"
+    lines = "\n".join(verdict.evidence)
+    assert f"{gone[0]}: no peer reaches its node by overlay or by backup" in lines
+    assert f"{gone[-1]}: peers reach its node by backup, not by overlay" in lines
+    if size == 3:
+        assert f"{gone[0]}: missing, no peer reaches its node by overlay or by backup" in verdict.reason
+        assert f"{gone[-1]}: frozen, or starved, peers reach its node by backup" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"), [("127.0.0.1:2379 refused the connection", "not running"), ("no answer in 2 s", "frozen")]
+)
+def test_a_member_that_is_frozen_is_not_one_that_does_not_run(reason: str, words: str) -> None:
+    world = cluster(3)
+    world.silent_etcd("db-3", reason)
+    assert f"db-3: {words}" in world.verdict().reason
+
+
+def test_a_full_quota_says_that_writes_are_refused() -> None:
+    world = cluster(5)
+    world.etcd("db-1", alarms=("NOSPACE on db-2",))
+    assert "alarm NOSPACE on db-2 (its disk quota is full: writes are refused)" in world.verdict().reason
+    world.etcd("db-1")
+    assert world.verdict().severity is Severity.OK
+
+
+def test_members_that_follow_different_leaders_for_long_are_trouble() -> None:
+    world = cluster(5)
+    severities = []
+    for _ in range(8):
+        world.pass_time(2.0)
+        for name in world.names:
+            world.etcd(name, **({"leader_id": "id-db-5"} if name == "db-5" else {}))
+        severities.append(world.verdict().severity)
+    assert severities[0] is Severity.OK
+    assert severities[-1] is Severity.WARNING
+    assert "split view: db-5 follows db-5" in world.verdict().reason
+    for name in world.names:
+        world.etcd(name)
+    assert world.verdict().severity is Severity.OK
+
+
+def test_who_joins_and_who_leaves_is_told_once() -> None:
+    world = cluster(3)
+    world.verdict()
+    world.pass_time(2.0)
+    for name in DB:
+        world.report(name, etcd=member(name, *world.peers(name), learners=("db-4",)))
+    world.verdict()
+    assert world.quorum.take_news() == ["db-4 joined as a learner (id-db-4)"]
+    assert any("db-4 is a learner" in line for line in world.verdict().evidence)
+    world.pass_time(2.0)
+    for name in DB:
+        world.report(name, etcd=member(name, *world.peers(name), "db-4"))
+    world.verdict()
+    assert world.quorum.take_news() == ["db-4 votes: it was a learner"]
+    world.pass_time(2.0)
+    for name in ("db-1", "db-2"):
+        world.report(name, etcd=member(name, "db-4", "db-1" if name == "db-2" else "db-2", applied_index=500))
+    world.verdict()
+    assert world.quorum.take_news() == ["db-3 was removed from the cluster (member id-db-3)"]
+    assert world.quorum.take_news() == []
+    assert any("db-3 was removed from the cluster" in line for line in world.verdict().evidence)
+
+
+def test_a_member_that_comes_back_with_another_id_was_replaced() -> None:
+    world = cluster(3)
+    world.verdict()
+    world.pass_time(2.0)
+    new = tuple(EtcdMember(id="new" if name == "db-3" else f"id-{name}", name=name) for name in DB)
+    for name in ("db-1", "db-2"):
+        world.etcd(name, members=new)
+    world.etcd("db-3", members=new, member_id="new")
+    world.verdict()
+    assert world.quorum.take_news() == ["db-3 was replaced: member id-db-3 became new"]
+
+
+DAY = 86_400.0
+
+
+@pytest.mark.parametrize(
+    ("certificate", "severity", "words"),
+    [
+        (Certificate(where="10.1.0.2:2380", expires_s=15 * DAY), Severity.OK, ""),
+        (Certificate(where="10.1.0.2:2380", expires_s=13 * DAY), Severity.WARNING, "10.1.0.2:2380 expires in 13 days"),
+        (Certificate(where="10.1.0.2:2380", expires_s=1 * DAY), Severity.CRITICAL, "expires in 24 h"),
+        (Certificate(where="10.1.0.2:2380", expires_s=-3 * DAY), Severity.CRITICAL, "has expired, 3 days ago"),
+        (
+            Certificate(where="x:2380", expires_s=90 * DAY, missing="10.1.0.2"),
+            Severity.WARNING,
+            "does not name the service address 10.1.0.2",
+        ),
+        (Certificate(where="x:2380"), Severity.OK, ""),
+    ],
+)
+def test_certificates(certificate: Certificate, severity: Severity, words: str) -> None:
+    world = cluster(3)
+    world.etcd("db-2", certificates=(certificate,))
+    verdict = world.verdict()
+    assert (verdict.state, verdict.severity) == ("healthy", severity)
+    assert words in verdict.reason
+    if words:
+        assert "the certificate of db-2" in verdict.reason
+        world.etcd("db-2")
+        assert world.verdict().severity is Severity.OK

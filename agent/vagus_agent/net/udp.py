@@ -141,7 +141,8 @@ class ProbeSockets:
             asked = fcntl.ioctl(next(iter(self._sockets.values())), _SIOCGIFMTU, _IFREQ.pack(interface.encode(), 0))
         except (OSError, StopIteration):
             return 0
-        return max(0, min(_IFREQ.unpack(asked)[1] - _HEADERS, MAX_WIDE))
+        mtu: int = _IFREQ.unpack(asked)[1]
+        return max(0, min(mtu - _HEADERS, MAX_WIDE))
 
     def verify(self, peer: str, path: str) -> None:
         """As `Prober.verify`, at once; the result goes to `on_proof`."""

@@ -52,6 +52,7 @@ from vagus_controller.views import (
     View,
     Wanted,
     WhyView,
+    concerns,
 )
 from vagus_protocol.messages import Name
 
@@ -406,8 +407,18 @@ async def _why(operator: Operator, history: History, subject: str) -> WhyView:
     )
     ledger = [entry for entry in ledger if entry.action not in ABOUT_PERSONS]
     return WhyView(
-        subject=asked or subject, verdicts=tuple(verdicts), pairs=pairs, checks=checks, ledger=ledger, events=events
+        subject=asked or subject,
+        verdicts=tuple(verdicts),
+        pairs=pairs,
+        checks=checks,
+        incidents=tuple(each for each in operator.incidents() if asked is None or _is_about(each, asked)),
+        ledger=ledger,
+        events=events,
     )
+
+
+def _is_about(incident: IncidentView, subject: str) -> bool:
+    return concerns(incident.subject, subject) or any(concerns(each.subject, subject) for each in incident.troubles)
 
 
 def find_pair(fleet: FleetView, name: str) -> PairView:

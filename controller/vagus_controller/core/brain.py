@@ -37,6 +37,7 @@ from vagus_controller.core.fleet import Fleet
 from vagus_controller.core.heritage import Heritage
 from vagus_controller.core.orders import Book
 from vagus_controller.core.outbox import Outbox
+from vagus_controller.core.patience import Patience
 from vagus_controller.core.pauses import Pauses
 from vagus_controller.core.plans import Plans
 from vagus_controller.core.remainder import open_trials
@@ -94,6 +95,7 @@ class Brain:
         self.outbox = outbox
         self._version = version
         self._started = self._awake_at = now
+        self._patience = Patience(now, TICK_S)
         self._assignments = Assignments(config.fleet, config.name, fleet_key, session)
         self._liveness = Liveness(config)
         self._links = Links(config)
@@ -399,6 +401,7 @@ class Brain:
     def tick(self, now: float, wall: float | None = None) -> None:
         """Every `TICK_S`. `wall`: epoch seconds, for maintenance windows alone; None: the clock is not known."""
         self._wake(now)
+        self.fleet.patience = self._patience.tick(now)
         self._wall_ahead = None if wall is None else wall - now
         over = self.pauses.expire(now)
         for pause in over if self.leadership.leads else ():
@@ -430,6 +433,8 @@ class Brain:
         observed = {name: state.observed for name, state in self.fleet.nodes.items() if state.observed is not None}
         alone = [_ordered(name, peer) for name, each in observed.items() for peer in each.reflex]
         self._decide(now, dict.fromkeys((*self._links.judged, *self.failover.restless(self.fleet), *alone)))
+        for text in self._quorum.take_news():
+            self.outbox.event("controller", "quorum", self.config.fleet, text, Severity.INFO)
         self.outbox.verdicts(
             (self._observer, self._quorum_verdict, *self._liveness.news, *self._load.take_news(), *self._links.news)
         )

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from vagus_controller.core.decision import Situation
 from vagus_controller.core.failover import Failover, Intent
-from vagus_controller.core.fleet import Fleet, LinkSeen, Pair
+from vagus_controller.core.fleet import Fleet, Pair
 from vagus_controller.core.guards import busy, guards, recommended
+from vagus_controller.core.node import LinkSeen
 from vagus_controller.core.verdict import seconds
 from vagus_controller.views import CheckView
 

@@ -41,7 +41,10 @@ __all__ = ["Decision", "Failover", "Intent", "Kind", "Memory", "Pair", "Situatio
 _MOST_AGAIN: Final = 1000
 _MOST_SAMPLED: Final = 100
 # From bad to worse.
-_IMPAIRED: Final = ("relayed", "degraded", "one-way", "down")
+_IMPAIRED: Final = (
+    *("riding-backup", "relayed", "reordering", "slow", "overloaded", "degraded", "one-way-loss", "black-hole"),
+    *("one-way", "down"),
+)
 _DEAD_RANK: Final = _IMPAIRED.index("one-way") + 1
 
 

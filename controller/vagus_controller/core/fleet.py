@@ -17,27 +17,18 @@ from typing import Final, Literal, NamedTuple
 from msgspec.structs import replace
 
 from vagus_controller.config import Config
+from vagus_controller.core.node import DEFAULT_INTERVAL_S, LAST_WILL, NO_SEQ, LinkSeen, NodeState
 from vagus_controller.views import Severity
-from vagus_protocol.codec import decode
-from vagus_protocol.messages import Event, EventKind, Link, Observed, PathOffer, Presence, Report
+from vagus_protocol.messages import Event, EventKind, Observed, Presence, Report
 
 NoticeKind = Literal["joined", "offline", "restart", "reboot", "gap", "dropped", "duplicate", "refused", "session"]
 Pair = tuple[str, str]
 
-# The reason in an agent's last will (see messages.Presence); any other offline is a goodbye.
-LAST_WILL: Final = "connection lost"
-# Until a node reports its own interval: the agent's default.
-DEFAULT_INTERVAL_S: Final = 2.0
-# A node's word on its interval is believed within these: 0 would make it always silent, 1e9 never.
-_LEAST_INTERVAL_S: Final = 0.2
-_MOST_INTERVAL_S: Final = 300.0
 # Reports of a replaced session before it counts as a second machine: one or two may have been on their way.
 _RIVAL_REPORTS: Final = 3
 # The same notice about the same node is not repeated sooner.
 _REPEAT_S: Final = 60.0
 _OLD_SESSIONS: Final = 8
-# Before a session's first report; its successor is no sequence number.
-_NO_SEQ: Final = -2
 _MAX_NOTED: Final = 4096
 # Retained births arrive at once after connecting and are no news.
 _RETAINED_S: Final = 5.0
@@ -50,172 +41,6 @@ class Notice(NamedTuple):
     subject: str
     text: str
     severity: Severity
-
-
-class LinkSeen(NamedTuple):
-    """One end's view of one path, and the monotonic time at which it was so."""
-
-    link: Link
-    at: float
-
-
-class NodeState:
-    """What one node said. Times are monotonic seconds of hearing it; None: never."""
-
-    __slots__ = (
-        "_before",
-        "_events",
-        "_index",
-        "_old_sessions",
-        "_report",
-        "_rival_presence",
-        "_rival_reports",
-        "boot_id",
-        "dropped_events",
-        "event_seq",
-        "first_seen",
-        "interval_s",
-        "known_peers",
-        "lost_reports",
-        "name",
-        "observed",
-        "payload",
-        "presence",
-        "presence_at",
-        "report_at",
-        "seq",
-        "session",
-    )
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.presence: Presence | None = None
-        self.presence_at: float | None = None
-        self.report_at: float | None = None
-        self.observed: Observed | None = None
-        # None: configured, never heard
-        self.first_seen: float | None = None
-        self.session = ""
-        self.boot_id = ""
-        # of the newest report of `session`
-        self.seq = _NO_SEQ
-        self.lost_reports = 0
-        self.dropped_events = 0
-        self.event_seq = 0
-        # peer → paths, as reports name them, in their order
-        self.known_peers: dict[str, tuple[str, ...]] = {}
-        # sessions that were replaced → the last report's seq
-        self._old_sessions: dict[str, int] = {}
-        # the newest birth of a replaced session, for when that one is believed again
-        self._rival_presence: Presence | None = None
-        self._rival_reports = 0
-        # the newest report: as it came, and decoded when it was asked for
-        self.payload = b""
-        self._report: Report | None = None
-        # the newest report that said anything new but figures
-        self._before: Report | None = None
-        # its report interval
-        self.interval_s = DEFAULT_INTERVAL_S
-        # (peer, path) → link, of `report`; built when asked for
-        self._index: dict[tuple[str, str], Link] | None = None
-        # peer → (event seq, when it was so, its links): fresher than the report
-        self._events: dict[str, tuple[int, float, tuple[Link, ...]]] = {}
-
-    @property
-    def site(self) -> str:
-        return self.presence.site if self.presence is not None else ""
-
-    @property
-    def report(self) -> Report | None:
-        """The newest report."""
-        if self._report is None and self.payload:
-            report = decode(self.payload, Report)
-            self._report = report if isinstance(report, Report) else None
-        return self._report
-
-    @property
-    def runs_etcd(self) -> bool:
-        if self._before is not None and self._before.etcd is not None:
-            return True
-        return self.presence is not None and self.presence.etcd_member
-
-    @property
-    def said_goodbye(self) -> bool:
-        """The node's last word is a clean offline."""
-        presence = self.presence
-        return presence is not None and not presence.online and presence.reason != LAST_WILL and self._offline
-
-    @property
-    def lost_connection(self) -> bool:
-        """The broker published the node's last will, and no report came since. A hint, not a proof."""
-        return self._offline and self.presence is not None and self.presence.reason == LAST_WILL
-
-    @property
-    def _offline(self) -> bool:
-        if self.presence is None or self.presence.online or self.presence_at is None:
-            return False
-        return self.report_at is None or self.report_at <= self.presence_at
-
-    def offers(self, peer: str) -> tuple[str, ...] | None:
-        """The paths to `peer` that this node names, in rung order; None when it does not name the peer."""
-        if self.presence is not None:
-            for offer in self.presence.peers:
-                if offer.name == peer:
-                    return offer.paths
-        return self.known_peers.get(peer)
-
-    def path_offer(self, path: str) -> PathOffer | None:
-        if self.presence is not None:
-            for offer in self.presence.paths:
-                if offer.name == path:
-                    return offer
-        return None
-
-    def link(self, peer: str, path: str) -> LinkSeen | None:
-        told = self._events.get(peer)
-        if told is not None:
-            for link in told[2]:
-                if link.path == path:
-                    return LinkSeen(link, told[1])
-        if self.report_at is None:
-            return None
-        index = self._index
-        if index is None:
-            links = self.report.links if self.report is not None else ()
-            index = self._index = {(link.peer, link.path): link for link in links}
-        found = index.get((peer, path))
-        return None if found is None else LinkSeen(found, self.report_at)
-
-    def take(self, report: Report, payload: bytes, now: float) -> None:
-        """Make it the newest one; `payload` may be empty."""
-        self.payload = payload
-        self._report = None if payload else report
-        self.report_at = now
-        self.seq = report.seq
-        self._index = None
-        self.event_seq = report.event_seq
-        if self._events:
-            self._events = {peer: told for peer, told in self._events.items() if told[0] > report.event_seq}
-
-    def note(self, report: Report) -> None:
-        """What later reports are compared to."""
-        self._before = report
-        self.interval_s = min(max(report.interval_s, _LEAST_INTERVAL_S), _MOST_INTERVAL_S)
-
-    def says_only_figures(self, report: Report) -> bool:
-        """Whether the report differs from the noted one in nothing that changes who is linked to whom, and how."""
-        before = self._before
-        return (
-            before is not None
-            and report.interval_s == before.interval_s
-            and (report.etcd is None) is (before.etcd is None)
-            and _says_the_same(before.links, report.links)
-        )
-
-    def links_to(self, peer: str) -> list[LinkSeen]:
-        """This node's newest view of every path to `peer`, in rung order."""
-        seen = (self.link(peer, path) for path in self.offers(peer) or ())
-        return [link for link in seen if link is not None]
 
 
 class Fleet:
@@ -245,6 +70,12 @@ class Fleet:
         # no node reports more often, none less
         self._least_interval_s = self.most_interval_s = DEFAULT_INTERVAL_S
         self._noted: dict[tuple[str, str], float] = {}
+        # by how much our own lateness stretches our patience with nodes that are silent
+        self.patience = 1.0
+        # node → those with the same machine id that run on another machine
+        self.clones: dict[str, tuple[str, ...]] = {}
+        # machine id → the nodes that have it
+        self._machines: dict[str, set[str]] = {}
 
     # --- what comes in -------------------------------------------------------------------------------------------
 
@@ -321,7 +152,7 @@ class Fleet:
             return tuple(notices)
         if presence.session in state._old_sessions and not presence.online:
             return tuple(notices)  # the last will of a session that was replaced
-        if not self._takes_session(state, presence.session, _NO_SEQ, presence.boot_id, now, notices):
+        if not self._takes_session(state, presence.session, NO_SEQ, presence.boot_id, now, notices):
             state._rival_presence = presence
             return tuple(notices)
         if presence.online or before is None:
@@ -331,6 +162,7 @@ class Fleet:
             # A will or goodbye may be bare: what the birth offered still stands.
             state.presence = replace(before, session=presence.session, online=False, reason=presence.reason)
         state.presence_at = now
+        self._find_clones(before, state.presence)
         self._stir(state.name)
         if not presence.online and before is not None and before.online:
             severity = Severity.WARNING if presence.reason == LAST_WILL else Severity.INFO
@@ -488,12 +320,20 @@ class Fleet:
             if seq > state._old_sessions[session]:
                 state._old_sessions[session] = seq
                 state._rival_reports += 1
-                if state._rival_reports >= _RIVAL_REPORTS and self._is_due("duplicate", state.name, now):
-                    text = (
-                        f"two agents report as {state.name} (sessions {state.session} and {session}): "
-                        "give one of them another name"
+                if state._rival_reports >= _RIVAL_REPORTS:
+                    state.rival_at = now
+                    state.rival = (
+                        "two machines: a cloned SD card, or a copied configuration"
+                        if boot_id and state.boot_id and boot_id != state.boot_id
+                        else "two agents on one machine"
                     )
-                    notices.append(Notice("duplicate", state.name, text, Severity.CRITICAL))
+                    self._stir(state.name)
+                    if self._is_due("duplicate", state.name, now):
+                        text = (
+                            f"two agents report as {state.name} (sessions {state.session} and {session}; "
+                            f"{state.rival}): give one of them another name"
+                        )
+                        notices.append(Notice("duplicate", state.name, text, Severity.CRITICAL))
             if not self._silent(state, now):
                 return False
             del state._old_sessions[session]
@@ -504,7 +344,7 @@ class Fleet:
                 while len(state._old_sessions) > _OLD_SESSIONS:
                     del state._old_sessions[next(iter(state._old_sessions))]
             state.session = session
-            state.seq = _NO_SEQ
+            state.seq = NO_SEQ
             state.dropped_events = state.event_seq = 0
             state.known_peers = {}
             state._events = {}
@@ -516,7 +356,12 @@ class Fleet:
                 notices.append(Notice("restart", state.name, "the agent restarted", Severity.INFO))
         if boot_id and boot_id != state.boot_id:
             if state.boot_id:
-                notices.append(Notice("reboot", state.name, "the machine rebooted", Severity.WARNING))
+                clean, away_s = state.said_goodbye, now - max(state.report_at or 0.0, state.presence_at or 0.0)
+                text = f"the machine rebooted, {'after a goodbye' if clean else 'without a goodbye'}"
+                notices.append(Notice("reboot", state.name, text, Severity.INFO if clean else Severity.WARNING))
+                if not clean and away_s <= self.silent_after(state):
+                    # Else it was known to be away.
+                    state.rebooted_at, state.away_s = now, away_s
             state.boot_id = boot_id
         return True
 
@@ -573,6 +418,27 @@ class Fleet:
             self._paths.pop(pair, None)
         self._sorted_pairs = None
 
+    def _find_clones(self, before: Presence | None, after: Presence) -> None:
+        """Bring `clones` up to date with a node's new presence. Two agents on one machine share its boot too."""
+        for machine in {before.machine if before is not None else "", after.machine} - {""}:
+            if before is not None and before.machine == machine != after.machine:
+                self._machines[machine].discard(after.node)
+                self.clones.pop(after.node, None)
+            elif machine == after.machine:
+                self._machines.setdefault(machine, set()).add(after.node)
+            found = {name: presence for name in self._machines[machine] if (presence := self._nodes[name].presence)}
+            for name, mine in found.items():
+                others = tuple(
+                    sorted(
+                        other.node
+                        for other in found.values()
+                        if other.node != name and other.boot_id != mine.boot_id and other.online
+                    )
+                )
+                if others != self.clones.get(name, ()):
+                    self.clones[name] = others
+                    self._stir(name)
+
     def _find_paths(self, pair: Pair) -> list[str]:
         ends = [(self._nodes.get(node), peer) for node, peer in (pair, pair[::-1])]
         heard = [
@@ -583,15 +449,3 @@ class Fleet:
         if first is None or second is None:
             return list(first or second or ())
         return [path for path in first if path in second]
-
-
-def _says_the_same(before: tuple[Link, ...], after: tuple[Link, ...]) -> bool:
-    """Whether the links differ in figures only."""
-    if len(before) != len(after):
-        return False
-    for old, new in zip(before, after, strict=True):
-        if old.state is not new.state or old.relay is not new.relay or old.path != new.path or old.peer != new.peer:
-            return False
-        if old.obstacle != new.obstacle:
-            return False
-    return True

@@ -4,8 +4,9 @@
 | --- | --- |
 | a node that is cut off | what is wrong with its links, if that is one incident |
 | a node that is not heard | its site, when nearly all nodes of that are; else its own |
-| a link | an end that is not heard; else a scope that shares its trouble; else its own |
-| a load spike | a node that is not heard; a scope that shares it; else its own |
+| a link | an end that is not heard, or too busy to answer; else a scope that shares its trouble; else its own |
+| a load spike | a node that is not heard; quorum or a bad link that its processes fight with; a scope that shares it;
+  else its own |
 | quorum | the first of what went wrong with members and the links between them shortly before; else its own |
 | a pair that cannot move | its links' incident; else its own |
 
@@ -15,6 +16,7 @@ order, stays one incident.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -31,7 +33,14 @@ _BEFORE_LAST_WORD_S: Final = 60.0
 # What went wrong up to so long before quorum did may be why.
 _QUORUM_AFTER_S: Final = 300.0
 _ORDER: Final = ("controller", "liveness", "link", "load", "stuck", "quorum")
-_DEAD: Final = ("down", "one-way")
+_DEAD: Final = ("down", "one-way", "black-hole")
+# Links in these states are no cause of what is wrong with quorum, or with a machine's load.
+_HARMLESS: Final = ("up", "unproven", "riding-backup", "overloaded")
+# Whose work grows when a link is bad, or a leader is elected again and again: they are consequences, not causes.
+_WORKERS: Final = re.compile(r"\b(etcd|k3s\S*|kube-\S+|tailscaled|wireguard\S*|nebula|retransmi\S*)\b")
+_TAKES: Final = re.compile(r"(\S+) takes [\d.]+ cores?")
+# Without a name, load is a consequence only of what was there for so long before.
+_LONG_BEFORE_S: Final = 30.0
 
 
 class Homes:
@@ -100,11 +109,13 @@ class Homes:
             home = self._home[trouble.key]
             if trouble.key[0] == "liveness" and home.is_cause(trouble):
                 self._take_consequences(trouble, home, at)
+            elif trouble.key[0] == "load":
+                self._take_overloaded(trouble, home, at)
         quorum = self.lasting(("quorum", self._fleet.config.fleet))
         if quorum is not None and now - quorum.seen <= _QUORUM_SETTLE_S:
             self._reconsider(quorum, at)
 
-    def changed(self, trouble: Trouble, now: float) -> None:
+    def changed(self, trouble: Trouble, now: float, at: float) -> None:
         """A trouble has another state than it had."""
         if trouble.over is not None or not trouble.counted:
             trouble.over = None
@@ -112,16 +123,54 @@ class Homes:
             self.scopes.add(trouble, now, explained=True)
         if trouble.key[0] == "quorum":
             trouble.seen = now
+        load = self._load_of(trouble)
+        if load is not None and self._home[load.key] is not self._home[trouble.key]:
+            self._rehome(trouble, self._home[load.key], at)
 
     def _explaining(self, trouble: Trouble, unplaced: dict[Key, Trouble]) -> Key | None:
-        """The node, not heard, that explains the trouble of its link or its load."""
+        """The node, not heard or too busy, that explains the trouble of its link or its load."""
         kind, subject = trouble.key
+        load = self._load_of(trouble)
+        if load is not None:
+            return load.key
         nodes = link_of(subject)[0] if kind == "link" else (subject,) if kind == "load" else ()
         for node in nodes:
             key = ("liveness", node)
             if self.lasting(key) is not None or key in unplaced:
                 return key
         return None
+
+    def _load_of(self, trouble: Trouble) -> Trouble | None:
+        """The load that an overloaded link comes of."""
+        if trouble.key[0] != "link" or trouble.state != "overloaded":
+            return None
+        ends = link_of(trouble.key[1])[0]
+        return next((load for node in ends if (load := self.lasting(("load", node))) is not None), None)
+
+    def _of_load(self, trouble: Trouble) -> Incident | None:
+        """What the node's processes fight with, if that was there before: quorum that it is a member of, or a bad link
+        of it. Load by others is no consequence of either."""
+        node, reason = trouble.key[1], trouble.verdict.reason if trouble.verdict is not None else ""
+        takers = _TAKES.findall(reason)
+        working = bool(_WORKERS.search(reason))
+        if takers and not working:
+            return None
+        keys: list[Key] = [("quorum", self._fleet.config.fleet)] if node in self._members() else []
+        if working:
+            keys += [
+                ("link", f"{'--'.join(pair)}/{path}")
+                for pair in self._fleet.pairs_of(node)
+                for path in self._fleet.paths_of(pair)
+            ]
+        found = []
+        for key in keys:
+            each = self.lasting(key)
+            if each is None or not self._bears(each, trouble.seen):
+                continue
+            before = trouble.began - each.began
+            if (0.0 if working else _LONG_BEFORE_S) <= before <= _QUORUM_AFTER_S:
+                found.append((each.began, key))
+        return self._home[min(found)[1]] if found else None
 
     def _find(self, trouble: Trouble, unplaced: dict[Key, Trouble], now: float, at: float) -> Incident:
         kind, subject = trouble.key
@@ -135,6 +184,8 @@ class Homes:
         else:
             explaining = self._explaining(trouble, unplaced)
             home = self._home.get(explaining) if explaining is not None else None
+            if home is None and kind == "load":
+                home = self._of_load(trouble)
         if home is not None:
             return home
         cause = self.scopes.cause(trouble)
@@ -176,12 +227,20 @@ class Homes:
         found = []
         for key in keys:
             each = self.lasting(key)
-            if each is None or (key[0] == "link" and each.state not in _DEAD):
+            if each is None or not self._bears(each, trouble.seen):
                 continue
             recent = trouble.seen - _QUORUM_AFTER_S <= each.began
             if recent or key[0] == "liveness":
                 found.append((not recent, each.began, key))
         return self._home[min(found)[2]] if found else None
+
+    def _bears(self, trouble: Trouble, now: float) -> bool:
+        """Whether it can be a cause: a link only if it is dead, or bad while traffic goes by it, or did lately."""
+        if trouble.key[0] != "link" or trouble.state in _DEAD:
+            return True
+        pair, path = link_of(trouble.key[1])
+        intent = self._failover.intent(self._fleet, pair)
+        return trouble.state not in _HARMLESS and (path == intent.path or now - intent.since <= _QUORUM_AFTER_S)
 
     # --- moving --------------------------------------------------------------------------------------------------
 
@@ -223,6 +282,21 @@ class Homes:
         if better is not None and better is not home:
             self._move(quorum, better, at)
             self._fold(home, better, at)
+
+    def _rehome(self, trouble: Trouble, home: Incident, at: float) -> None:
+        source = self._home[trouble.key]
+        self.scopes.explain(trouble)
+        self._move(trouble, home, at)
+        if not source.bad():
+            self._fold(source, home, at)
+
+    def _take_overloaded(self, load: Trouble, home: Incident, at: float) -> None:
+        """Links that were slow before it was known why."""
+        for pair in self._fleet.pairs_of(load.key[1]):
+            for path in self._fleet.paths_of(pair):
+                each = self.lasting(("link", f"{'--'.join(pair)}/{path}"))
+                if each is not None and each.state == "overloaded" and self._home[each.key] is not home:
+                    self._rehome(each, home, at)
 
     def _take_consequences(self, trouble: Trouble, home: Incident, at: float) -> None:
         """What was in trouble before its node was known not to be heard."""

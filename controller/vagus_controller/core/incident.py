@@ -8,17 +8,28 @@ from typing import Final, Literal
 
 import msgspec
 
+from vagus_controller.core import chain
 from vagus_controller.core.causes import SHARE, Cause, Key, Trouble, link_of, own_cause
+from vagus_controller.core.fleet import Fleet
 from vagus_controller.views import IncidentBrief, IncidentStep, IncidentView, NoteView, Severity, TroubleView
 
 RANK: Final = (Severity.OK, Severity.INFO, Severity.UNKNOWN, Severity.WARNING, Severity.CRITICAL)
 # From bad to worse: what a title says of many.
-_BADNESS: Final = ("up", "unproven", "relayed", "degraded", "one-way", "down")
+_BADNESS: Final = (
+    *("up", "unproven", "riding-backup", "relayed", "overloaded", "reordering", "slow", "degraded", "one-way-loss"),
+    *("black-hole", "one-way", "down"),
+)
 _LINK_WORDS: Final = {
     "down": "is dead",
     "one-way": "works one way only",
     "degraded": "is degraded",
     "relayed": "is relayed",
+    "riding-backup": "rides the backup network",
+    "overloaded": "is slow, since an end is overloaded",
+    "reordering": "reorders packets",
+    "slow": "is slower than usual",
+    "one-way-loss": "loses packets one way",
+    "black-hole": "swallows large packets",
     "unproven": "is not proven",
     "up": "is hindered",
 }
@@ -27,6 +38,9 @@ _NODE_WORDS: Final = {
     "cut off": "is cut off from the controller",
     "unknown": "is silent",
     "offline": "is offline: its agent was stopped",
+    "rebooted": "rebooted without a goodbye",
+    "duplicate": "is two agents of one name",
+    "cloned": "is a clone of another machine",
 }
 # A timeline keeps its beginning and its newest lines.
 _MOST_STEPS: Final = 200
@@ -52,6 +66,11 @@ class Lasting(msgspec.Struct, kw_only=True):
     # how bad it was at its worst, its cause, and how much of it; and how it read then
     peak: tuple[int, int, int] = (0, 0, 0)
     peak_title: str = ""
+    peak_why: str = ""
+    peak_doubts: tuple[str, ...] = ()
+    # what came of what, and what the evidence does not decide
+    why: str = ""
+    doubts: tuple[str, ...] = ()
     did: str = ""
     reopened: int = 0
     acknowledged_by: str = ""
@@ -106,22 +125,32 @@ class Incident:
             self.pairs.add(link_of(trouble.key[1])[0])
         self.changed = True
 
-    def weigh(self) -> None:
-        """Bring severity and title up to date."""
+    def _clock(self, moment: float) -> str:
+        return chain.time_of_day(self.kept.at + moment - self.opened)
+
+    def weigh(self, fleet: Fleet) -> None:
+        """Bring severity, title and explanation up to date."""
         bad = self.bad()
         if not bad:
             if self.kept.id and not self.kept.title:
-                self.kept.title = self._title(list(self.troubles.values()))
+                every = list(self.troubles.values())
+                self.kept.title = self._title(every)
+                self.kept.why = chain.why(self.cause, every, self.is_cause, self._clock)
             return
         self.severity = max((trouble.severity for trouble in bad), key=RANK.index)
         self.kept.worst = max(self.kept.worst, self.severity, key=RANK.index)
         if self.kept.id:
             kept = self.kept
             kept.title = self._title(bad)
+            if all(trouble.verdict is not None for trouble in bad):
+                # Else it was told before a restart, and what was said then stands.
+                kept.why = chain.why(self.cause, bad, self.is_cause, self._clock)
+                kept.doubts = chain.doubts(fleet, self.cause, bad, self.is_cause)
             causes = [RANK.index(trouble.severity) for trouble in bad if self.is_cause(trouble)]
             height = (RANK.index(self.severity), max(causes, default=0), len(bad))
             if height >= kept.peak:
                 kept.peak, kept.peak_title = height, kept.title
+                kept.peak_why, kept.peak_doubts = kept.why, kept.doubts
 
     def become(self, other: Incident) -> None:
         """Go on as the other one, which people know, with our own cause."""
@@ -201,6 +230,8 @@ class Incident:
             worst=kept.worst,
             state=kept.state,
             cause=kept.cause.view(),
+            why=kept.why,
+            doubts=kept.doubts,
             did=kept.did,
             duration_s=max((now if self.ended is None else self.ended) - self.opened, 0.0),
             ended_at=kept.ended_at,
@@ -297,7 +328,10 @@ def words(cause: Cause, troubles: list[Trouble]) -> str:
     if cause.kind == "controller":
         return "the controller is blind"
     if state == "healthy":
-        return "etcd needs attention"
+        reason = troubles[0].verdict.reason if troubles[0].verdict is not None else ""
+        # What is wrong comes after how it stands.
+        what = reason.partition("; ")[2].partition("; ")[0].partition(" (")[0]
+        return f"etcd needs attention: {what}" if what else "etcd needs attention"
     return f"etcd quorum is {state.replace('-', ' ')}" if state else "etcd quorum in trouble"
 
 

@@ -145,7 +145,7 @@ class Incidents:
             if not same:
                 trouble.state, trouble.severity = verdict.state, verdict.severity
                 home.told(trouble, at)
-                self._homes.changed(trouble, now)
+                self._homes.changed(trouble, now, at)
 
     def _end(self, key: Key, words: str, now: float, at: float) -> None:
         trouble, home = self._homes.lasting(key), self._homes.of(key)
@@ -179,7 +179,7 @@ class Incidents:
         if self._in_doubt and incident.cause.kind != "controller":
             return
         if incident.changed:
-            incident.weigh()
+            incident.weigh(self._fleet)
             bad = bool(incident.bad())
             if bad:
                 incident.quiet_since = None
@@ -256,13 +256,14 @@ class Incidents:
         else:
             kept.id = self._new_id()
         incident.changed = True
-        incident.weigh()
+        incident.weigh(self._fleet)
         incident.kept.did = self._did(incident)
 
     def _close(self, incident: Incident, state: State, now: float, at: float) -> None:
-        incident.kept.state = state
-        incident.kept.title = incident.kept.peak_title or incident.kept.title
-        incident.kept.ended_at, incident.ended = at, now
+        kept = incident.kept
+        kept.state, kept.ended_at, incident.ended = state, at, now
+        kept.title, kept.why = kept.peak_title or kept.title, kept.peak_why or kept.why
+        kept.doubts = kept.peak_doubts
         incident.tell()
         incident.changed = False
         self._ended[incident.kept.id] = self._changed[incident.kept.id] = incident
@@ -435,7 +436,7 @@ class Incidents:
                 trouble.verdict = None
                 trouble.over = None if told.over_s is None else now - told.over_s
                 incident.take(trouble)
-            incident.weigh()
+            incident.weigh(self._fleet)
             incident.changed = incident.joined = False
             if each.kept.id and incident.ended is not None and each.kept.state != "resolved":
                 self._ended[each.kept.id] = incident

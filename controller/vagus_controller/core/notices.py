@@ -236,7 +236,11 @@ class Notices:
             title = f"{how} after {seconds(view.duration_s)}: {view.title}"
         else:
             title = f"{_LABEL[what]}{view.severity.value}: {view.title}"
-        lines = [line for line in (self._cause(view), self._consequences(view)) if line] if what != "over" else []
+        lines = []
+        if what != "over":
+            lines = [line for line in (self._cause(view), self._consequences(view)) if line]
+            lines += [f"Why: {view.why}"] * bool(view.why)
+            lines += [f"Not known: {doubt}" for doubt in view.doubts]
         if view.resolution and what == "over":
             lines.append(f"Note: {view.resolution}")
         lines.append(f"vagus: {view.did or 'moved nothing'}")

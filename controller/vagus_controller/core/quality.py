@@ -17,17 +17,11 @@ import math
 from typing import Final, NamedTuple
 
 from vagus_controller import config
+from vagus_controller.core.baseline import LEAST_EXCESS_S, Baseline
 from vagus_controller.core.fleet import Fleet, Pair
 from vagus_controller.core.verdict import Hysteresis, seconds
 from vagus_protocol.messages import Link, Relay
 
-# A round trip becomes a path's normal one: a faster one soon, a slower one only over hours, or trouble that lasts would
-# soon be normal; in its first minutes any. After `_LEARN_S` the baseline is one.
-_FALL_S: Final = 30.0
-_RISE_S: Final = 6 * 3600.0
-_LEARN_S: Final = 120.0
-# A round trip of 2 ms that becomes 4 is nobody's trouble.
-_LEAST_EXCESS_S: Final = 0.03
 # Linux sends again after the round trip and four deviations (RFC 6298), and after 0.2 s at the least.
 _LEAST_RTO_S: Final = 0.2
 _DEVIATIONS: Final = 4.0
@@ -81,7 +75,7 @@ class Reading(NamedTuple):
         if abs(mine - theirs) < _CHANCE * deviation:
             mine = theirs = mean
         here, there = other._reach(theirs), self._reach(mine)
-        return there <= here * (1.0 - margin) and here - there >= _LEAST_EXCESS_S
+        return there <= here * (1.0 - margin) and here - there >= LEAST_EXCESS_S
 
     def words(self) -> str:
         loss = f"{self.loss_60s:.1%} lost in 60 s" + (", relayed" if self.relayed else "")
@@ -93,13 +87,12 @@ class Reading(NamedTuple):
 
 
 class _Path:
-    __slots__ = ("at", "baseline_s", "better", "kinds", "learned_s", "reading", "than", "trouble")
+    __slots__ = ("at", "baseline", "better", "kinds", "reading", "than", "trouble")
 
     def __init__(self) -> None:
         self.at = -math.inf
         self.reading: Reading | None = None
-        self.baseline_s: float | None = None
-        self.learned_s = 0.0
+        self.baseline = Baseline()
         self.trouble: Hysteresis | None = None
         # the kinds of trouble that it is in, with words; sticky between the two thresholds
         self.kinds: dict[str, str] = {}
@@ -216,9 +209,8 @@ class Quality:
             memory.forget()
             memory.trouble = Hysteresis(self.dwell_s(members), self.dwell_s(members))
         memory.trouble.enter_s = memory.trouble.leave_s = self.dwell_s(members)
-        _learn(memory, reading.rtt_s, min(step, _MOST_STEP_S))
-        learned = memory.learned_s >= _LEARN_S
-        memory.reading = reading = reading._replace(baseline_s=memory.baseline_s if learned else None)
+        memory.baseline.learn(reading.rtt_s, min(step, _MOST_STEP_S))
+        memory.reading = reading = reading._replace(baseline_s=memory.baseline.rtt_s)
         memory.kinds = self._judge(reading, memory.kinds, members)
         memory.trouble.update(bool(memory.kinds), not memory.kinds, at)
 
@@ -233,7 +225,7 @@ class Quality:
             found["loss"] = f"loses {reading.loss_60s:.1%} in 60 s"
         base = reading.baseline_s
         if base is not None:
-            enter, leave = (max(base * times, base + _LEAST_EXCESS_S) for times in (its.rtt_enter, its.rtt_exit))
+            enter, leave = (max(base * times, base + LEAST_EXCESS_S) for times in (its.rtt_enter, its.rtt_exit))
             if _sticks("slow" in before, reading.rtt_s, enter, leave):
                 found["slow"] = f"takes {_ms(reading.rtt_s)} for a round trip, usually {_ms(base)}"
         if _sticks("jitter" in before, reading.jitter_s, its.jitter_enter_s, its.jitter_exit_s):
@@ -283,15 +275,6 @@ def _read(links: list[Link], interval_s: float) -> Reading | None:
         relayed=any(link.relay in _RELAYED for link in links),
         probes=max(int(60 / max(interval_s, 0.01)), 1),
     )
-
-
-def _learn(memory: _Path, rtt_s: float, step: float) -> None:
-    if memory.baseline_s is None:
-        memory.baseline_s = rtt_s
-        return
-    rises = rtt_s > memory.baseline_s and memory.learned_s >= _LEARN_S
-    memory.baseline_s += (rtt_s - memory.baseline_s) * (1.0 - math.exp(-step / (_RISE_S if rises else _FALL_S)))
-    memory.learned_s += step
 
 
 def _sticks(there: bool, value: float, enter: float, leave: float) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from vagus_controller.ctl.tables import Column, duration, moment, nothing, table, text
+from vagus_controller.ctl.tables import Column, causes, duration, moment, nothing, table, text
 from vagus_controller.views import ChannelView, IncidentView, Severity
 
 
@@ -31,6 +31,8 @@ def incident(console: Console, found: IncidentView) -> None:
     console.print(text(f"incident {found.id}, {found.state}: {found.title}", found.severity))
     came_back = f", came back {found.reopened} times" if found.reopened else ""
     console.print(text(f"since {moment(found.at)}, for {duration(found.duration_s)}{came_back}"))
+    for line in causes(found):
+        console.print(text(line))
     console.print(text(f"vagus: {found.did or 'nothing was moved'}"))
     if found.merged_into is not None:
         console.print(text(f"it was part of incident {found.merged_into}"))

@@ -16,6 +16,7 @@ from vagus_controller.views import (
     DrillView,
     EventEntry,
     FleetView,
+    IncidentView,
     LastDrill,
     LedgerEntry,
     NodeView,
@@ -366,6 +367,10 @@ def checks(console: Console, found: Sequence[CheckView]) -> None:
 
 def why(console: Console, found: WhyView) -> None:
     verdicts(console, found.verdicts, "no finding")
+    for incident in found.incidents:
+        console.print(text(f"incident {incident.id}: {incident.title}", incident.severity))
+        for line in causes(incident):
+            console.print(text(f"  {line}"))
     links(console, found.pairs)
     for pair in found.pairs:
         if pair.drill is not None:
@@ -376,6 +381,11 @@ def why(console: Console, found: WhyView) -> None:
     ledger(console, found.ledger)
     console.print("events:")
     events(console, found.events)
+
+
+def causes(incident: IncidentView) -> list[str]:
+    """What came of what, and what is not known."""
+    return [f"why: {incident.why}"] * bool(incident.why) + [f"not known: {doubt}" for doubt in incident.doubts]
 
 
 def event_line(entry: EventEntry) -> Text:

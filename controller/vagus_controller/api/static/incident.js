@@ -64,6 +64,8 @@ function standingBody() {
   return [
     h('p.state-line', {}, icon(severity, severity, 24), h('span', {}, `${mood}: `, ...standing(incident, heard), back)),
     h('p', {}, 'Began ', when(incident.at), incident.ended_at ? [', ended ', when(incident.ended_at)] : '', `. At its worst: ${known(incident.worst)}.`),
+    incident.why && h('p', {}, h('strong', {}, 'Why: '), closed(incident.why)),
+    ...(incident.doubts ?? []).map((doubt) => h('p', {}, h('strong', {}, 'Not known: '), closed(doubt))),
     h('p', {}, h('strong', {}, 'What vagus did: '), closed(incident.did || 'nothing')),
     incident.acknowledged_by && h('p', {}, h('strong', {}, `${incident.acknowledged_by} is on it`), incident.acknowledged_at ? [', since ', when(incident.acknowledged_at)] : '', '.'),
     incident.resolution && h('p', {}, h('strong', {}, 'Resolved: '), closed(sentence(incident.resolution))),

@@ -6,8 +6,13 @@
 | down | up, and has said so since | one-way |
 | down | up, but said so before; or suspect | as before, until `confirm_within_s` is over; then down |
 | no reply ever | anything but down | unproven |
-| up or degraded | up, degraded or silent | relayed if an end is relayed, degraded if an end is, else up |
+| down, and hears the other's probes | down, and hears none | one-way |
+| up or degraded | up, degraded or silent | the first of the following that holds, else up |
 | silent | silent | unknown |
+
+A link that carries is: black-hole (large packets get lost one way); relayed; riding-backup (the overlay goes over the
+backup network); overloaded (bad, and an end's own report says that its machine is); one-way-loss; degraded; slow (its
+round trip made a step); reordering. `traits.py` has how these are told apart.
 
 `suspect` is an end that is still finding out: its last settled word stands. An end that knows what is in the way of
 traffic says so; the reason tells it, with the remedy. A path that is up and yet has such an obstacle (for the address
@@ -23,7 +28,9 @@ from itertools import islice
 from typing import Final
 
 from vagus_controller.config import Config
-from vagus_controller.core.fleet import Fleet, LinkSeen, NodeState, Pair
+from vagus_controller.core.detect.traits import Traits
+from vagus_controller.core.fleet import Fleet, Pair
+from vagus_controller.core.node import LinkSeen, NodeState
 from vagus_controller.core.verdict import Verdict, follow, seconds
 from vagus_controller.views import Severity
 from vagus_protocol.messages import Link, LinkState, Relay
@@ -32,13 +39,19 @@ _SEVERITY: Final = {
     "up": Severity.OK,
     "degraded": Severity.WARNING,
     "relayed": Severity.WARNING,
+    "black-hole": Severity.CRITICAL,
+    "overloaded": Severity.WARNING,
+    "one-way-loss": Severity.WARNING,
+    "slow": Severity.WARNING,
+    "reordering": Severity.WARNING,
+    "riding-backup": Severity.WARNING,
     "one-way": Severity.CRITICAL,
     "down": Severity.CRITICAL,
     "unproven": Severity.WARNING,
     "unknown": Severity.UNKNOWN,
 }
 _DEAD: Final = ("down", "one-way")
-_CARRIES: Final = ("up", "degraded", "relayed")
+_CARRIES: Final = frozenset(_SEVERITY) - {"down", "one-way", "unproven", "unknown"}
 _HINDERED: Final = ("up", "unproven")
 _ALL_WELL: Final = "both ends see it up"
 _BOTH_UP: Final = (LinkState.UP, LinkState.UP)
@@ -46,13 +59,26 @@ _ALIVE: Final = (LinkState.UP, LinkState.DEGRADED)
 _RELAYED: Final = {
     Relay.DERP: "through a DERP relay",
     Relay.PEER_RELAY: "through a peer relay",
-    Relay.RIDING_BACKUP: "riding the backup network, so it is not independent of it",
 }
+_RIDING: Final = "riding the backup network, so it is not independent of it"
+_INDIRECT: Final = (*_RELAYED, Relay.RIDING_BACKUP)
+# Tailscale trusts a path for 6.5 s after its last packet: who says direct after that is wrong.
+_TRUSTED_S: Final = 10.0
+# An end that is so late with its own work, or where so many tasks wait for each core, is slow to answer.
+_LATE_S: Final = 0.1
+# What was bad for longer before its end was busy is not bad for that.
+_FAULTS: Final = ("degraded", "slow", "one-way-loss")
+_EXCUSED_S: Final = 30.0
+_TASKS_PER_CORE: Final = 3.0
+_STARVED: Final = 0.6
 # A slow (metered) path is proven by a reply as old as this many of its idle probes.
 _METERED_PROBES: Final = 2.5
 # Pairs that one evaluation looks at since their ends' words changed, and as many of those that are not well; some 20 µs
 # each. A fleet of thousands of nodes may change at one moment, and the event loop must not wait for all of it.
 _MOST: Final = 1000
+# Pairs whose figures one evaluation looks at though nothing changed: all of a small fleet's within 5 s.
+_MOST_SAMPLED: Final = 100
+_SAMPLED_SHARE: Final = 0.1
 
 Key = tuple[Pair, str]
 
@@ -60,9 +86,10 @@ Key = tuple[Pair, str]
 class _Memory:
     """What one (pair, path) was: its verdict, both ends' last settled states, since when the ends disagree."""
 
-    __slots__ = ("disagree_since", "settled", "verdict")
+    __slots__ = ("disagree_since", "settled", "traits", "verdict")
 
-    def __init__(self) -> None:
+    def __init__(self, traits: Traits) -> None:
+        self.traits = traits
         self.verdict: Verdict | None = None
         self.settled: list[LinkState | None] = [None, None]
         self.disagree_since: float | None = None
@@ -77,6 +104,7 @@ class Links:
         self.judged: list[Pair] = []
         self.news: list[Verdict] = []
         self._confirm_within_s = config.failover.confirm_within_s
+        self._quality = config.failover.quality
         self._memory: dict[Key, _Memory] = {}
         # Pairs to look at, in this order: since something changed, and since they were not well.
         self._changed: dict[Pair, None] = {}
@@ -84,6 +112,8 @@ class Links:
         self._dead: set[Pair] = set()
         self._hindered: set[Pair] = set()
         self._silent: set[str] = set()
+        # those whose figures are looked at next
+        self._turn: list[Pair] = []
         self._stirs = 0
         self._topology = 0
 
@@ -113,7 +143,19 @@ class Links:
             self._changed.pop(each, None)
             self._again.pop(each, None)
             self._look_at(fleet, each, now)
+        self._sample(fleet, now)
         return self.verdicts
+
+    def _sample(self, fleet: Fleet, now: float) -> None:
+        """The figures of some pairs of which nobody said anything new, in turn."""
+        if not self._turn:
+            self._turn = fleet.pairs()[::-1]
+        share = min(_MOST_SAMPLED, int(_SAMPLED_SHARE * len(fleet.pairs())) + 1)
+        looked = set(self.judged)
+        for _ in range(min(share, len(self._turn))):
+            pair = self._turn.pop()
+            if not (pair in looked or pair in self._changed or pair in self._again) and fleet.has(pair):
+                self._look_at(fleet, pair, now)
 
     def _look_at(self, fleet: Fleet, pair: Pair, now: float) -> dict[Key, Verdict]:
         found: dict[Key, Verdict] = {}
@@ -121,7 +163,7 @@ class Links:
             key = (pair, path)
             memory = self._memory.get(key)
             if memory is None:
-                memory = self._memory[key] = _Memory()
+                memory = self._memory[key] = _Memory(Traits(self._quality))
             verdict = self._judge(fleet, pair, path, memory, now)
             if verdict is not memory.verdict:
                 self.verdicts[key] = memory.verdict = verdict
@@ -156,11 +198,18 @@ class Links:
         a, b = pair
         ends = (fleet.believed(a, b, path, now), fleet.believed(b, a, path, now))
         states = (_settle(ends[0], memory, 0), _settle(ends[1], memory, 1))
+        memory.traits.observe(ends)
         if (
             memory.verdict is not None
             and memory.verdict.reason == _ALL_WELL
             and states == _BOTH_UP
-            and not any(end is not None and (end.link.relay in _RELAYED or end.link.obstacle) for end in ends)
+            and not any(
+                end is not None
+                and (end.link.relay in _INDIRECT or end.link.obstacle or end.link.large_lost_s is not None)
+                for end in ends
+            )
+            and not memory.traits.slow()
+            and not memory.traits.reordering(pair)
         ):
             return memory.verdict  # most links, most of the time
         down = (states[0] is LinkState.DOWN, states[1] is LinkState.DOWN)
@@ -168,10 +217,14 @@ class Links:
             state, reason = self._disagreement(pair, ends, 0 if down[0] else 1, states, memory, now)
         else:
             memory.disagree_since = None
-            state, reason = _agreement(pair, ends, states, now)
+            excusable = memory.verdict is None or not (
+                memory.verdict.state in _FAULTS and now - memory.verdict.since > _EXCUSED_S
+            )
+            state, reason = _agreement(fleet, pair, ends, states, memory.traits, now, excusable=excusable)
         severity, known = _SEVERITY[state], obstacles(pair, ends)
         if known and state in _CARRIES:
-            severity, reason = Severity.WARNING, f"{reason}, but {known}"
+            severity = Severity.WARNING if severity is Severity.OK else severity
+            reason = f"{reason}, but {known}"
         elif known:
             reason = f"{reason}, because {known}"
         evidence = () if state == "up" else tuple(_tell(node, seen, now) for node, seen in zip(pair, ends, strict=True))
@@ -279,10 +332,14 @@ def _settle(seen: LinkSeen | None, memory: _Memory, index: int) -> LinkState | N
 
 
 def _agreement(
+    fleet: Fleet,
     pair: Pair,
     ends: tuple[LinkSeen | None, LinkSeen | None],
     states: tuple[LinkState | None, LinkState | None],
+    traits: Traits,
     now: float,
+    *,
+    excusable: bool,
 ) -> tuple[str, str]:
     """Both ends say down, or none does."""
     if states[0] is LinkState.DOWN:
@@ -292,7 +349,11 @@ def _agreement(
         first = 0 if ends[0].at - ends[0].link.since_s <= ends[1].at - ends[1].link.since_s else 1
         told = ends[first]
         assert told is not None
-        return "down", f"{_says_down(pair[first], told, now)}; {pair[1 - first]} agrees"
+        words = f"{_says_down(pair[first], told, now)}; {pair[1 - first]} agrees"
+        passes = traits.passes(pair)
+        if passes:
+            return "one-way", f"{words}; {passes}"
+        return "down", words + _direct_but_dead(pair, ends, now)
     silent = [node for node, state in zip(pair, states, strict=True) if state is None]
     if len(silent) == 2:
         return "unknown", "neither end tells"
@@ -300,21 +361,84 @@ def _agreement(
     if without:
         return "unproven", f"{' and '.join(without)} never had a reply over it"
     tail = f"; {silent[0]} is silent" if silent else ""
-    relayed = [
-        f"{node} reaches {peer} {_RELAYED[seen.link.relay]}"
-        for (node, peer), seen in zip((pair, pair[::-1]), ends, strict=True)
-        if seen is not None and seen.link.relay in _RELAYED
-    ]
-    worse = [
-        f"{node} sees it degraded{_because(seen.link)}"
-        for node, seen, state in zip(pair, ends, states, strict=True)
-        if seen is not None and state is LinkState.DEGRADED
-    ]
-    if relayed or worse:
-        return "relayed" if relayed else "degraded", "; ".join(relayed + worse) + tail
+    found = _impaired(fleet, pair, ends, states, traits, now, excusable=excusable)
+    if found is not None:
+        return found[0], found[1] + tail
     if silent:
         return "up", f"{pair[0] if silent[0] == pair[1] else pair[1]} sees it up{tail}"
     return "up", _ALL_WELL
+
+
+def _impaired(
+    fleet: Fleet,
+    pair: Pair,
+    ends: tuple[LinkSeen | None, LinkSeen | None],
+    states: tuple[LinkState | None, LinkState | None],
+    traits: Traits,
+    now: float,
+    *,
+    excusable: bool,
+) -> tuple[str, str] | None:
+    """How a link that carries does it badly; None: it does not. `excusable`: it may be for an end's load."""
+    slow = traits.slow()
+    step = f"; {slow}" if slow else ""
+    worse = "; ".join(
+        f"{node} sees it degraded{_because(seen.link)}"
+        for node, seen, state in zip(pair, ends, states, strict=True)
+        if seen is not None and state is LinkState.DEGRADED
+    )
+    if hole := traits.black_hole(pair, ends, now):
+        return "black-hole", hole
+    if relayed := _reached(pair, ends, _RELAYED):
+        return "relayed", "; ".join([*relayed, worse] if worse else relayed) + step
+    if riding := _reached(pair, ends, {Relay.RIDING_BACKUP: _RIDING}):
+        return "riding-backup", "; ".join([*riding, worse] if worse else riding) + step
+    if excusable and (worse or slow):
+        for node in pair:
+            if overload := _overload(fleet, node, now):
+                what = "; ".join(each for each in (worse, slow) if each)
+                return "overloaded", f"{node} is slow to answer, since it is overloaded: {overload}; {what}"
+    if worse:
+        direction = traits.one_way_loss(pair)
+        return ("one-way-loss", f"{direction}; {worse}{step}") if direction else ("degraded", worse + step)
+    if slow:
+        return "slow", f"{slow}, though nothing is lost: another route, or a queue that fills"
+    if reordering := traits.reordering(pair):
+        return "reordering", reordering
+    return None
+
+
+def _reached(pair: Pair, ends: tuple[LinkSeen | None, LinkSeen | None], ways: dict[Relay, str]) -> list[str]:
+    return [
+        f"{node} reaches {peer} {ways[seen.link.relay]}"
+        for (node, peer), seen in zip((pair, pair[::-1]), ends, strict=True)
+        if seen is not None and seen.link.relay in ways
+    ]
+
+
+def _overload(fleet: Fleet, node: str, now: float) -> str:
+    """That the node's machine is too busy to answer in time, as its own newest report has it; "" when it is not."""
+    state = fleet.nodes.get(node)
+    if state is None or state.report_at is None or now - state.report_at > fleet.silent_after(state):
+        return ""
+    report = state.report
+    if report is None or report.system is None:
+        return ""
+    system = report.system
+    tasks = (system.runnable or 0) / system.cores
+    starved = system.psi_cpu is not None and system.psi_cpu.some >= _STARVED
+    if not (report.lag_s >= _LATE_S or tasks >= _TASKS_PER_CORE or starved):
+        return ""
+    words = [f"its own report says load {system.load1:.0f} on {system.cores} cores"]
+    words += [f"its agent is {report.lag_s:.1f} s late"] if report.lag_s >= _LATE_S else []
+    return ", ".join(words)
+
+
+def _direct_but_dead(pair: Pair, ends: tuple[LinkSeen | None, LinkSeen | None], now: float) -> str:
+    for (node, peer), seen in zip((pair, pair[::-1]), ends, strict=True):
+        if seen is not None and seen.link.relay is Relay.DIRECT and seen.link.since_s + now - seen.at >= _TRUSTED_S:
+            return f"; direct but dead: {node}'s Tailscale calls {peer} direct, and no packet of ours passes"
+    return ""
 
 
 def _says_down(node: str, seen: LinkSeen, now: float) -> str:

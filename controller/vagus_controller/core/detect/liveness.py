@@ -7,6 +7,11 @@
 | cut off | silent | one still gets its probes answered |
 | node down | silent | all that probe it say down, on every path |
 | unknown | silent | none can tell, or the controller is in doubt about itself |
+| rebooted | in time, of another boot than before, and it had not said goodbye | not asked |
+| duplicate, cloned | of two agents of this name; of two machines with one machine id | not asked |
+
+Patience follows evidence, as in Lifeguard (memberlist): the more sites from which no path reaches a silent node, the
+sooner it is down; and a controller that is late with its own work waits longer for others (`Fleet.patience`).
 
 The observer is doubted first: with its broker session gone, just back, or much of the fleet silent at one moment, the
 likelier cause is its own uplink, and no node is declared down.
@@ -14,10 +19,12 @@ likelier cause is its own uplink, and no node is declared down.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from vagus_controller.config import Config
-from vagus_controller.core.fleet import DEFAULT_INTERVAL_S, Fleet, NodeState
+from vagus_controller.core.fleet import Fleet
+from vagus_controller.core.node import DEFAULT_INTERVAL_S, NodeState
 from vagus_controller.core.verdict import Verdict, follow, seconds, some
 from vagus_controller.views import Severity
 from vagus_protocol.messages import LinkState
@@ -26,6 +33,13 @@ from vagus_protocol.messages import LinkState
 _REACHED_WITHIN_S: Final = 5.0
 # Silences that began within so many report intervals of each other began at once.
 _AT_ONCE_INTERVALS: Final = 2.0
+# From so many sites, patience is the shortest: that of being late.
+_MOST_WITNESSES: Final = 3
+# A rival needs three reports to be told from a reboot; so long, in report intervals, a new boot is not judged.
+_REBOOT_INTERVALS: Final = 3.5
+_REBOOTED_S: Final = 20.0
+# A second agent of the same name was heard within so many report intervals.
+_RIVAL_INTERVALS: Final = 4.0
 
 _SEVERITY: Final = {
     "fresh": Severity.OK,
@@ -34,6 +48,9 @@ _SEVERITY: Final = {
     "cut off": Severity.WARNING,
     "node down": Severity.CRITICAL,
     "unknown": Severity.UNKNOWN,
+    "rebooted": Severity.WARNING,
+    "cloned": Severity.WARNING,
+    "duplicate": Severity.CRITICAL,
 }
 _IN_DOUBT: Final = ("blind", "settling")
 
@@ -74,6 +91,28 @@ def witnesses(fleet: Fleet, node: str, now: float) -> tuple[bool | None, list[st
     return False, said
 
 
+def _patience(fleet: Fleet, state: NodeState, now: float) -> float:
+    """How long a node may be silent: as long as configured while nobody can tell, down to that of being late as
+    witnesses at more and more sites reach it on no path."""
+    least, most = fleet.late_after(state) * fleet.patience, fleet.silent_after(state) * fleet.patience
+    if state.lost_connection:
+        # A last will makes late silent at once; alone it proves nothing.
+        return least
+    sites = set()
+    for name in fleet.watchers(state.name):
+        witness = fleet.nodes.get(name)
+        if witness is None or not _is_fresh(fleet, witness, now):
+            continue
+        links = [link.state for link, _ in witness.links_to(state.name)]
+        if any(link in (LinkState.UP, LinkState.DEGRADED) for link in links):
+            return most
+        if links and all(link in (LinkState.DOWN, LinkState.SUSPECT) for link in links):
+            # Of one site they share what may be wrong.
+            sites.add(witness.site or name)
+    share = math.log(len(sites) + 1) / math.log(_MOST_WITNESSES + 1)
+    return max(least, most - (most - least) * min(share, 1.0))
+
+
 def _is_fresh(fleet: Fleet, state: NodeState, now: float) -> bool:
     return state.report_at is not None and now - state.report_at <= fleet.late_after(state) and not state.said_goodbye
 
@@ -87,6 +126,8 @@ class Liveness:
         self.verdicts: dict[str, Verdict] = {}
         self.news: list[Verdict] = []
         self._not_fresh: set[str] = set()
+        # those whose machine rebooted a moment ago
+        self._booted: set[str] = set()
         self._stirs = 0
         self._controller: Verdict | None = None
         self._controller_at: float | None = None
@@ -99,23 +140,36 @@ class Liveness:
         names, self._stirs = fleet.stirred(self._stirs)
         overdue = [state.name for state in fleet.overdue(now)]
         self.news = []
-        for name in dict.fromkeys((*overdue, *self._not_fresh, *names)):
+        # A reboot is judged some seconds after it was seen.
+        soon = [name for name in self._booted if name in fleet.nodes]
+        for name in dict.fromkeys((*overdue, *self._not_fresh, *names, *soon)):
             before = self.verdicts.get(name)
             verdict = self._judge(fleet, fleet.nodes[name], before, doubt, now)
             if verdict is not before:
                 self.verdicts[name] = verdict
                 self.news.append(verdict)
+            self._wait_for(fleet.nodes[name], now)
             if verdict.state == "fresh":
                 self._not_fresh.discard(name)
             else:
                 self._not_fresh.add(name)
         return self.verdicts
 
+    def _wait_for(self, state: NodeState, now: float) -> None:
+        until = _REBOOT_INTERVALS * state.interval_s + _REBOOTED_S
+        if state.rebooted_at is not None and now - state.rebooted_at <= until:
+            self._booted.add(state.name)
+        else:
+            self._booted.discard(state.name)
+
     def _judge(self, fleet: Fleet, state: NodeState, previous: Verdict | None, doubt: Verdict, now: float) -> Verdict:
         name = state.name
         found, reason, evidence = "fresh", "reports in time", some([])
         if _is_fresh(fleet, state, now):
-            if previous is not None and previous.state == "fresh":
+            odd = _odd(fleet, state, now)
+            if odd is not None:
+                found, reason = odd
+            elif previous is not None and previous.state == "fresh":
                 return previous
         else:
             found, reason, evidence = _overdue(fleet, state, doubt, now)
@@ -200,6 +254,26 @@ def _heard(state: NodeState) -> float:
     return (state.report_at if state.report_at is not None else state.presence_at) or 0.0
 
 
+def _odd(fleet: Fleet, state: NodeState, now: float) -> tuple[str, str] | None:
+    """(state, reason) of a node that reports in time, and yet is not as it should be."""
+    if state.rival_at is not None and now - state.rival_at <= _RIVAL_INTERVALS * state.interval_s:
+        return "duplicate", f"two agents report as {state.name}, {state.rival}: give one of them another name"
+    if state.rebooted_at is not None:
+        since = now - state.rebooted_at - _REBOOT_INTERVALS * state.interval_s
+        if 0.0 <= since <= _REBOOTED_S:
+            return "rebooted", (
+                f"its machine rebooted without a goodbye, and was away for {seconds(state.away_s)}: power, watchdog, "
+                "or a kernel that stopped"
+            )
+    clones = fleet.clones.get(state.name)
+    if clones:
+        return "cloned", (
+            f"{', '.join(clones)} on another machine has the same /etc/machine-id: a cloned SD card; give one of them "
+            "a new one (systemd-machine-id-setup, after removing the file) and new SSH host keys"
+        )
+    return None
+
+
 def _overdue(fleet: Fleet, state: NodeState, doubt: Verdict, now: float) -> tuple[str, str, tuple[str, ...]]:
     """(state, reason, evidence) of a node that is not fresh."""
     if state.said_goodbye:
@@ -210,8 +284,7 @@ def _overdue(fleet: Fleet, state: NodeState, doubt: Verdict, now: float) -> tupl
         last = "has not reported"
     else:
         last = f"last report {seconds(now - state.report_at)} ago, {every}"
-    # A last will makes late silent at once; alone it proves nothing.
-    patience = fleet.late_after(state) if state.lost_connection else fleet.silent_after(state)
+    patience = _patience(fleet, state, now)
     waited = now - _waited_since(fleet, state)
     if doubt.state not in _IN_DOUBT and waited <= patience:
         if state.report_at is not None and waited == now - state.report_at:

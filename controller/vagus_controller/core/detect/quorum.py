@@ -9,6 +9,9 @@
 | lost | no voter can read, and those that fail are too many for the rest to be a majority |
 | unknown | too few voters are heard to say any of it |
 
+Whatever the state, alarms, members that follow different leaders for longer than an election takes, and certificates
+that expire soon or do not name the service address are told, and are trouble. `members.py` says what is behind it.
+
 A linearizable read succeeds only with a quorum behind it, so one is proof that there is one; its absence proves loss
 only where the silent voters could not be a majority of their own.
 """
@@ -16,17 +19,19 @@ only where the silent voters could not be a majority of their own.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
 
 import msgspec
 
 from vagus_controller.config import Config
+from vagus_controller.core.detect import members
 from vagus_controller.core.detect.liveness import witnesses
-from vagus_controller.core.fleet import Fleet, NodeState
+from vagus_controller.core.detect.members import Attention, Blamed, Timers
+from vagus_controller.core.fleet import Fleet
+from vagus_controller.core.node import NodeState
 from vagus_controller.core.verdict import Verdict, follow, seconds, some
 from vagus_controller.views import MemberView, QuorumView, Severity, VerdictView
-from vagus_protocol.messages import Etcd, EtcdMember, LinkState, Relay
+from vagus_protocol.messages import Etcd, EtcdMember
 
 # An agent asks its member every 2 s and waits up to 2 s for each answer: an older one is of a frozen member.
 _ANSWER_OLD_S: Final = 8.0
@@ -39,6 +44,8 @@ _HISTORY_S: Final = 3600.0
 _MAX_CHANGES: Final = 1000
 # A lower term than the last one is believed (a restored cluster) when the higher one is unheard for this long.
 _FORGET_TERM_S: Final = 60.0
+# Members that follow different leaders for so long do not just learn of an election one after the other.
+_SPLIT_S: Final = 8.0
 # What an agent says before its first read: neither success nor failure.
 _UNTRIED: Final = ("", "not tried yet")
 
@@ -50,6 +57,8 @@ _SEVERITY: Final = {
     "lost": Severity.CRITICAL,
     "unknown": Severity.UNKNOWN,
 }
+
+_RANK: Final = (Severity.OK, Severity.INFO, Severity.UNKNOWN, Severity.WARNING, Severity.CRITICAL)
 
 # reads: part of a quorum; electing: answers, knows no leader; failing: cannot read or does not answer, or its host is
 # dead as its peers see it; unheard: we cannot tell.
@@ -63,6 +72,10 @@ class _Voter(NamedTuple):
     words: str
     # None unless the member's own endpoint answers now
     etcd: Etcd | None
+    # why it does not take part, in a word or two; "" when that is not known
+    brief: str = ""
+    # not heard since we connected, and it has still time: our own absence, not its
+    pending: bool = False
 
 
 class Findings(msgspec.Struct, frozen=True):
@@ -75,20 +88,27 @@ class Findings(msgspec.Struct, frozen=True):
     # node (or, without an agent, the member's own name) of every member, learners too
     members: tuple[str, ...] = ()
     impaired: tuple[str, ...] = ()
+    # the links, "a--b/path", that carry members' traffic in a way that etcd's timers do not bear
+    blamed: tuple[str, ...] = ()
 
 
 class Quorum:
     def __init__(self, config: Config) -> None:
         self._subject = config.fleet
+        quality = config.failover.quality
+        self._timers = Timers(quality.etcd_heartbeat_s, quality.etcd_election_s)
         self._verdict: Verdict | None = None
         # the newest member list that a member gave
         self._membership: tuple[EtcdMember, ...] = ()
         self._node_of: dict[str, str] = {}
+        self._joined = members.Changes()
         self._member_nodes: frozenset[str] = frozenset()
         self._leadership: tuple[str, int] | None = None
         self._leadership_at = 0.0
         self._changes: deque[float] = deque(maxlen=_MAX_CHANGES)
         self._leaderless_since: float | None = None
+        # since when members follow different leaders
+        self._split_since: float | None = None
         self.findings = Findings()
 
     def members(self, fleet: Fleet) -> frozenset[str]:
@@ -100,7 +120,7 @@ class Quorum:
         if not (hosts or self._membership) and self._verdict is not None and self._verdict.state == "none":
             return self._verdict
         heard = {state.name: etcd for state in hosts if (etcd := _heard(fleet, state, now)) is not None}
-        self._learn_membership(hosts, heard)
+        self._learn_membership(hosts, heard, now)
         voters = self._listen(fleet, hosts, now)
         self._member_nodes = frozenset(voter.node for voter in voters if voter.node is not None)
         self._follow_leadership(voters, now)
@@ -108,13 +128,20 @@ class Quorum:
         severity, evidence = _SEVERITY[state], [f"{voter.name}: {voter.words}" for voter in voters]
         if state == "healthy" and any(voter.standing != "reads" for voter in voters):
             severity = Severity.WARNING
-        impaired = [] if state in ("none", "healthy") else _impaired(fleet, sorted(self._member_nodes), now)
-        evidence += self._strangers(heard) + impaired + _splits(voters, self._name)
-        alarms = sorted({alarm for voter in voters if voter.etcd is not None for alarm in voter.etcd.alarms})
-        if alarms:
-            severity = Severity.CRITICAL
-            reason += f"; alarm {', '.join(alarms)}"
-            evidence += [f"alarm {alarm}: {_remedy(alarm)}" for alarm in alarms]
+        nodes = sorted(self._member_nodes)
+        well = state in ("none", "healthy") and severity is Severity.OK
+        impaired = [] if well else members.impaired(fleet, nodes, now)
+        blamed = [] if well else members.unbearable(fleet, nodes, self._timers, now)
+        if not well:
+            reason, behind = self._explain(fleet, state, reason, voters, blamed, now)
+            evidence += behind
+        evidence += self._strangers(heard) + impaired + self._learners(heard) + self._joined.words(now)
+        split = self._split(voters, now)
+        evidence += split
+        for attention in self._attention(voters, split, now):
+            severity = max(severity, attention.severity, key=_RANK.index)
+            reason += f"; {attention.text}"
+            evidence += [f"{attention.text}: {attention.remedy}"] * bool(attention.remedy)
         leader, term = self._leadership if self._leadership is not None else ("", None)
         self.findings = Findings(
             voters=tuple(voters),
@@ -123,9 +150,15 @@ class Quorum:
             margin=margin,
             members=self._all_members(voters),
             impaired=tuple(impaired),
+            blamed=tuple(each.subject for each in blamed),
         )
-        self._verdict = follow(self._verdict, "quorum", self._subject, state, severity, reason, some(evidence, 16), now)
+        self._verdict = follow(self._verdict, "quorum", self._subject, state, severity, reason, some(evidence, 24), now)
         return self._verdict
+
+    def take_news(self) -> list[str]:
+        """Who joined the cluster or left it since it was called last."""
+        news, self._joined.news = self._joined.news, []
+        return news
 
     def view(self, fleet: Fleet, verdict: Verdict, now: float) -> QuorumView:
         """The last evaluation as the page shows it."""
@@ -151,13 +184,21 @@ class Quorum:
 
     # --- who votes -----------------------------------------------------------------------------------------------
 
-    def _learn_membership(self, hosts: list[NodeState], heard: dict[str, Etcd]) -> None:
+    def _learn_membership(self, hosts: list[NodeState], heard: dict[str, Etcd], now: float) -> None:
         lists = [etcd for etcd in heard.values() if etcd.answering and etcd.members]
         if lists:
-            self._membership = max(lists, key=lambda etcd: (etcd.read_s is not None, etcd.applied_index or 0)).members
+            newest = max(lists, key=lambda etcd: (etcd.read_s is not None, etcd.applied_index or 0))
+            self._membership = newest.members
+            if newest.read_s is not None:
+                # Only who is part of a quorum knows; names are asked for before those who left are forgotten.
+                self._name_members(hosts)
+                self._joined.observe(self._membership, self._name, now)
         # A member that does not answer now does not tell its id: what it told before stands while it is a member.
         listed = {member.id for member in self._membership}
         self._node_of = {member: node for member, node in self._node_of.items() if member in listed}
+        self._name_members(hosts)
+
+    def _name_members(self, hosts: list[NodeState]) -> None:
         for state in hosts:
             etcd = _told(state)
             if etcd is not None and etcd.member_id:
@@ -205,6 +246,65 @@ class Quorum:
             return node
         names = (member.name for member in self._membership if member.id == member_id)
         return next(names, "") or member_id
+
+    def _learners(self, heard: dict[str, Etcd]) -> list[str]:
+        most = max((etcd.applied_index or 0 for etcd in heard.values()), default=0)
+        lines = []
+        for member in self._membership:
+            if member.learner:
+                name = self._name(member.id)
+                etcd = heard.get(self._node_of.get(member.id, ""))
+                behind = most - (etcd.applied_index or 0) if etcd is not None and etcd.answering else None
+                how = "does not answer" if behind is None else f"{behind} entries behind"
+                lines.append(f"{name} is a learner, {how}: it does not vote")
+        return lines
+
+    # --- what is behind it ---------------------------------------------------------------------------------------
+
+    def _explain(
+        self, fleet: Fleet, state: str, reason: str, voters: list[_Voter], blamed: list[Blamed], now: float
+    ) -> tuple[str, list[str]]:
+        """The reason with what is behind it, and the evidence for that."""
+        nodes = sorted(self._member_nodes)
+        behind = [f"{each.text}; {self._timers.words()}" for each in blamed]
+        behind += members.starved(fleet, nodes, now)
+        missing = []
+        for voter in voters:
+            if voter.standing in ("failing", "unheard") and voter.node is not None:
+                reached = members.reach(fleet, voter.node, now)
+                behind += [f"{voter.name}: {reached}"] * bool(reached)
+                words = ", ".join(part for part in (voter.brief, reached) if part)
+                missing += [f"{voter.name}: {words}"] * bool(words)
+        if missing and state in ("lost", "at-risk", "healthy"):
+            reason += f" ({'; '.join(some(missing, 4))})"
+        if state == "churning" or (state in ("at-risk", "lost") and blamed and not missing):
+            if blamed:
+                reason += f"; {'; '.join(each.text for each in blamed[:2])}: more than etcd's timers bear"
+            elif behind:
+                reason += f"; {behind[0]}"
+            elif state == "churning":
+                reason += "; no link, disk or load between its members explains it: etcd's own log would"
+        return reason, behind
+
+    def _split(self, voters: list[_Voter], now: float) -> list[str]:
+        follows: dict[tuple[int, str], list[str]] = {}
+        for voter in voters:
+            if voter.etcd is not None and voter.etcd.leader_id:
+                follows.setdefault((voter.etcd.term or 0, voter.etcd.leader_id), []).append(voter.name)
+        lines = members.splits(follows, self._name)
+        self._split_since = (now if self._split_since is None else self._split_since) if lines else None
+        return lines
+
+    def _attention(self, voters: list[_Voter], split: list[str], now: float) -> list[Attention]:
+        """What is trouble whatever the state."""
+        found = members.alarms(alarm for voter in voters if voter.etcd is not None for alarm in voter.etcd.alarms)
+        # The views of one moment are not of one moment: reports are two seconds apart.
+        if self._split_since is not None and now - self._split_since >= _SPLIT_S:
+            found.append(Attention(Severity.WARNING, split[-1]))
+        for voter in voters:
+            if voter.etcd is not None:
+                found += members.certificates(voter.name, voter.etcd.certificates)
+        return found
 
     # --- the leader ----------------------------------------------------------------------------------------------
 
@@ -260,7 +360,14 @@ class Quorum:
         changes = self._changes_since(now - _CHURN_WINDOW_S)
         leader = self._name(self._leadership[0]) if self._leadership is not None else "unknown"
         if changes >= _CHURN_CHANGES:
-            return "churning", f"{changes} leader changes in 5 min, now {leader}{tail}", margin
+            recent = [at for at in self._changes if at > now - _CHURN_WINDOW_S]
+            every = (recent[-1] - recent[0]) / (changes - 1)
+            rate = f"one every {seconds(every)}"
+            return "churning", f"{changes} leader changes in 5 min ({rate}), now {leader}{tail}", margin
+        pending = [voter.name for voter in voters if voter.pending]
+        if not margin and pending and count > 1:
+            heard = f"{reads} of {count} members read; {', '.join(pending)} not heard since the controller connected"
+            return "unknown", heard, None
         if count == 1:
             return "healthy", f"the only member reads; one member tolerates no failure{tail}", 0
         if margin:
@@ -304,14 +411,18 @@ def _stand(fleet: Fleet, name: str, state: NodeState | None, now: float) -> _Vot
             return _Voter(name, node, "unheard", "its agent said goodbye", None)
         if state.report_at is not None and now - state.report_at <= fleet.late_after(state):
             return _Voter(name, node, "unheard", "its agent does not tell of etcd yet", None)
+        since = fleet.session_at
+        if since is not None and (state.report_at or 0.0) < since and now - since <= fleet.silent_after(state):
+            return _Voter(name, node, "unheard", "not heard since the controller connected", None, pending=True)
         reached, _ = witnesses(fleet, node, now)
         if reached is False:
-            return _Voter(name, node, "failing", "its agent is silent and no peer reaches the node", None)
+            return _Voter(name, node, "failing", "its agent is silent and no peer reaches the node", None, "missing")
         return _Voter(name, node, "unheard", "its agent is silent", None)
     if not etcd.answering:
-        return _Voter(name, node, "failing", f"does not answer: {etcd.reason or 'no reason given'}", None)
+        words = f"does not answer: {etcd.reason or 'no reason given'}"
+        return _Voter(name, node, "failing", words, None, members.absence(etcd))
     if etcd.age_s > _ANSWER_OLD_S:
-        return _Voter(name, node, "failing", f"its last answer is {seconds(etcd.age_s)} old", None)
+        return _Voter(name, node, "failing", f"its last answer is {seconds(etcd.age_s)} old", None, "frozen")
     untried = etcd.read_s is None and etcd.read_error in _UNTRIED
     if not etcd.leader_id:
         if etcd.read_s is None and not untried:
@@ -336,48 +447,6 @@ def _match(member: EtcdMember, hosts: list[NodeState]) -> str:
             if any(f"//{host}:" in url or url.endswith(f"//{host}") for url in member.peer_urls):
                 return state.name
     return ""
-
-
-def _splits(voters: list[_Voter], name_of: Callable[[str], str]) -> list[str]:
-    """Members that follow different leaders."""
-    follows: dict[tuple[int, str], list[str]] = {}
-    for voter in voters:
-        if voter.etcd is not None and voter.etcd.leader_id:
-            follows.setdefault((voter.etcd.term or 0, voter.etcd.leader_id), []).append(voter.name)
-    if len({leader for _, leader in follows}) < 2:
-        return []
-    return [
-        f"split view: {', '.join(names)} {'follows' if len(names) == 1 else 'follow'} {name_of(leader)} at term {term}"
-        for (term, leader), names in sorted(follows.items())
-    ]
-
-
-def _impaired(fleet: Fleet, nodes: list[str], now: float) -> list[str]:
-    """Links between members that an end does not call plainly up, one line a pair and path."""
-    lines = []
-    for index, a in enumerate(nodes):
-        for b in nodes[index + 1 :]:
-            for path in fleet.paths_of((a, b)):
-                for node, peer in ((a, b), (b, a)):
-                    seen = fleet.believed(node, peer, path, now)
-                    if seen is None:
-                        continue
-                    link = seen.link
-                    relayed = link.relay in (Relay.DERP, Relay.PEER_RELAY)
-                    if relayed or link.state not in (LinkState.UP, LinkState.UNKNOWN):
-                        how = f"relayed ({link.relay.value})" if relayed and link.relay else link.state.value
-                        because = f": {link.reason}" if link.reason else ""
-                        lines.append(f"{a}--{b}/{path}: {node} sees it {how}{because}")
-                        break
-    return lines
-
-
-def _remedy(alarm: str) -> str:
-    if "NOSPACE" in alarm:
-        return "writes are refused; compact, defragment, then `etcdctl alarm disarm`"
-    if "CORRUPT" in alarm:
-        return "members' data differ; replace the member named"
-    return "see `etcdctl alarm list`"
 
 
 def _member_view(fleet: Fleet, name: str, now: float) -> MemberView:
