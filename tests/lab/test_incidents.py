@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,31 +10,19 @@ import pytest
 
 from lab.fleet_helpers import FOUR, healed, holds, running, until
 from lab.harness import Lab
+from lab.harness.hosts import HERE
 
 PORT = 8300
 # On a machine that is busy with something else every host of the lab is at load, and its links are degraded now and
 # then: both are warnings, and no part of these tests.
 CHANNEL = {"name": "ops", "url": f"json://127.0.0.1:{PORT}/hook", "severities": ["critical"]}
-# Runs beside the controller; appends what it is told to the file that it is given, one line each.
-HOOK = f"""
-import http.server, sys
-class Hook(http.server.BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["content-length"]))
-        with open(sys.argv[1], "ab") as file:
-            file.write(body.replace(b"\\n", b" ") + b"\\n")
-        self.send_response(200)
-        self.send_header("content-length", "0")
-        self.end_headers()
-http.server.ThreadingHTTPServer(("127.0.0.1", {PORT}), Hook).serve_forever()
-"""
 
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Lab]:
     with running(FOUR, controller={"notify": {"channel": [CHANNEL]}}) as lab:
         host = lab.the("controller")
-        host.spawn([sys.executable, "-c", HOOK, str(host.directory / "told")], name="hook")
+        host.python(HERE / "webhook.py", PORT, host.directory / "told", name="hook")
         until(lambda: host.listens(PORT), "the web hook listens")
         yield lab
 

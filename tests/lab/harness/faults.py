@@ -42,6 +42,11 @@ FAULTS: Mapping[str, Fault] = {
     "overlay-one-way": Fault(
         "HOST HOST", "nothing passes from the first to the second", lambda lab, *h: lab.cut("overlay", *h, one_way=True)
     ),
+    "overlay-narrow": Fault(
+        "BYTES [HOST [HOST]]",
+        "the overlay swallows packets of more bytes, silently",
+        lambda lab, size, *h: lab.narrow("overlay", int(size), *h),
+    ),
     "overlay-gone": Fault(
         "HOST", "the overlay's daemon and interface vanish", lambda lab, host: lab.overlay_gone(host)
     ),

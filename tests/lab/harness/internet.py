@@ -79,8 +79,9 @@ class Internet(Namespace):
         if done.returncode != 0:
             raise LabError(f"internet: {done.stderr.strip()}")
 
-    def filter(self, cut: Iterable[Flow], loss: Mapping[Flow, float]) -> float:
-        """Drops the flows in `cut`, a share of those in `loss`, and lets all others pass: one transaction.
+    def filter(self, cut: Iterable[Flow], loss: Mapping[Flow, float], narrow: Mapping[Flow, int]) -> float:
+        """Drops the flows in `cut`, a share of those in `loss`, of those in `narrow` the packets of more bytes, and
+        lets all others pass: one transaction.
 
         Returns the monotonic time just before it (it takes some milliseconds).
         """
@@ -91,6 +92,10 @@ class Internet(Namespace):
             for src, dst, port in _matches(flow):
                 what = f"ip saddr {src} ip daddr {dst} udp dport {port}"
                 lines.append(f"add rule bridge lab loss {what} numgen random mod 10000 < {round(share * 10000)} drop")
+        for flow, size in narrow.items():
+            for src, dst, port in _matches(flow):
+                what = f"ip saddr {src} ip daddr {dst} udp dport {port}"
+                lines.append(f"add rule bridge lab loss {what} ip length > {size} drop")
         nft = self.popen(["nft", "-f", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
         at = time.monotonic()
         _, error = nft.communicate("\n".join(lines) + "\n", 10)

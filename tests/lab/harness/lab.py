@@ -81,9 +81,11 @@ class Lab:
         self._controller_settings = controller or {}
         self._cut: set[Flow] = set()
         self._loss: dict[Flow, float] = {}
+        self._narrow: dict[Flow, int] = {}
         self._relayed: set[tuple[str, str]] = set()
         self._cut_since: dict[tuple[str, str], float] = {}
         self._overlay_off: set[str] = set()
+        self._etcd_flags: dict[str, tuple[str, ...]] = {}
         self._cgnat = cgnat
         self._drop_lifted: set[str] = set()
         self._lock = threading.RLock()
@@ -275,8 +277,16 @@ class Lab:
 
         return self._filter(change)
 
+    def narrow(
+        self, path: PathName, size: int, a: str | None = None, b: str | None = None, *, one_way: bool = False
+    ) -> float:
+        """An MTU black hole: drops the packets of `path` that have more than `size` bytes outside of the tunnel,
+        silently."""
+        flows = self._flows(path, a, b, one_way)
+        return self._filter(lambda: self._narrow.update(dict.fromkeys(flows, size)))
+
     def mend(self, path: PathName = "overlay", a: str | None = None, b: str | None = None) -> float:
-        """Ends cuts, losses and (overlay) the relay for the pair, for all pairs of `a`, or everywhere."""
+        """Ends cuts, losses, black holes and (overlay) the relay for the pair, for all pairs of `a`, or everywhere."""
         flows = self._flows(path, a, b, False)
         if path == "overlay":
             self._repoint([pair for pair in self._pairs(a, b) if pair in self._relayed], to_relay=False)
@@ -285,6 +295,7 @@ class Lab:
             self._cut.difference_update(flows)
             for flow in flows:
                 self._loss.pop(flow, None)
+                self._narrow.pop(flow, None)
 
         return self._filter(change)
 
@@ -338,7 +349,7 @@ class Lab:
     def _filter(self, change: Callable[[], None]) -> float:
         with self._lock:
             change()
-            at = self.internet.filter(self._cut, self._loss)
+            at = self.internet.filter(self._cut, self._loss, self._narrow)
             cut = {_pair(flow.src.name, flow.dst.name) for flow in self._cut if flow.path == "overlay"}
             self._cut_since = {pair: self._cut_since.get(pair, at) for pair in cut}
             self._write_localapis()
@@ -485,10 +496,10 @@ class Lab:
 
     # --- etcd --------------------------------------------------------------------------------------------------------
 
-    def start_etcd(self, *, wait_s: float = 30.0) -> float:
+    def start_etcd(self, *flags: str, wait_s: float = 30.0) -> float:
         """Starts all members (service addresses must be routed); returns the seconds until all are healthy."""
         began = time.monotonic()
-        members = [self.restart_etcd(host.name) for host in self.with_role("etcd")]
+        members = [self.restart_etcd(host.name, *flags) for host in self.with_role("etcd")]
         for host, process in zip(self.with_role("etcd"), members, strict=True):
             self._wait_etcd(host, wait_s, process)
         return time.monotonic() - began
@@ -501,11 +512,13 @@ class Lab:
 
         _wait(healthy, wait_s, f"{host.name}: etcd is not healthy", process)
 
-    def restart_etcd(self, name: str) -> Process:
-        """Starts a member, with the data it has; does not wait for it."""
+    def restart_etcd(self, name: str, *flags: str) -> Process:
+        """Starts a member, with the data it has; does not wait for it. `flags`: of etcd, for it and its later lives."""
+        self._etcd_flags[name] = flags or self._etcd_flags.get(name, ())
         members = {member.name: member.service for member in self.with_role("etcd")}
         host = self[name]
-        return host.spawn(services.etcd_command(host.name, host.service, members, "/run/etcd"), name="etcd")
+        command = services.etcd_command(host.name, host.service, members, "/run/etcd")
+        return host.spawn([*command, *self._etcd_flags[name]], name="etcd")
 
     # --- agents and controller ---------------------------------------------------------------------------------------
 
