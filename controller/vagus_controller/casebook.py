@@ -38,7 +38,9 @@ class _Saved(msgspec.Struct):
 
 class Casebook:
     def __init__(self, config: Config, brain: Brain, store: Store, chronicle: Chronicle) -> None:
-        self.incidents = Incidents(brain.fleet, brain.failover, brain.members, store.new_incident_id)
+        self.incidents = Incidents(
+            brain.fleet, brain.failover, brain.members, store.new_incident_id, brain.drills.unfit
+        )
         self._brain = brain
         self._store = store
         self._chronicle = chronicle

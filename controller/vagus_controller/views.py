@@ -122,12 +122,14 @@ class PathView(View, frozen=True, kw_only=True):
 
 class LastDrill(View, frozen=True, kw_only=True):
     """A pair's last drill. `at`: wall-clock epoch seconds, 0: not known. `gap_s`: the longest gap that either end
-    measured, out or back, 0: none that could be told; None: not measured, or not `ok`."""
+    measured, out or back, 0: none that could be told; None: not measured, or not `ok`. `unfit`: it was not `ok` since
+    the standby did not carry what it must; else something else ended it."""
 
     at: float
     ok: bool
     words: str
     gap_s: float | None
+    unfit: bool = False
 
 
 class PairView(View, frozen=True, kw_only=True):
@@ -261,8 +263,8 @@ class DrillView(View, frozen=True, kw_only=True):
 
 class CauseView(View, frozen=True, kw_only=True):
     """What an incident comes of. `kind`: controller, liveness, link, load, quorum, stuck (a pair that must move and
-    cannot). `scope` and `target`: a pair, a node, a site by name, or the fleet, whose target is "". `path`: of a link,
-    and "" there is every path."""
+    cannot, or could not in its last drill). `scope` and `target`: a pair, a node, a site by name, or the fleet, whose
+    target is "". `path`: of a link, and "" there is every path."""
 
     kind: Literal["controller", "liveness", "link", "load", "quorum", "stuck"]
     scope: Literal["pair", "node", "site", "fleet"]

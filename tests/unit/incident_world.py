@@ -30,7 +30,8 @@ class IncidentWorld:
     link of theirs changes.
 
     `dead`: (pair, path) that carry nothing; `sick`: those whose ends say otherwise; `down`: nodes that do nothing;
-    `mute`: nodes without a broker; `stopped`: agents that said goodbye; `busy`: nodes at load; `members`: of etcd.
+    `mute`: nodes without a broker; `stopped`: agents that said goodbye; `busy`: nodes at load; `members`: of etcd;
+    `unfit`: what failed its drill.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class IncidentWorld:
         self.stopped: set[str] = set()
         self.busy: set[str] = set()
         self.etcd: dict[str, str] = {}
+        self.unfit: dict[Pair, str] = {}
         self.term = 2
         self.world = build.World(*self.names)
         self.config = self.world.config
@@ -71,7 +73,9 @@ class IncidentWorld:
         self.run(20.0)
 
     def life(self) -> Incidents:
-        return Incidents(self.fleet, self.failover, lambda: self.quorum.members(self.fleet), self.new_id)
+        return Incidents(
+            self.fleet, self.failover, lambda: self.quorum.members(self.fleet), self.new_id, lambda: self.unfit
+        )
 
     def new_id(self) -> int:
         self.ids += 1

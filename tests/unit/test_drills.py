@@ -145,6 +145,13 @@ def test_a_failed_verification_reverts_and_ends_the_whole(floor: Ground) -> None
     assert floor.path() == "overlay"
     assert not floor.word("a", "b").trial
     assert not floor.last().ok
+    assert list(floor.brain.drills.unfit()) == [("a", "b")], "it would fail to fail over"
+    floor.manner["b"] = "verified"
+    floor.run(30)
+    floor.drill()
+    floor.answer()
+    assert [pair.state for pair in floor.until_over().pairs] == ["ok"]
+    assert floor.brain.drills.unfit() == {}
 
 
 def test_a_backup_that_dies_in_mid_drill_reverts_with_the_word_of_it(floor: Ground) -> None:
@@ -158,6 +165,7 @@ def test_a_backup_that_dies_in_mid_drill_reverts_with_the_word_of_it(floor: Grou
     [pair] = floor.newest().pairs
     assert pair.state == "aborted"
     assert "backup is down at a" in pair.reason
+    assert floor.brain.drills.unfit() == {}, "the link itself tells"
 
 
 def test_nobody_is_sent_back_onto_an_overlay_that_died_in_the_drill(floor: Ground) -> None:

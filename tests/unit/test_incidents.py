@@ -394,3 +394,19 @@ def test_damaged_state_is_told_and_nothing_of_it_taken() -> None:
         fresh = world.life()
         assert fresh.restore(damage, 0.0)
         assert fresh.open(0.0) == ()
+
+
+def test_a_standby_that_failed_its_drill_is_one_until_a_drill_passes() -> None:
+    world = IncidentWorld(THREE)
+    world.unfit[("a", "b")] = "b: service check etcd: connection refused"
+    world.run(30)
+    assert world.the_one().title == "the standby of a and b failed its drill"
+    assert world.the_one().severity is Severity.WARNING
+    assert "service check etcd: connection refused" in world.the_one().why
+    world.restart()
+    world.run(30)
+    assert world.the_one().title == "the standby of a and b failed its drill"
+    world.unfit.clear()
+    world.run(60)
+    assert world.open == ()
+    assert world.ids == 1

@@ -69,6 +69,8 @@ def _root(cause: Cause, roots: list[Trouble], clock: Callable[[float], str]) -> 
         return f"{_load(roots)} {since}"
     if cause.kind == "quorum":
         return f"{_quorum(first)} {since}"
+    if cause.kind == "stuck" and first.state == "unfit":
+        return f"the standby of {' and '.join(cause.target.split('--'))} failed its drill {since}: {_short(text)}"
     if cause.kind == "stuck":
         return f"traffic between {' and '.join(cause.target.split('--'))} cannot move {since}: {_short(text)}"
     return f"the controller hears nobody {since}: {_short(text)}"
@@ -83,7 +85,8 @@ def _consequence(kind: str, state: str, group: list[Trouble]) -> str:
     if kind == "liveness":
         return f"{_some(names)} {state}"
     if kind == "stuck":
-        return f"{_some([_pair(name) for name in names])} cannot move"
+        what = "failed its drill" if state == "unfit" else "cannot move"
+        return f"{_some([_pair(name) for name in names])} {what}"
     if kind == "link" and len(names) > _NAMED:
         return f"{len(names)} links {state.replace('-', ' ')}"
     if kind == "link":

@@ -44,6 +44,8 @@ class _Drilled:
     gap_s: float | None = None
     gap_back_s: float | None = None
     entry: LedgerEntry | None = None
+    # the standby did not stand its trial
+    unfit: bool = False
     # what is wrong with the first path, while it carries nothing of the pair
     doubt: str = ""
 
@@ -341,6 +343,7 @@ class Drills:
         elif isinstance(action, RollBack):
             which = f"{each.home} was not verified again: " if each.state == "back" else ""
             each.reason = f"{which}{action.reason}; it is on {each.home}"
+            each.unfit = each.state == "out" and action.failed
             self._end(drill, pair, each, "aborted", now)
         elif isinstance(action, Refuse) or (isinstance(action, Finished) and action.stopped):
             each.reason = action.reason if isinstance(action, Refuse) else action.stopped
@@ -364,7 +367,7 @@ class Drills:
         name, words = "--".join(pair), f"{state}: {each.reason}"
         gaps = [gap for gap in (each.gap_s, each.gap_back_s) if gap is not None]
         gap_s = max(gaps) if state == "ok" and gaps else None
-        self._remember(pair, ok=state == "ok", words=each.reason, gap_s=gap_s, now=now)
+        self._remember(pair, ok=state == "ok", words=each.reason, gap_s=gap_s, unfit=each.unfit, now=now)
         if each.entry is not None:
             self._outbox.outcome(each.entry, words)
         severity = Severity.INFO if state == "ok" else Severity.WARNING
@@ -373,10 +376,16 @@ class Drills:
             self._finish(drill, f"stopped with {name}: {each.reason}" if state == "aborted" else "")
         self._outbox.save()
 
-    def _remember(self, pair: Pair, *, ok: bool, words: str, gap_s: float | None, now: float) -> None:
+    def _remember(
+        self, pair: Pair, *, ok: bool, words: str, gap_s: float | None, now: float, unfit: bool = False
+    ) -> None:
         known = set(self._fleet.pairs())
         self.last = {kept: last for kept, last in self.last.items() if kept in known}
-        self.last[pair] = LastDrill(at=self._situation(now).wall or 0.0, ok=ok, words=words, gap_s=gap_s)
+        self.last[pair] = LastDrill(at=self._situation(now).wall or 0.0, ok=ok, words=words, gap_s=gap_s, unfit=unfit)
+
+    def unfit(self) -> dict[Pair, str]:
+        """The pairs whose standby did not stand its last drill, and why: they would fail to fail over."""
+        return {pair: last.words for pair, last in self.last.items() if last.unfit and self._fleet.has(pair)}
 
     def _finish(self, drill: _Drill, stopped: str) -> None:
         drill.over, drill.outcome = True, stopped

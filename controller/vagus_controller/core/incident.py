@@ -291,7 +291,7 @@ class Incident:
         quorum = next((trouble for trouble in bad if trouble.key[0] == "quorum"), None)
         if quorum is not None and self.cause.kind != "quorum":
             title += f", and {words(own_cause(quorum.key), [quorum])}"
-        stuck = sum(trouble.key[0] == "stuck" for trouble in bad)
+        stuck = sum(trouble.key[0] == "stuck" and trouble.state == "stuck" for trouble in bad)
         # Nothing can be moved to a node that is dead: that is no trouble of its own.
         if stuck and self.cause.kind not in ("stuck", "liveness"):
             title += f", and {count(stuck, 'pair')} cannot move"
@@ -323,6 +323,8 @@ def words(cause: Cause, troubles: list[Trouble]) -> str:
             return f"load spike on {cause.target}"
         where = f"at site {cause.target}" if cause.scope == "site" else "all over the fleet"
         return f"load spikes {where}" + (f", on {count(len(troubles), 'node')}" if troubles else "")
+    if cause.kind == "stuck" and state == "unfit":
+        return f"the standby of {' and '.join(cause.target.split('--'))} failed its drill"
     if cause.kind == "stuck":
         return f"traffic between {' and '.join(cause.target.split('--'))} cannot move"
     if cause.kind == "controller":

@@ -12,7 +12,7 @@ then held for twice as long.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -66,10 +66,16 @@ class _SavedIncident(msgspec.Struct):
 
 
 class Incidents:
-    """`new_id`: for an incident that becomes news. `members`: the nodes whose etcd votes."""
+    """`new_id`: for an incident that becomes news. `members`: the nodes whose etcd votes. `unfit`: the pairs whose
+    standby did not stand its last drill, and why."""
 
     def __init__(
-        self, fleet: Fleet, failover: Failover, members: Callable[[], frozenset[str]], new_id: Callable[[], int]
+        self,
+        fleet: Fleet,
+        failover: Failover,
+        members: Callable[[], frozenset[str]],
+        new_id: Callable[[], int],
+        unfit: Callable[[], Mapping[Pair, str]] = dict,
     ) -> None:
         self._fleet = fleet
         self._failover = failover
@@ -81,7 +87,9 @@ class Incidents:
         self._pending: dict[Key, Verdict] = {}
         self._actions: list[tuple[float, LedgerEntry]] = []
         self._late: set[str] = set()
-        self._stuck: set[str] = set()
+        self._unfit = unfit
+        # pair's name → "stuck" or "unfit"
+        self._stuck: dict[str, str] = {}
         self._in_doubt = True
         self._topology = 0
         self._changed: dict[int, Incident] = {}
@@ -155,16 +163,26 @@ class Incidents:
             home.step("verdict", f"{key[0]} well again", key[1], words, Severity.OK, at)
 
     def _hear_stuck(self, began: list[Trouble], now: float, at: float) -> None:
-        """A pair that must move and cannot is no verdict, and is treated as one."""
+        """A pair that must move and cannot, or could not in its last drill, is no verdict, and is treated as one."""
         stuck = {"--".join(pair): pair for pair in self._failover.stuck()}
-        for name in self._stuck - stuck.keys():
-            self._end(("stuck", name), "it can move, or need not any more", now, at)
-        for name in stuck.keys() - self._stuck:
-            waiting = self._failover.waiting(stuck[name])
-            if waiting is not None:
-                words = (waiting.reason, waiting.evidence)
-                self._hear(Verdict("stuck", name, "stuck", Severity.CRITICAL, *words, now), began, now, at)
-        self._stuck = set(stuck)
+        unfit = {"--".join(pair): why for pair, why in self._unfit().items()}
+        for name in sorted(self._stuck.keys() - stuck.keys() - unfit.keys()):
+            words = "it passed its drill" if self._stuck[name] == "unfit" else "it can move, or need not any more"
+            self._end(("stuck", name), words, now, at)
+            del self._stuck[name]
+        for name in sorted(stuck.keys() | unfit.keys()):
+            state = "stuck" if name in stuck else "unfit"
+            if self._stuck.get(name) == state:
+                continue
+            self._stuck[name] = state
+            severity, reason = Severity.WARNING, f"it failed its last drill: {unfit.get(name, '')}"
+            evidence: tuple[str, ...] = ()
+            if name in stuck:
+                waiting = self._failover.waiting(stuck[name])
+                if waiting is None:
+                    continue
+                severity, reason, evidence = Severity.CRITICAL, waiting.reason, waiting.evidence
+            self._hear(Verdict("stuck", name, state, severity, reason, evidence, now), began, now, at)
 
     def _forget_gone(self, now: float, at: float) -> None:
         """Links that are not configured any more."""
@@ -442,7 +460,10 @@ class Incidents:
                 self._ended[each.kept.id] = incident
                 continue
             self._homes.restore(incident, now)
-        self._stuck = {subject for kind, subject in self._homes.links() if kind == "stuck"}
+        for key in self._homes.links():
+            lasting = self._homes.lasting(key)
+            if key[0] == "stuck" and lasting is not None:
+                self._stuck[key[1]] = lasting.state
         return ""
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from vagus_controller.views import Severity
 
-# `stuck`: a pair that must move and cannot; the failover policy finds it, no detector does
+# `stuck`: a pair that must move and cannot, or could not in its last drill; found by the failover policy, no detector
 Kind = Literal["liveness", "controller", "link", "quorum", "load", "stuck"]
 
 
