@@ -11,8 +11,9 @@ from msgspec.structs import replace
 from playwright.sync_api import Locator, Page, Route, expect
 
 from browser import node_samples, samples
-from browser.board import Site
+from browser.board import Board, Site
 from browser.samples import BERLIN, LISBON, OSAKA, VPS, Severity
+from vagus_controller.views import PauseView
 
 CHARTS = (
     "Load per core",
@@ -300,6 +301,42 @@ def test_dead_paths_make_a_node_that_is_well_itself_a_matter_of_attention(page: 
     site.tell("fleet", samples.bad_hour())
     site.open(page, f"/nodes/{VPS}")
     expect(page.locator("#standing")).to_contain_text("Needs attention: its agent reports, traffic to 1 of 3 peers is")
+
+
+def test_a_pause_of_the_node_asks_for_how_long_and_why_and_stands_there_until_it_is_ended(
+    page: Page, site: Site, board: Board
+) -> None:
+    calm = samples.calm()
+    site.open(page, f"/nodes/{OSAKA}")
+    page.get_by_role("button", name="Pause").click()
+    dialog = page.get_by_role("dialog", name=f"Pause node {OSAKA}")
+    expect(dialog).to_contain_text(f"vagus moves nothing of node {OSAKA} by itself, not even off a dead path.")
+    expect(dialog.get_by_label("For")).to_have_value("3600")
+    dialog.get_by_role("button", name="Pause").click()
+    assert board.asked == []  # not without a reason
+    dialog.get_by_label("For").select_option("4 hours")
+    dialog.get_by_label("Why").fill("a new disk")
+    dialog.get_by_role("button", name="Pause").click()
+    expect(dialog).to_be_hidden()
+    assert board.asked == [("pause", "node", OSAKA, "a new disk", 14_400.0)]
+    expect(page.get_by_text(f"Node {OSAKA} is paused for 4 hours.")).to_be_visible()
+
+    mine = PauseView(id=9, scope="node", target=OSAKA, reason="a new disk", who="ines", expires_s=14_400)
+    sites = replace(mine, id=10, scope="site", target="osaka", reason="router swap")
+    others = [replace(mine, id=11, target=LISBON), replace(mine, id=12, scope="site", target="lisbon")]
+    site.tell("fleet", replace(calm, pauses=(mine, sites, *others)))
+    pauses = page.locator("#pauses li")
+    expect(pauses).to_have_count(2)
+    expect(pauses.first).to_contain_text(re.compile(f"Node {OSAKA} is paused. A new disk. By ines; ends in (4|3) h"))
+    expect(pauses.last).to_contain_text("Site osaka is paused. Router swap.")
+    expect(page.get_by_role("button", name="Pause")).to_have_count(0)
+    pauses.first.get_by_role("button", name="Resume").click()
+    page.get_by_role("dialog", name="Resume").get_by_role("button", name="Resume").click()
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    assert board.asked[1:] == [("resume", 9)]
+    site.tell("fleet", calm)
+    expect(pauses).to_have_count(0)
+    expect(page.get_by_role("button", name="Pause")).to_be_visible()
 
 
 def test_a_node_with_many_peers_shows_those_that_need_attention_first(page: Page, site: Site) -> None:

@@ -6,22 +6,25 @@ const title = h('h2', { id: 'ask-title' });
 const words = h('div.dialog-words');
 const reason = h('input', { name: 'reason', maxlength: 200, autocomplete: 'off' });
 const reasonLabel = h('label', {}, 'Why ', reason);
+const choice = h('select', { name: 'choice' });
+const choiceWords = h('span');
+const choiceLabel = h('label', {}, choiceWords, ' ', choice);
 const force = h('input', { type: 'checkbox' });
 const forceWords = h('span');
 const forceLabel = h('label.check', {}, force, ' ', forceWords);
 const trouble = h('p.trouble', { role: 'alert', hidden: true });
 const no = h('button.quiet', { type: 'button' }, 'Cancel');
 const yes = h('button.primary', { type: 'submit' });
-const form = h('form', { method: 'dialog' }, title, words, reasonLabel, forceLabel, trouble, h('div.dialog-buttons', {}, no, yes));
+const form = h('form', { method: 'dialog' }, title, words, choiceLabel, reasonLabel, forceLabel, trouble, h('div.dialog-buttons', {}, no, yes));
 const dialog = h('dialog', { 'aria-labelledby': 'ask-title' }, form);
 document.body.append(dialog);
 
 let pending = null;
 
-// `consequence`: sentences or elements, the last one as a warning with `warn`. `reason`: ask for one, 'required' or not. `force`: what
-// ticking the box means, "" for no box. `act({reason, force})` does it and throws an error with words; the dialog
-// closes when it is done.
-export function ask({ title: asked, consequence, warn = false, reason: asksReason = false, force: forced = '', confirm, act }) {
+// `consequence`: sentences or elements, the last one as a warning with `warn`. `reason`: ask for one, 'required' or not.
+// `force`: what ticking the box means, "" for no box. `choice`: { title, options: [[value, words], …], first } of a list.
+// `act({reason, force, choice})` does it and throws an error with words; the dialog closes when it is done.
+export function ask({ title: asked, consequence, warn = false, reason: asksReason = false, force: forced = '', choice: offered = null, confirm, act }) {
   pending = act;
   title.textContent = asked;
   words.replaceChildren(...consequence.map((line) => (line instanceof Node ? line : h('p', {}, line))));
@@ -30,6 +33,10 @@ export function ask({ title: asked, consequence, warn = false, reason: asksReaso
   reasonLabel.hidden = !asksReason;
   reason.required = asksReason === 'required';
   reason.placeholder = `for the ledger${reason.required ? '' : ', optional'}`;
+  choiceLabel.hidden = offered === null;
+  choiceWords.textContent = offered?.title ?? '';
+  choice.replaceChildren(...(offered?.options ?? []).map(([value, said]) => new Option(said, value)));
+  choice.selectedIndex = offered?.first ?? 0;
   force.checked = false;
   forceLabel.hidden = forced === '';
   forceWords.textContent = forced;
@@ -49,7 +56,7 @@ form.addEventListener('submit', async (event) => {
   yes.disabled = true;
   tell('');
   try {
-    await pending({ reason: reason.value.trim() || 'asked for on the page', force: force.checked });
+    await pending({ reason: reason.value.trim() || 'asked for on the page', force: force.checked, choice: choice.value });
     dialog.close();
   } catch (error) {
     tell(error.message);

@@ -8,7 +8,7 @@ import { closed, plural, sentence, text } from './format.js';
 import { ledgerList, merged } from './history.js';
 import { moveButtons, onMoveClick } from './moves.js';
 import { matches, moved, pairUrl, standing } from './pairs.js';
-import { onResumeClick, pausesBody } from './pauses.js';
+import { onPauseClick, pauseMeans, pausesBody } from './pauses.js';
 import { isBusy, progressBody, rehearsal } from './plans.js';
 import { page } from './shell.js';
 import { drawSoon, listen, store } from './store.js';
@@ -228,9 +228,7 @@ place('pause').addEventListener('submit', (event) => {
   const lasts = seconds.selectedOptions[0].textContent;
   ask({
     title: `Pause ${where(wanted)}`,
-    consequence: [
-      `For ${lasts}, vagus moves nothing of ${where(wanted)} by itself, not even off a dead path. Plans and drills there stop. Agents that lose every controller still save their own links.`,
-    ],
+    consequence: [`For ${lasts}, ${pauseMeans(where(wanted))}`],
     warn: true,
     confirm: `Pause for ${lasts}`,
     async act() {
@@ -244,7 +242,7 @@ place('pause').addEventListener('submit', (event) => {
 for (const form of forms) form.addEventListener('change', () => store.fleet && drawTargets(form, store.fleet));
 for (const id of ['filter', 'all']) place(id).addEventListener('input', drawSoon);
 document.addEventListener('click', onMoveClick);
-document.addEventListener('click', onResumeClick);
+document.addEventListener('click', onPauseClick);
 
 page({
   draw,

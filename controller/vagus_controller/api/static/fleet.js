@@ -6,7 +6,7 @@ import { aboutFleet, ledgerList, merged } from './history.js';
 import { drawLinks, MANY_PAIRS } from './links.js';
 import { Nodes } from './nodes.js';
 import { drawHeadline, drawVitals, incidentsBody } from './overview.js';
-import { onResumeClick, pausesBody } from './pauses.js';
+import { onPauseClick, pausesBody } from './pauses.js';
 import { drawQuorum } from './quorum.js';
 import { MOODS, page } from './shell.js';
 import { drawNow, drawSoon, listen } from './store.js';
@@ -82,7 +82,7 @@ document.addEventListener('click', (event) => {
   drawNow();
 });
 
-document.addEventListener('click', onResumeClick);
+document.addEventListener('click', onPauseClick);
 
 place('filter').addEventListener('input', (event) => {
   ui.filter = event.target.value;

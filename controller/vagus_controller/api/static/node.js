@@ -13,6 +13,7 @@ import { NodeCharts } from './nodecharts.js';
 import { linksBody } from './nodelinks.js';
 import { OverTime, ofNode } from './overtime.js';
 import { dark, dead, moved } from './pairs.js';
+import { onPauseClick, pauseButton, pauseList, pausesOn } from './pauses.js';
 import { MOODS, page } from './shell.js';
 import { drawSoon, listen, named } from './store.js';
 
@@ -50,6 +51,7 @@ function draw(fleet) {
   document.querySelector('.jumps').hidden = !node;
   place('name').textContent = name;
   if (!node) {
+    replaceChildren(place('actions'));
     replaceChildren(place('missing'), h('p.empty', {}, `There is no node ${name}. A node appears when its agent has reported once. `, h('a', { href: '/' }, 'Back to the fleet')));
     return;
   }
@@ -64,7 +66,10 @@ function draw(fleet) {
     time.refresh();
   }
   place('site').textContent = node.site || 'Node';
+  const pauses = pausesOn(fleet, node);
+  replaceChildren(place('actions'), !pauses.some(({ scope }) => scope === 'node') && pauseButton(node));
   replaceChildren(place('standing'), ...standing(fleet, node, pairs));
+  replaceChildren(place('pauses'), pauseList(fleet, pauses));
   replaceChildren(place('who'), ...who(node));
   replaceChildren(place('links'), ...linksBody(node, pairs, agent));
   replaceChildren(place('machine'), ...machineBody(node));
@@ -137,6 +142,8 @@ function drawTime(node) {
   replaceChildren(place('past'), ledger.length || events.length ? timeline(events, ledger) : h('p.empty', {}, 'Nothing happened here in the time shown, and nothing was decided.'));
   place('all').href = `/events?${new URLSearchParams({ subject: name })}`;
 }
+
+document.addEventListener('click', onPauseClick);
 
 page({
   draw,
