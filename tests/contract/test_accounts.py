@@ -411,7 +411,9 @@ def test_a_session_that_nobody_uses_ends(browser: Browser, running: Running) -> 
     client = signed_in(browser())
     running.later_s = DAY + 120
     problem(client.get("/api/v1/me"), 401)
-    assert client.get("/").headers["location"] == "/login"
+    location = client.get("/events?subject=pi1").headers["location"]
+    assert location == "/login?next=%2Fevents%3Fsubject%3Dpi1&over=1"
+    assert "Your session is over." in client.get(location).text
 
 
 def test_a_stream_ends_with_the_session_that_opened_it(

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from litestar import Request
 from litestar.datastructures import Cookie, Headers, State
@@ -169,7 +169,10 @@ async def _refuse(scope: Scope, send: Send) -> None:
     if not path.startswith(_FOR_PROGRAMS):
         query = scope["query_string"].decode("latin-1")
         wanted = path + (f"?{query}" if query else "")
-        door = b"/login" if wanted == "/" else b"/login?next=" + quote(wanted, safe="").encode()
+        told = {} if wanted == "/" else {"next": wanted}
+        if cookie(Headers.from_scope(scope), COOKIE):
+            told["over"] = "1"
+        door = f"/login?{urlencode(told)}".rstrip("?").encode()
         headers = [(b"location", door), (b"content-length", b"0"), (b"cache-control", b"no-store")]
         await send({"type": "http.response.start", "status": 303, "headers": headers})
         await send({"type": "http.response.body", "body": b"", "more_body": False})

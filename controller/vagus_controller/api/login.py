@@ -18,6 +18,7 @@ from vagus_controller.api.auth import Asked, Site
 from vagus_controller.api.page import shell
 
 _MAX_FIELD: Final = 300
+_OVER: Final = '<p class="note" role="status">Your session is over. Sign in again, and you are back where you were.</p>'
 
 
 def is_ours(path: str) -> bool:
@@ -25,13 +26,15 @@ def is_ours(path: str) -> bool:
     return path.startswith("/") and path[1:2] not in ("/", "\\") and path.isascii() and path.isprintable()
 
 
-def form(trouble: str = "", status_code: int = 200, *, oidc: str = "", wanted: str = "") -> Response[str]:
-    """The login page. `oidc`: the provider's name, "" for none; `wanted`: where to go then."""
+def form(
+    trouble: str = "", status_code: int = 200, *, oidc: str = "", wanted: str = "", over: bool = False
+) -> Response[str]:
+    """The login page. `oidc`: the provider's name, "" for none; `wanted`: where to go then; `over`: a session was."""
     wanted = wanted if is_ours(wanted) else ""
     query = f"?next={quote(wanted, safe='')}" if wanted else ""
     text = shell(
         "login",
-        trouble=f'<p class="trouble" role="alert">{html.escape(trouble)}</p>' if trouble else "",
+        words=f'<p class="trouble" role="alert">{html.escape(trouble)}</p>' if trouble else _OVER if over else "",
         oidc=f'<a class="button" href="/login/oidc{query}">Sign in by {html.escape(oidc)}</a>' if oidc else "",
         next=html.escape(wanted),
     )
@@ -60,7 +63,8 @@ def login_routes(access: Access, site: Site, session_s: float, oidc: str) -> tup
 
     @get("/login", include_in_schema=False, sync_to_thread=False, opt={"public": True})
     def login_form(request: Asked) -> Response[str]:
-        return form(oidc=oidc, wanted=request.query_params.get("next", ""))
+        asked = request.query_params
+        return form(oidc=oidc, wanted=asked.get("next", ""), over="over" in asked)
 
     @post("/login", include_in_schema=False, opt={"public": True})
     async def login(request: Asked) -> Response[str]:

@@ -18,7 +18,7 @@ export async function call(method, path, body) {
   }
   if (answer.status === 401) {
     const here = location.pathname + location.search;
-    location.assign(here === '/' ? '/login' : `/login?next=${encodeURIComponent(here)}`);
+    location.assign(`/login?${new URLSearchParams(here === '/' ? { over: 1 } : { next: here, over: 1 })}`);
     throw new ApiError('Signed out: sign in again.');
   }
   const data = await answer.json().catch(() => null);
