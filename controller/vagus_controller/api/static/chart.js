@@ -172,7 +172,9 @@ export class Chart {
       }
       series.push({ ...common, stroke: colour, width: 1.6, dash: DASHES[one.dash % DASHES.length], points: { show: false, filter: lonely, size: 4, stroke: colour, fill: colour } });
     });
-    const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { show: false }, font: `12px ${style.fontFamily}` };
+    // Larger where all text is (base.css).
+    const scale = parseFloat(getComputedStyle(document.documentElement).fontSize) / 16;
+    const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { show: false }, font: `${12 * scale}px ${style.fontFamily}` };
     return {
       width: this.surface.clientWidth,
       height: this.surface.clientHeight,
@@ -185,8 +187,8 @@ export class Chart {
         y: { range: (_, least, most) => this.#range(least, most) },
       },
       axes: [
-        { ...axis, space: 64, size: 26, gap: 4, values: (_, splits, __, ___, increment) => timeWords(splits, increment) },
-        { ...axis, space: 32, size: 58, gap: 6, values: (_, splits) => splits.map((value) => this.format(value)) },
+        { ...axis, space: 64 * scale, size: 26 * scale, gap: 4, values: (_, splits, __, ___, increment) => timeWords(splits, increment) },
+        { ...axis, space: 32 * scale, size: 58 * scale, gap: 6, values: (_, splits) => splits.map((value) => this.format(value)) },
       ],
       cursor: { sync: { key: 'time', filters: { pub: (type) => type === 'mousemove' || type === 'mouseleave' } }, points: { show: false }, y: false, drag: { x: this.chosen !== null, y: false, setScale: false } },
       hooks: {
