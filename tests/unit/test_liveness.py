@@ -505,3 +505,47 @@ def test_two_agents_on_one_machine_share_its_id_and_its_boot() -> None:
         for name in ("d", "e"):
             world.report(name, boot_id="same")
     assert (world.state("d"), world.state("e")) == ("fresh", "fresh")
+
+
+WORDS = st.tuples(
+    st.sampled_from(NODES),
+    st.sampled_from(("report", "rival", "reboot", "will", "goodbye", "clone", "alone", "blind")),
+    st.sampled_from((0.0, 0.5, 2.0, 11.0, 40.0)),
+)
+
+
+@given(st.lists(WORDS, max_size=25))
+def test_whatever_was_said_the_same_is_found_twice_and_all_of_it_passes(story: list[tuple[str, str, float]]) -> None:
+    worlds = Watch(*NODES), Watch(*NODES)
+    for world in worlds:
+        for number, (node, what, pause) in enumerate(story):
+            world.pass_time(pause)
+            match what:
+                case "report":
+                    world.report(node)
+                case "rival":
+                    world.tell(report(node, number, session="s2", boot_id="b2"))
+                case "reboot":
+                    world.tell(presence(node, *world.peers(node), session=f"s{number}", boot_id=f"b{number}"))
+                case "will":
+                    world.tell(last_will(node))
+                case "goodbye":
+                    world.tell(goodbye(node))
+                case "clone":
+                    world.tell(presence(node, *world.peers(node), machine="cafe", boot_id=f"b{number}"))
+                case "alone":
+                    world.report(node, links=links(*world.peers(node), state="down"))
+                case "blind":
+                    world.fleet.on_session(not world.fleet.connected, world.now, "test")
+            world.liveness.evaluate(world.fleet, world.now)
+    assert worlds[0].liveness.verdicts == worlds[1].liveness.verdicts
+    world = worlds[0]
+    world.fleet.on_session(True, world.now, "test")
+    for name in NODES:
+        world.tell(presence(name, *world.peers(name), session="last", boot_id=f"{name}-b1", machine=name))
+    for number in range(60):
+        world.pass_time(2.0)
+        for name in NODES:
+            world.tell(report(name, number, session="last", links=links(*world.peers(name))))
+        found = world.liveness.evaluate(world.fleet, world.now)
+    assert {verdict.state for verdict in found.values()} == {"fresh"}

@@ -577,3 +577,22 @@ def test_certificates(certificate: Certificate, severity: Severity, words: str) 
         assert "the certificate of db-2" in verdict.reason
         world.etcd("db-2")
         assert world.verdict().severity is Severity.OK
+
+
+@given(st.lists(st.tuples(st.sampled_from(DB), ANSWERS, st.sampled_from((0.0, 2.0, 9.0))), max_size=20))
+def test_the_same_story_gives_the_same_words_and_all_of_it_passes(story: list[Any]) -> None:
+    worlds = Watch(*DB), Watch(*DB)
+    for world in worlds:
+        for node, answer, pause in story:
+            world.pass_time(pause)
+            world.seq[node] += 1
+            world.tell(report(node, world.seq[node], etcd=answer))
+            world.verdict()
+    assert worlds[0].verdict() == worlds[1].verdict()
+    world = worlds[0]
+    for _ in range(400):
+        world.pass_time(2.0)
+        for name in DB:
+            world.etcd(name)
+        verdict = world.verdict()
+    assert (verdict.state, verdict.severity) == ("healthy", Severity.OK), verdict.reason

@@ -37,7 +37,7 @@ _DEAD: Final = ("down", "one-way", "black-hole")
 # Links in these states are no cause of what is wrong with quorum, or with a machine's load.
 _HARMLESS: Final = ("up", "unproven", "riding-backup", "overloaded")
 # Whose work grows when a link is bad, or a leader is elected again and again: they are consequences, not causes.
-_WORKERS: Final = re.compile(r"\b(etcd|k3s\S*|kube-\S+|tailscaled|wireguard\S*|nebula|retransmi\S*)\b")
+_WORKERS: Final = re.compile(r"\b(etcd|k3s\S*|kube-\S+|tailscaled|wireguard\S*|nebula)\b|segments a second again")
 _TAKES: Final = re.compile(r"(\S+) takes [\d.]+ cores?")
 # Without a name, load is a consequence only of what was there for so long before.
 _LONG_BEFORE_S: Final = 30.0
