@@ -56,7 +56,8 @@ def _root(cause: Cause, roots: list[Trouble], clock: Callable[[float], str]) -> 
             of = {"node": f" of {cause.target}", "site": f" of site {cause.target}"}.get(cause.scope, " everywhere")
             where = f"{path}{of}"
         links = f" ({len(roots)} links)" if len(roots) > 1 else ""
-        step = next((found[0] for each in roots if (found := _STEP.search(_said(each)))), "")
+        # Of many links the first ones stand for all.
+        step = next((found[0] for each in roots[:_NAMED] if (found := _STEP.search(_said(each)))), "")
         how = " or ".join(state.replace("-", " ") for state in states)
         by = next((f" through a {way}" for way in ("DERP relay", "peer relay") if way in text), "")
         detail = step or ("" if by else _short(text))
