@@ -142,7 +142,7 @@ class Incident:
         if self.kept.id:
             kept = self.kept
             kept.title = self._title(bad)
-            if all(trouble.verdict is not None for trouble in bad):
+            if not kept.why or all(trouble.verdict is not None for trouble in bad):
                 # Else it was told before a restart, and what was said then stands.
                 kept.why = chain.why(self.cause, bad, self.is_cause, self._clock)
                 kept.doubts = chain.doubts(fleet, self.cause, bad, self.is_cause)
