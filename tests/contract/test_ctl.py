@@ -17,7 +17,7 @@ import httpx
 import msgspec
 import pytest
 
-from browser import samples
+from browser import incident_samples, samples
 from contract.fleet_samples import TOKEN, Running
 from vagus_controller.views import DrillAsk, FleetView, PlanAsk, Severity
 
@@ -411,6 +411,7 @@ def test_names_are_completed_from_the_controller(running: Running, ctl: Command)
     assert sorted(completed(ctl, "vagusctl pause --site ")) == sorted(node.site for node in calm.nodes)
     assert completed(ctl, f"vagusctl switchover {PAIR} --to ") == ["overlay", "backup"]
     assert completed(ctl, "vagusctl incident ") == ["12"]
+    assert completed(ctl, "vagusctl notify test ") == [each.name for each in incident_samples.channels()]
     assert completed(ctl, "vagusctl why pi-berlin--pi-osaka/") == [
         "pi-berlin--pi-osaka/overlay",
         "pi-berlin--pi-osaka/backup",

@@ -48,6 +48,11 @@ class _Pause(Struct):
     reason: str
 
 
+class _Channel(Struct):
+    name: str
+    service: str
+
+
 class Completions:
     """`client`: for the command line so far."""
 
@@ -89,6 +94,10 @@ class Completions:
     def pauses(self, context: typer.Context, incomplete: str) -> list[Offer]:
         found = self._ask(context, "/pauses", _Pause)
         return _offered(incomplete, ((str(each.id), f"{each.scope} {each.target} {each.reason}") for each in found))
+
+    def channels(self, context: typer.Context, incomplete: str) -> list[Offer]:
+        found = self._ask(context, "/notifications", _Channel)
+        return _offered(incomplete, ((each.name, each.service) for each in found))
 
     def _ask(self, context: typer.Context, path: str, kind: type[T]) -> list[T]:
         try:

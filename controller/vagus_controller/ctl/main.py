@@ -425,7 +425,12 @@ def notify_channels(context: typer.Context, json: Json = False) -> None:
 
 @notify.command("test")
 def notify_test(
-    context: typer.Context, channel: Annotated[str, typer.Argument(metavar="CHANNEL")], json: Json = False
+    context: typer.Context,
+    channel: Annotated[
+        str,
+        typer.Argument(metavar="CHANNEL", help="As `notify channels` shows it.", autocompletion=_names.channels),
+    ],
+    json: Json = False,
 ) -> None:
     """Send a test notice, and wait for what comes of it."""
     data = _client(context).ask("POST", "/notifications/test", {"channel": channel})
