@@ -2,7 +2,7 @@
 report is another than before.
 
 - server: the page's HTML, and the first message of a stream, which is the whole picture drawn, encoded and
-  compressed; from the request on;
+  compressed; from the request on; when nobody looked before, and when somebody else does already;
 - stream: 50 clients; from when a change was drawn until the last of them has it, and what it costs the controller;
 - browser: the fleet page in Chromium; the work of its main thread per message of the stream, from a trace of all
   tasks, in the thread's own time, until what the message brought is drawn;
@@ -67,6 +67,18 @@ def first_picture(url: str, headers: dict[str, str]) -> tuple[float, int]:
     raise SystemExit("the stream ended before its first picture")
 
 
+def pictures(brain: ingest.Brain, headers: dict[str, str], rounds: int) -> tuple[list[tuple[float, int]], list[float]]:
+    """Of so many first pictures what `first_picture` says, and the controller's CPU seconds meanwhile."""
+    process = psutil.Process(brain.process.pid)
+    found, costs = [], []
+    for _ in range(rounds):
+        time.sleep(_APART_S)
+        cpu = ingest._cpu_s(process)
+        found.append(first_picture(f"http://127.0.0.1:{brain._http}", headers))
+        costs.append(ingest._cpu_s(process) - cpu)
+    return found, costs
+
+
 class Client:
     """One open stream: when each change came, by the moment at which it was drawn, and how many bytes in all."""
 
@@ -119,7 +131,8 @@ async def _listen(port: int, token: str, clients: int, seconds: float) -> dict[s
     }
 
 
-def fan_out(brain: ingest.Brain, token: str, clients: int, seconds: float) -> dict[str, Any]:
+def listeners(brain: ingest.Brain, token: str, clients: int, seconds: float) -> subprocess.Popen[str]:
+    """A process of so many clients, which have listened for a while, and do for so long."""
     argv = [
         sys.executable,
         __file__,
@@ -132,15 +145,21 @@ def fan_out(brain: ingest.Brain, token: str, clients: int, seconds: float) -> di
         "--seconds",
         str(seconds),
     ]
-    listeners = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
-    assert listeners.stdout is not None
-    if listeners.stdout.readline() != "begin\n":
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    if process.stdout.readline() != "begin\n":
         raise SystemExit("the listening clients did not begin")
+    return process
+
+
+def fan_out(brain: ingest.Brain, token: str, clients: int, seconds: float) -> dict[str, Any]:
+    listening = listeners(brain, token, clients, seconds)
+    assert listening.stdout is not None
     process = psutil.Process(brain.process.pid)
     cpu, began = ingest._cpu_s(process), time.monotonic()
-    found: dict[str, Any] = json.loads(listeners.stdout.readline())
+    found: dict[str, Any] = json.loads(listening.stdout.readline())
     found["cpu_share"] = (ingest._cpu_s(process) - cpu) / (time.monotonic() - began)
-    listeners.wait(30)
+    listening.wait(30)
     if not found["last_s"]:
         raise SystemExit("no change reached all clients")
     return found
@@ -252,13 +271,13 @@ def measure(size: int, clients: int, seconds: float, rounds: int) -> dict[str, A
             began = time.perf_counter()
             httpx.get(url + "/", headers=headers).raise_for_status()
             shells.append(time.perf_counter() - began)
-        pictures, costs = [], []
-        for _ in range(rounds):
-            time.sleep(_APART_S)
-            cpu = ingest._cpu_s(process)
-            pictures.append(first_picture(url, headers))
-            costs.append(ingest._cpu_s(process) - cpu)
-        _say(f"first pictures: {statistics.median(took for took, _ in pictures) * 1000:.0f} ms")
+        first, costs = pictures(brain, headers, rounds)
+        _say(f"first pictures: {statistics.median(took for took, _ in first) * 1000:.0f} ms")
+        other = listeners(brain, token, 1, 2 * rounds * _APART_S)
+        second, second_costs = pictures(brain, headers, rounds)
+        other.terminate()
+        other.wait(30)
+        _say(f"while another listens: {statistics.median(took for took, _ in second) * 1000:.0f} ms")
         cpu, began = ingest._cpu_s(process), time.monotonic()
         time.sleep(seconds / 2)
         alone = (ingest._cpu_s(process) - cpu) / (time.monotonic() - began)
@@ -269,9 +288,11 @@ def measure(size: int, clients: int, seconds: float, rounds: int) -> dict[str, A
         "nodes": size,
         "clients": clients,
         "shell_s": table.spread(shells),
-        "picture_s": table.spread([took for took, _ in pictures]),
+        "picture_s": table.spread([took for took, _ in first]),
         "picture_cpu_s": table.spread(costs),
-        "picture_bytes": statistics.median(count for _, count in pictures),
+        "picture_bytes": statistics.median(count for _, count in first),
+        "second_picture_s": table.spread([took for took, _ in second]),
+        "second_picture_cpu_s": table.spread(second_costs),
         "last_client_s": table.spread(spread["last_s"]),
         "last_client_p95_s": _p95(spread["last_s"]),
         "client_bytes_per_s": spread["bytes_per_s"],
@@ -292,7 +313,8 @@ def _p95(values: Sequence[float]) -> float:
 
 def show(found: dict[str, Any]) -> None:
     picture, last, update = found["picture_s"], found["last_client_s"], found["update_ms"]
-    cpu = found["picture_cpu_s"]
+    second = found["second_picture_s"]
+    cpu, second_cpu = found["picture_cpu_s"], found["second_picture_cpu_s"]
     html = found["shell_s"]
     rows = [
         ["the page's HTML", table.milliseconds(html["median"]), table.milliseconds(html["max"]), "150 ms"],
@@ -306,6 +328,18 @@ def show(found: dict[str, Any]) -> None:
             "CPU of the controller for it",
             table.milliseconds(cpu["median"]),
             table.milliseconds(cpu["max"]),
+            "",
+        ],
+        [
+            "the same, while another client listens",
+            table.milliseconds(second["median"]),
+            table.milliseconds(second["max"]),
+            "150 ms",
+        ],
+        [
+            "CPU of the controller for it",
+            table.milliseconds(second_cpu["median"]),
+            table.milliseconds(second_cpu["max"]),
             "",
         ],
         [

@@ -32,7 +32,7 @@ from vagus_controller.chronicle import Chronicle
 from vagus_controller.config import Config
 from vagus_controller.core.brain import TICK_S, Brain
 from vagus_controller.core.commands import Commands
-from vagus_controller.core.picture import agent_view
+from vagus_controller.core.picture import Canvas, agent_view
 from vagus_controller.core.plans import OPEN
 from vagus_controller.core.verdict import Verdict
 from vagus_controller.schedule import Schedule
@@ -224,7 +224,7 @@ class Controller:
 
     def show(self) -> None:
         """Tell whoever watches what is another."""
-        self._feed.show(lambda: self._brain.canvas(monotonic(), at=time.time(), broker=self.broker.broker))
+        self._feed.show(self.canvas)
 
     def _problems(self) -> list[str]:
         """What keeps this controller from doing its work, in words; empty when all is well."""
@@ -236,9 +236,12 @@ class Controller:
     # --- views.Operator ------------------------------------------------------------------------------------------
 
     def fleet(self) -> FleetView:
+        return self.canvas().whole()
+
+    def canvas(self) -> Canvas:
         now = monotonic()
-        view = self._brain.fleet_view(now, at=time.time(), broker=self.broker.broker)
-        return msgspec.structs.replace(view, incidents=self.casebook.incidents.briefs(now))
+        incidents = self.casebook.incidents.briefs(now)
+        return self._brain.canvas(now, at=time.time(), broker=self.broker.broker, incidents=incidents)
 
     def agent(self, node: str) -> AgentView:
         return agent_view(self._brain.fleet, node)

@@ -5,12 +5,15 @@ Times: `*_s` are ages or durations in seconds when the picture was taken; `at` i
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Final, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
 from vagus_protocol.messages import Etcd, Link, Report, Verification
+
+Pair = tuple[str, str]
 
 
 class View(Struct, frozen=True, kw_only=True, gc=False):
@@ -38,6 +41,8 @@ class VerdictView(View, frozen=True, kw_only=True):
 
 
 class NodeView(View, frozen=True, kw_only=True):
+    """`drawn_s`: how long ago it was so, and its ages count from then; 0 but in the first picture of a stream."""
+
     name: str
     site: str
     online: bool
@@ -57,6 +62,7 @@ class NodeView(View, frozen=True, kw_only=True):
     drift: tuple[str, ...]
     # the last report as it came, None before the first
     report: Report | None
+    drawn_s: float = 0.0
 
 
 class PathSetting(View, frozen=True, kw_only=True):
@@ -133,7 +139,8 @@ class LastDrill(View, frozen=True, kw_only=True):
 
 
 class PairView(View, frozen=True, kw_only=True):
-    """`name` is "a--b", a < b. `assigned`: what the controller wants; `observed`: what a's and b's kernels do."""
+    """`name` is "a--b", a < b. `assigned`: what the controller wants; `observed`: what a's and b's kernels do.
+    `drawn_s`: as of a node."""
 
     name: str
     nodes: tuple[str, str]
@@ -146,6 +153,7 @@ class PairView(View, frozen=True, kw_only=True):
     since_s: float
     paths: tuple[PathView, ...]
     drill: LastDrill | None = None
+    drawn_s: float = 0.0
 
 
 class MemberView(View, frozen=True, kw_only=True):
@@ -384,7 +392,7 @@ class NotificationTest(View, frozen=True, kw_only=True):
 
 class FleetView(View, frozen=True, kw_only=True):
     """The whole picture, one object: GET /api/v1/fleet and the first SSE message (there a node's report is without its
-    links, which are in `pairs`)."""
+    links, which are in `pairs`, and nodes and pairs are as they were told last, `drawn_s` ago)."""
 
     fleet: str
     controller: str
@@ -416,6 +424,23 @@ class FleetChange(View, frozen=True, kw_only=True):
     pairs: tuple[PairView, ...] = ()
     gone_nodes: tuple[str, ...] = ()
     gone_pairs: tuple[str, ...] = ()
+
+
+class Canvas(Protocol):
+    """The fleet at one moment, drawn in parts. Names and pairs are sorted."""
+
+    @property
+    def head(self) -> FleetView:
+        """Without nodes and pairs."""
+
+    @property
+    def names(self) -> Sequence[str]: ...
+    @property
+    def pairs(self) -> Sequence[Pair]: ...
+    def node(self, name: str) -> NodeView: ...
+    def pair(self, pair: Pair) -> PairView: ...
+    def stirred(self, since: int) -> tuple[Iterable[str], Iterable[Pair], int]:
+        """Nodes and pairs that may have changed in kind since an earlier call gave that number, and the next number."""
 
 
 class EventEntry(View, frozen=True, kw_only=True):
@@ -489,6 +514,7 @@ class Operator(Protocol):
     """
 
     def fleet(self) -> FleetView: ...
+    def canvas(self) -> Canvas: ...
     def agent(self, node: str) -> AgentView: ...
     def explain(self, pair: str) -> tuple[CheckView, ...]: ...
     def switchover(self, pair: str, path: str, *, who: str, reason: str, force: bool = False) -> LedgerEntry: ...

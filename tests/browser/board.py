@@ -21,6 +21,7 @@ from vagus_controller.api.stream import ChangeFeed
 from vagus_controller.core.differences import Whole
 from vagus_controller.views import (
     AgentView,
+    Canvas,
     Change,
     ChannelView,
     CheckView,
@@ -68,6 +69,9 @@ class Board:
 
     def fleet(self) -> FleetView:
         return self.view
+
+    def canvas(self) -> Canvas:
+        return Whole(self.view)
 
     def _ask(self, *what: Any) -> LedgerEntry:
         if self.refusal:

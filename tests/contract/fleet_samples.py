@@ -22,6 +22,7 @@ from vagus_controller.core.differences import Whole
 from vagus_controller.store import Store
 from vagus_controller.views import (
     AgentView,
+    Canvas,
     Change,
     ChannelView,
     CheckView,
@@ -54,6 +55,9 @@ class MemoryOperator:
 
     def fleet(self) -> FleetView:
         return self.view
+
+    def canvas(self) -> Canvas:
+        return Whole(self.fleet())
 
     def agent(self, node: str) -> AgentView:
         return samples.agent(self.view, node)

@@ -600,7 +600,7 @@ def test_changes_are_told_at_most_every_quarter_second_and_the_last_one_is() -> 
         clients = [Subscriber() for _ in range(5)]
         for each in clients:
             feed.subscribe(each)
-            assert told(feed.picture(each, samples.calm)) == [("fleet", samples.calm().summary)]
+            assert told(await feed.picture(each, lambda: Whole(samples.calm()))) == [("fleet", samples.calm().summary)]
         for number in range(100):
             feed.show(lambda number=number: Whole(numbered(number)))  # type: ignore[misc]
             await asyncio.sleep(0.01)
@@ -630,14 +630,14 @@ def test_a_client_with_too_many_changes_waiting_is_given_the_whole_picture() -> 
         feed, slow, quick = ChangeFeed(), Subscriber(), Subscriber()
         for each in (slow, quick):
             feed.subscribe(each)
-            feed.picture(each, samples.calm)
+            await feed.picture(each, lambda: Whole(samples.calm()))
         for number in range(stream.MAX_CHANGES + 1):
             feed.show(lambda number=number: Whole(numbered(number)))  # type: ignore[misc]
             await asyncio.sleep(0.3)
             assert told(quick.take()) == [("change", f"picture {number}")]
         assert slow.behind
         assert told(slow.take()) == []
-        assert told(feed.picture(slow, lambda: numbered(77))) == [("fleet", "picture 77")]
+        assert told(await feed.picture(slow, lambda: Whole(numbered(77)))) == [("fleet", "picture 77")]
         assert not slow.behind
         # The others learn what that picture knew and they did not.
         assert told(quick.take()) == [("change", "picture 77")]
@@ -650,13 +650,13 @@ def test_who_comes_soon_after_another_is_given_its_picture_and_what_changed_sinc
         feed, one, two, later = ChangeFeed(), Subscriber(), Subscriber(), Subscriber()
         for each in (one, two, later):
             feed.subscribe(each)
-        feed.picture(one, lambda: numbered(1))
+        await feed.picture(one, lambda: Whole(numbered(1)))
         feed.show(lambda: Whole(numbered(2)))
         await asyncio.sleep(0.5)
-        assert told(feed.picture(two, lambda: pytest.fail("drawn twice"))) == [("fleet", "picture 1")]
+        assert told(await feed.picture(two, lambda: pytest.fail("drawn twice"))) == [("fleet", "picture 1")]
         assert told(two.take()) == told(one.take()) == [("change", "picture 2")]
         await asyncio.sleep(3)
-        assert told(feed.picture(later, lambda: numbered(3))) == [("fleet", "picture 3")]
+        assert told(await feed.picture(later, lambda: Whole(numbered(3)))) == [("fleet", "picture 3")]
         assert told(later.take()) == []
 
     on_a_loop_that_jumps(run)

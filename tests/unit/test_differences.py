@@ -11,20 +11,21 @@ from msgspec.structs import replace
 
 from browser import samples
 from browser.samples import BERLIN, OSAKA
-from vagus_controller.core.differences import Canvas, Differences, Whole
-from vagus_controller.views import FleetChange, FleetView, NodeView, PairView
+from vagus_controller.core.differences import Differences, Whole, lean
+from vagus_controller.views import Canvas, FleetChange, FleetView, NodeView, PairView
 from vagus_protocol.messages import Link
 
+_ALL = 10_000
 BERLIN_OSAKA = f"{BERLIN}--{OSAKA}"
 
 
 class Page:
     """What a page does with what it is told."""
 
-    def __init__(self, whole: FleetView) -> None:
-        self.nodes = {node.name: node for node in whole.nodes}
-        self.pairs = {pair.name: pair for pair in whole.pairs}
-        self.summary = whole.summary
+    def __init__(self) -> None:
+        self.nodes: dict[str, NodeView] = {}
+        self.pairs: dict[str, PairView] = {}
+        self.summary = ""
 
     def take(self, change: FleetChange | None) -> None:
         if change is None:
@@ -40,9 +41,9 @@ class Page:
 
 def opened(fleet: FleetView) -> tuple[Differences, Page]:
     """A page that was given the whole picture at 0 s."""
-    differences = Differences()
-    whole, _ = differences.picture(fleet, 0.0)
-    return differences, Page(whole)
+    differences, page = Differences(), Page()
+    page.take(differences.rest(Whole(fleet), 0.0, _ALL))
+    return differences, page
 
 
 def at(fleet: FleetView, now: float) -> Whole:
@@ -138,12 +139,29 @@ def test_what_goes_is_told_and_what_comes_back_is_new(picture: Callable[[], Flee
     assert page.pairs.keys() == {pair.name for pair in whole.pairs}
 
 
-def test_a_whole_picture_for_one_tells_the_others_what_it_knew() -> None:
+def test_a_picture_is_what_was_told_and_only_the_rest_is_drawn_in_steps() -> None:
+    fleet = samples.large(60, dead=0)
+    differences, page = Differences(), Page()
+    page.take(differences.look(Counting(Whole(fleet)), 0.0))
+    told = len(page.nodes) + len(page.pairs)
+    left = len(fleet.nodes) + len(fleet.pairs) - told
+    assert told
+    while left:
+        canvas = Counting(Whole(fleet))
+        page.take(differences.rest(canvas, 0.1, 40))
+        assert 0 < canvas.drawn <= 80
+        left -= canvas.drawn
+    assert page.nodes == {node.name: lean(node) for node in fleet.nodes}
+    assert page.pairs == {pair.name: pair for pair in fleet.pairs}
+    canvas = Counting(Whole(fleet))
+    assert differences.rest(canvas, 0.2, 40) is None
+    assert canvas.drawn == 0
+
+
+def test_who_asks_for_a_picture_tells_the_others_how_the_fleet_is() -> None:
     differences, page = opened(samples.calm())
-    whole, change = differences.picture(samples.bad_hour(), 1.0)
-    assert whole.summary == samples.bad_hour().summary
-    page.take(change)
-    assert page.pairs == Page(whole).pairs
+    page.take(differences.rest(at(samples.bad_hour(), 0.5), 0.5, _ALL))
+    assert page.summary == samples.bad_hour().summary
 
 
 class Counting:
@@ -219,7 +237,7 @@ def test_a_page_that_was_told_everything_shows_what_is(steps: list[tuple[str, fl
     for _ in range(3):
         now += 2.5
         page.take(differences.look(at(pictures[last], now), now))
-    fresh, _ = Differences().picture(pictures[last], 0.0)
+    fresh = pictures[last]
     assert page.summary == fresh.summary
     for pair in fresh.pairs:
         shown = page.pairs[pair.name]

@@ -20,6 +20,13 @@ def reported(fleet: FleetView, seq: int) -> FleetView:
     return replace(fleet, nodes=nodes)
 
 
+def first_told(differences: Differences, fleet: FleetView) -> FleetView:
+    """The picture that a stream begins with."""
+    change = differences.rest(Whole(fleet), 0.0, 10_000)
+    assert change is not None
+    return changed(replace(fleet, nodes=(), pairs=()), change)
+
+
 PICTURES = tuple(reported(fleet, seq) for seq, fleet in enumerate(SAMPLES))
 
 
@@ -36,7 +43,7 @@ def fleets(draw: st.DrawFn) -> FleetView:
 @given(fleets(), fleets())
 def test_the_differences_of_any_two_pictures_make_the_second_of_the_first(first: FleetView, second: FleetView) -> None:
     differences = Differences()
-    whole, _ = differences.picture(first, 0.0)
+    whole = first_told(differences, first)
     # Late enough that nothing waits, for an age that no sample differs by.
     change = differences.look(Whole(second), 10.0)
     assert change is not None
@@ -46,7 +53,7 @@ def test_the_differences_of_any_two_pictures_make_the_second_of_the_first(first:
 @given(st.lists(fleets(), min_size=2, max_size=5))
 def test_a_stream_of_differences_ends_where_the_fleet_is(story: list[FleetView]) -> None:
     differences = Differences()
-    shown = heard(Picture(), differences.picture(story[0], 0.0)[0], 0.0)
+    shown = heard(Picture(), first_told(differences, story[0]), 0.0)
     now = 0.0
     for fleet in story[1:]:
         now += 10.0
@@ -65,6 +72,14 @@ def test_each_part_is_as_old_as_its_last_word() -> None:
     assert (shown.fleet.summary, shown.head_at) == (bad.summary, 5.0)
     assert shown.pairs_at == {pair.name: 5.0 if pair.name == moved.name else 1.0 for pair in calm.pairs}
     assert set(shown.nodes_at.values()) == {1.0}
+
+
+def test_what_was_drawn_before_it_came_is_as_old_as_that() -> None:
+    calm = samples.calm()
+    [first, *others] = calm.pairs
+    shown = heard(Picture(), replace(calm, pairs=(replace(first, drawn_s=40.0), *others)), 100.0)
+    assert shown.pairs_at[first.name] == 60.0
+    assert {shown.pairs_at[pair.name] for pair in others} == {100.0}
 
 
 def test_a_word_of_nothing_is_a_sign_of_life() -> None:

@@ -347,7 +347,7 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
             newest, entries = await asyncio.to_thread(missed, history, seen)
             subscriber.catch_up(seen, newest, entries)
 
-        return StreamResponse(changes, subscriber, catch_up, operator.fleet, request.state.still)
+        return StreamResponse(changes, subscriber, catch_up, operator.canvas, request.state.still)
 
     return (
         *(fleet, nodes, node, agent, links, link, quorum, pauses, events, ledger, why),

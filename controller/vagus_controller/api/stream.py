@@ -2,8 +2,9 @@
 
 Messages: `fleet` (the whole picture) at first, then `change` (what is another, see views.FleetChange), `event`,
 `ledger`, `incident` (one that is new or changed; those that were missed are in /incidents), and `ping` when there was
-nothing to say for a while. Pictures and changes are encoded, and compressed, once for all, at most every 250 ms. A
-client that lets too many changes pile up is given the whole picture again instead. Events and ledger entries are never
+nothing to say for a while. Changes are encoded, and compressed, once for all, at most every 250 ms; a whole picture is
+made of what was told, and only what nobody was told of yet is drawn for it, in steps, between which the controller does
+its work. A client that lets too many changes pile up is given one again instead. Events and ledger entries are never
 left out in silence: a client that lets too many pile up is cut off, and catches up from history by the id of the last
 message that it had, `<last event>-<last ledger entry>`.
 """
@@ -22,8 +23,10 @@ import msgspec
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
-from vagus_controller.core.differences import Canvas, Differences
+from vagus_controller.api.album import Album
+from vagus_controller.core.differences import Differences
 from vagus_controller.views import (
+    Canvas,
     Change,
     EventEntry,
     FleetChange,
@@ -41,6 +44,8 @@ _LOOK_SHARE: Final = 0.1
 _LOOK_AT_LEAST_EVERY_S: Final = 2.0
 # Clients that come within this time of each other, after a restart, are given the same picture.
 _PICTURE_S: Final = 2.0
+# Nodes and pairs, of those that nobody was told of yet, that are drawn in one go: some 15 ms.
+_AT_A_TIME: Final = 250
 # The page calls a stream dead after 6 s of silence.
 PING_AFTER_S: Final = 3.0
 # A message that the client's kernel does not take for so long: nobody reads there.
@@ -67,7 +72,11 @@ class Message:
     """A message for many clients, encoded, and compressed, when the first of them needs it."""
 
     def __init__(self, topic: bytes, data: FleetView | FleetChange) -> None:
-        self.plain = b"event: %b\ndata: %b\n\n" % (topic, _encode(data))
+        self._topic, self._data = topic, data
+
+    @cached_property
+    def plain(self) -> bytes:
+        return b"event: %b\ndata: %b\n\n" % (self._topic, _encode(self._data))
 
     @cached_property
     def packed(self) -> bytes:
@@ -153,7 +162,7 @@ class ChangeFeed:
 
     def __init__(self) -> None:
         self._subscribers: set[Subscriber] = set()
-        self._differences = Differences()
+        self._differences, self._album = Differences(), Album()
         self._canvas: Callable[[], Canvas] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._next_look_at = 0.0
@@ -191,18 +200,24 @@ class ChangeFeed:
     def _tell(self, change: FleetChange | None) -> None:
         if change is None:
             return
-        message = Message(b"change", change)
+        message = Message(b"change", self._album.take(change, asyncio.get_running_loop().time()))
         self._since_picture.append(message)
         for subscriber in self._subscribers:
             subscriber.change(message)
 
-    def picture(self, subscriber: Subscriber, draw: Callable[[], FleetView]) -> bytes:
+    async def picture(self, subscriber: Subscriber, draw: Callable[[], Canvas]) -> bytes:
         """The whole picture for a client that has none; from here on it is told the changes."""
-        now = asyncio.get_running_loop().time()
-        if self._picture is None or now - self._picture_at > _PICTURE_S:
-            whole, change = self._differences.picture(draw(), now)
+        now = asyncio.get_running_loop().time
+        while self._picture is None or now() - self._picture_at > _PICTURE_S:
+            canvas = draw()
+            change = self._differences.rest(canvas, now(), _AT_A_TIME)
             self._tell(change)
-            self._picture, self._picture_at, self._since_picture = Message(b"fleet", whole), now, []
+            if change is None or not (change.nodes or change.pairs):
+                whole = self._album.whole(canvas.head, canvas.names, canvas.pairs, now())
+                self._picture, self._picture_at, self._since_picture = Message(b"fleet", whole), now(), []
+                break
+            await asyncio.sleep(0)
+        assert self._picture is not None
         subscriber.behind = False
         subscriber.changes = list(self._since_picture)
         if self._since_picture:
@@ -219,6 +234,7 @@ class ChangeFeed:
         self._subscribers.discard(subscriber)
         if not self._subscribers:
             # Nobody looks: what was drawn last is nobody's picture.
+            self._differences, self._album = Differences(), Album()
             self._picture, self._since_picture = None, []
 
     def close(self) -> None:
@@ -255,7 +271,7 @@ class StreamResponse(ASGIResponse):
     """Writes a subscriber's messages until the client goes, may no longer listen (`still`), or does not read any more,
     or the feed closes.
 
-    `catch_up` gives the subscriber what it missed; `draw` the whole picture.
+    `catch_up` gives the subscriber what it missed; `draw` gives the fleet as it is now.
     """
 
     def __init__(
@@ -263,7 +279,7 @@ class StreamResponse(ASGIResponse):
         feed: ChangeFeed,
         subscriber: Subscriber,
         catch_up: Callable[[], Awaitable[None]],
-        draw: Callable[[], FleetView],
+        draw: Callable[[], Canvas],
         still: Callable[[], bool],
     ) -> None:
         super().__init__()
@@ -289,7 +305,7 @@ class StreamResponse(ASGIResponse):
             told = subscriber.written(b"retry: 1000\n\n") + subscriber.take()
             # An id that the client can return with, also when it has missed nothing.
             told += subscriber.written(b"id: %d-%d\n" % subscriber.marks)
-            told += self._feed.picture(subscriber, self._draw)
+            told += await self._feed.picture(subscriber, self._draw)
             await self._tell(send, _GZIP_HEAD + told if subscriber.packs else told)
             while not (subscriber.over or gone.done()) and self._still():
                 try:
@@ -300,7 +316,7 @@ class StreamResponse(ASGIResponse):
                 else:
                     told = subscriber.take()
                     if subscriber.behind:
-                        told += self._feed.picture(subscriber, self._draw)
+                        told += await self._feed.picture(subscriber, self._draw)
                     await self._tell(send, told)
             async with asyncio.timeout(SEND_WITHIN_S):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -43,7 +43,7 @@ from vagus_controller.core.plans import Plans
 from vagus_controller.core.remainder import open_trials
 from vagus_controller.core.succession import Succession
 from vagus_controller.core.transaction import Plan
-from vagus_controller.views import CheckView, FleetView, LastDrill, Severity
+from vagus_controller.views import CheckView, FleetView, IncidentBrief, LastDrill, Severity
 from vagus_protocol import topics
 from vagus_protocol.codec import Rejected, decode, encode
 from vagus_protocol.messages import (
@@ -529,13 +529,15 @@ class Brain:
     # --- showing -------------------------------------------------------------------------------------------------
 
     def fleet_view(self, now: float, *, at: float = 0.0, broker: str = "") -> FleetView:
-        """The whole picture. `at`: wall-clock epoch seconds; `broker`: the one that we are connected to; both are only
-        shown."""
-        return picture.draw(self._sources(now, at, broker))
+        """The whole picture; see `canvas`."""
+        return self.canvas(now, at=at, broker=broker).whole()
 
-    def canvas(self, now: float, *, at: float = 0.0, broker: str = "") -> picture.Canvas:
-        """The same, to be drawn in parts; good until the brain is called again."""
-        return picture.Canvas(self._sources(now, at, broker))
+    def canvas(
+        self, now: float, *, at: float = 0.0, broker: str = "", incidents: tuple[IncidentBrief, ...] = ()
+    ) -> picture.Canvas:
+        """The fleet as views, to be drawn in parts; good until the brain is called again. `at`: wall-clock epoch
+        seconds; `broker`: the one that we are connected to; `incidents`: those that are open; all are only shown."""
+        return picture.Canvas(self._sources(now, at, broker, incidents))
 
     def explain(self, pair: str, now: float) -> tuple[CheckView, ...]:
         """What the failover policy looks at for the pair "a--b", now. Raises KeyError for an unknown one."""
@@ -550,9 +552,11 @@ class Brain:
 
     def summary(self, now: float) -> str:
         """The fleet's health in one sentence."""
-        return picture.summary(self._sources(now, 0.0, ""))[0]
+        return picture.summary(self._sources(now))[0]
 
-    def _sources(self, now: float, at: float, broker: str) -> picture.Sources:
+    def _sources(
+        self, now: float, at: float = 0.0, broker: str = "", incidents: tuple[IncidentBrief, ...] = ()
+    ) -> picture.Sources:
         return picture.Sources(
             config=self.config,
             fleet=self.fleet,
@@ -567,6 +571,7 @@ class Brain:
             hindered=self._links.hindered(),
             quorum=self._quorum.view(self.fleet, self._quorum_verdict, now),
             pauses=tuple(pause.view(now) for pause in self.pauses.standing),
+            incidents=incidents,
             epoch=self.leadership.epoch,
             leads=self.leadership.leads,
             standing=self.leadership.reason,

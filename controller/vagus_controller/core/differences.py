@@ -12,15 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import fields, replace
 
-from vagus_controller.views import FleetChange, FleetView, LinkEnd, NodeView, PairView, PathView, Severity
+from vagus_controller.views import Canvas, FleetChange, FleetView, LinkEnd, NodeView, Pair, PairView, PathView, Severity
 from vagus_protocol.messages import Link, Report
 
-Pair = tuple[str, str]
 _T = TypeVar("_T")
 
 _CALM_S: Final = 2.0
@@ -38,23 +37,6 @@ _AGES: Final = frozenset(
 )
 
 
-class Canvas(Protocol):
-    """The fleet at one moment, drawn in parts. Names and pairs are sorted."""
-
-    @property
-    def head(self) -> FleetView:
-        """Without nodes and pairs."""
-
-    @property
-    def names(self) -> Sequence[str]: ...
-    @property
-    def pairs(self) -> Sequence[Pair]: ...
-    def node(self, name: str) -> NodeView: ...
-    def pair(self, pair: Pair) -> PairView: ...
-    def stirred(self, since: int) -> tuple[Iterable[str], Iterable[Pair], int]:
-        """Nodes and pairs that may have changed in kind since an earlier call gave that number, and the next number."""
-
-
 class _ToldNode(NamedTuple):
     view: NodeView
     at: float
@@ -66,7 +48,7 @@ class _ToldPair(NamedTuple):
 
 
 class Differences:
-    """`look` and `picture` in any order; time is monotonic."""
+    """`look` and `rest` in any order; time is monotonic."""
 
     def __init__(self) -> None:
         self._nodes: dict[str, _ToldNode] = {}
@@ -94,11 +76,12 @@ class Differences:
         links = dict.fromkeys((*islice((*pairs, *self._uneasy_pairs), _MOST), *some_pairs))
         return self._compare(canvas, nodes, links, gone, now)
 
-    def picture(self, fleet: FleetView, now: float) -> tuple[FleetView, FleetChange | None]:
-        """The whole picture for who comes new, and what of it is news to the others."""
-        canvas = Whole(fleet)
-        change = self._compare(canvas, canvas.names, canvas.pairs, self._take_leave(canvas), now)
-        return replace(fleet, nodes=tuple(map(lean, fleet.nodes))), change
+    def rest(self, canvas: Canvas, now: float, most: int) -> FleetChange | None:
+        """The head, and of the nodes and of the pairs that nobody was told of yet at most so many: once there are none,
+        what was told makes the whole picture."""
+        names = islice((name for name in canvas.names if name not in self._nodes), most)
+        pairs = islice((pair for pair in canvas.pairs if pair not in self._pairs), most)
+        return self._compare(canvas, tuple(names), tuple(pairs), self._take_leave(canvas), now)
 
     def _compare(
         self,

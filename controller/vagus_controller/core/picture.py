@@ -17,6 +17,7 @@ from vagus_controller.core.verdict import Verdict
 from vagus_controller.views import (
     AgentView,
     FleetView,
+    IncidentBrief,
     LastDrill,
     LinkEnd,
     NodeView,
@@ -51,6 +52,7 @@ class Sources(Struct, frozen=True, kw_only=True):
     hindered: list[Pair] = []
     quorum: QuorumView
     pauses: tuple[PauseView, ...]
+    incidents: tuple[IncidentBrief, ...] = ()
     epoch: int
     leads: bool
     standing: str
@@ -62,7 +64,7 @@ class Sources(Struct, frozen=True, kw_only=True):
 
 
 class Canvas:
-    """The fleet at one moment, drawn in parts; see differences.Canvas."""
+    """views.Canvas."""
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
@@ -79,21 +81,15 @@ class Canvas:
     def pair(self, pair: Pair) -> PairView:
         return _pair(self._sources, pair)
 
+    def whole(self) -> FleetView:
+        return replace(self.head, nodes=tuple(map(self.node, self.names)), pairs=tuple(map(self.pair, self.pairs)))
+
     def stirred(self, since: int) -> tuple[list[str], list[Pair], int]:
         fleet = self._sources.fleet
         names, count = fleet.stirred(since)
         pairs = (pair for name in names for pair in fleet.pairs_of(name) if fleet.has(pair))
         moved = (pair for pair in self._sources.failover.intents if fleet.has(pair))
         return names, list(dict.fromkeys((*moved, *pairs))), count
-
-
-def draw(sources: Sources) -> FleetView:
-    canvas = Canvas(sources)
-    return replace(
-        canvas.head,
-        nodes=tuple(map(canvas.node, canvas.names)),
-        pairs=tuple(map(canvas.pair, canvas.pairs)),
-    )
 
 
 def _head(sources: Sources) -> FleetView:
@@ -114,6 +110,7 @@ def _head(sources: Sources) -> FleetView:
         pairs=(),
         quorum=sources.quorum,
         pauses=sources.pauses,
+        incidents=sources.incidents,
     )
 
 
@@ -265,21 +262,24 @@ def _pair(sources: Sources, pair: Pair) -> PairView:
 def _path(sources: Sources, pair: Pair, path: str) -> PathView:
     fit, why_not = proven(sources.fleet, pair, path, sources.now, sources.config.failover.proven_within_s)
     verdict = sources.links.get((pair, path))
-    ends, offers = [], []
+    ends = []
+    idle_interval_s, metered = None, False
     for node, peer in (pair, pair[::-1]):
-        seen = sources.fleet.link(node, peer, path)
-        ends.append(LinkEnd(node=node, link=seen.link if seen is not None else None))
         state = sources.fleet.nodes.get(node)
-        if state is not None and (offer := state.path_offer(path)) is not None:
-            offers.append(offer)
+        seen = state.link(peer, path) if state is not None else None
+        ends.append(LinkEnd(node=node, link=seen.link if seen is not None else None))
+        offer = state.path_offer(path) if state is not None else None
+        if offer is not None:
+            idle_interval_s = max(idle_interval_s or 0.0, offer.idle_interval_s)
+            metered = metered or offer.metered
     return PathView(
         path=path,
         verdict=shown(verdict, sources.now) if verdict is not None else _not_looked_at(pair, path),
         ends=(ends[0], ends[1]),
         proven=fit,
         unproven=why_not,
-        idle_interval_s=max((offer.idle_interval_s for offer in offers), default=None),
-        metered=any(offer.metered for offer in offers),
+        idle_interval_s=idle_interval_s,
+        metered=metered,
     )
 
 

@@ -65,8 +65,8 @@ def changed(fleet: FleetView, change: FleetChange) -> FleetView:
 
 
 def _shown(picture: Picture, fleet: FleetView, told: FleetView | FleetChange, now: float) -> Picture:
-    fresh_nodes = dict.fromkeys((node.name for node in told.nodes), now)
-    fresh_pairs = dict.fromkeys((pair.name for pair in told.pairs), now)
+    fresh_nodes = {node.name: now - node.drawn_s for node in told.nodes}
+    fresh_pairs = {pair.name: now - pair.drawn_s for pair in told.pairs}
     if isinstance(told, FleetChange):
         fresh_nodes = {**picture.nodes_at, **fresh_nodes}
         fresh_pairs = {**picture.pairs_at, **fresh_pairs}

@@ -1,7 +1,7 @@
 // The fleet as this page knows it: filled by the stream, drawn by whoever follows.
 //
 // A picture's nodes and pairs are arrays in the order of their names. Each of them, and the picture itself, carries
-// `heard`, the page's own time when it came: its ages (`*_s`) count from then.
+// `heard`, the page's own time when it was so: its ages (`*_s`) count from then.
 
 import { Stream } from './stream.js';
 
@@ -34,7 +34,8 @@ export const stream = new Stream('/api/v1/stream', {
 
 function take(fleet) {
   const heard = performance.now();
-  for (const part of [fleet, fleet.quorum, ...fleet.nodes, ...fleet.pairs]) part.heard = heard;
+  fleet.heard = fleet.quorum.heard = heard;
+  for (const part of [...fleet.nodes, ...fleet.pairs]) part.heard = heard - 1000 * part.drawn_s;
   store.fleet = fleet;
 }
 

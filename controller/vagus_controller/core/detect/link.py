@@ -300,7 +300,7 @@ def _unproven_end(fleet: Fleet, node: str, peer: str, path: str, now: float, wit
     seen = state.link(peer, path)
     if seen is None:
         return f"{node} has not told of {peer} over {path}"
-    if fleet.believed(node, peer, path, now) is None:
+    if now - seen.at > fleet.silent_after(state):
         return f"{node} is silent for {seconds(now - seen.at)}"
     if seen.link.state in (LinkState.DOWN, LinkState.SUSPECT):
         return f"{node} sees {path} {seen.link.state.value}" + (f" ({seen.link.reason})" if seen.link.reason else "")
