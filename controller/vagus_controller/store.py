@@ -165,8 +165,9 @@ class Store:
                 del self._ledger.outcomes[next(iter(self._ledger.outcomes))]
             self._wake.notify()
 
-    def new_incident_id(self) -> int:
+    def new_incident_id(self, above: int = 0) -> int:
         with self._lock:
+            self._incidents.next_id = max(self._incidents.next_id, above + 1)
             return self._incidents.take_id()
 
     def record_incident(self, incident: IncidentView) -> None:

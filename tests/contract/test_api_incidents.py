@@ -138,6 +138,7 @@ def test_the_store_keeps_the_newest_of_each_over_a_restart(running: Running) -> 
     assert running.store.incident(11) is None
     number = running.store.new_incident_id()
     assert running.store.new_incident_id() == number + 1
+    assert running.store.new_incident_id(number + 10) == number + 11
 
 
 # --- notifications --------------------------------------------------------------------------------------------------

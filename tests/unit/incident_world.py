@@ -77,8 +77,8 @@ class IncidentWorld:
             self.fleet, self.failover, lambda: self.quorum.members(self.fleet), self.new_id, lambda: self.unfit
         )
 
-    def new_id(self) -> int:
-        self.ids += 1
+    def new_id(self, above: int) -> int:
+        self.ids = max(self.ids, above) + 1
         return self.ids
 
     @property

@@ -378,6 +378,19 @@ def test_a_restart_forgets_nothing() -> None:
     assert world.ids == 1
 
 
+def test_a_number_that_the_store_has_lost_is_not_given_to_another() -> None:
+    """When the power fails, what was saved of an incident is on disk, and the store's line of it may not be."""
+    world = IncidentWorld(CITIES)
+    world.down = {"tokyo-1"}
+    world.run(30)
+    first = world.the_one()
+    world.ids -= 1
+    world.restart()
+    world.busy = {"austin-1"}
+    world.run(60)
+    assert sorted(each.id for each in world.open) == [first.id, first.id + 1]
+
+
 def test_what_was_mended_while_it_was_away_is_over() -> None:
     world = IncidentWorld(CITIES)
     world.cut("overlay")

@@ -66,21 +66,22 @@ class _SavedIncident(msgspec.Struct):
 
 
 class Incidents:
-    """`new_id`: for an incident that becomes news. `members`: the nodes whose etcd votes. `unfit`: the pairs whose
-    standby did not stand its last drill, and why."""
+    """`new_id`: for one that becomes news, greater than what it is given. `members`: the nodes whose etcd votes.
+    `unfit`: the pairs whose standby did not stand its last drill, and why."""
 
     def __init__(
         self,
         fleet: Fleet,
         failover: Failover,
         members: Callable[[], frozenset[str]],
-        new_id: Callable[[], int],
+        new_id: Callable[[int], int],
         unfit: Callable[[], Mapping[Pair, str]] = dict,
     ) -> None:
         self._fleet = fleet
         self._failover = failover
         self._members = members
         self._new_id = new_id
+        self._newest = 0
         self._homes = Homes(fleet, failover, members)
         # id → one that has ended, the oldest first
         self._ended: dict[int, Incident] = {}
@@ -272,7 +273,7 @@ class Incidents:
                 incident.step("incident", "again", past.cause.subject, text, incident.severity, at)
                 break
         else:
-            kept.id = self._new_id()
+            kept.id = self._newest = self._new_id(self._newest)
         incident.changed = True
         incident.weigh(self._fleet)
         incident.kept.did = self._did(incident)
@@ -442,6 +443,8 @@ class Incidents:
             before = msgspec.json.decode(saved, type=list[_SavedIncident])
         except msgspec.MsgspecError as error:
             return str(error)
+        # What we saved may be on disk, and what the store knows of it not yet.
+        self._newest = max((each.kept.id for each in before), default=0)
         for each in before:
             incident = Incident(each.kept.cause, now - each.age_s, each.kept.at)
             incident.kept = each.kept
