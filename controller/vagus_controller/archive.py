@@ -63,6 +63,9 @@ _PRUNE_EVERY_S: Final = 600.0
 _JUMP_S: Final = 60.0
 _TRUST_S: Final = 590.0
 _SHRINK: Final = 0.9
+# Of PostgreSQL: what a row takes beside its data, with its index; and how much more all take, in pages not quite full.
+_ROW_BYTES: Final = 60
+_PAGES: Final = 1.15
 _STOP_WAIT_S: Final = 5.0
 
 _metadata = sa.MetaData()
@@ -353,13 +356,19 @@ class Archive:
     # --- bounds --------------------------------------------------------------------------------------------------
 
     def _prune(self, wall: int) -> None:
-        """Old rows go; and the oldest of all, as long as there are too many bytes."""
+        """Old rows go; and the oldest of all, as long as there are too many bytes.
+
+        What PostgreSQL has had of the disk it keeps, and uses again once it was looked through."""
         if self._used_bytes() < _SHRINK * self._most_bytes:
             self._share = min(self._share / _SHRINK, 1.0)
         self._delete_old(wall)
         while self._used_bytes() > self._most_bytes and self._share > 0.001:
             self._share *= _SHRINK
             self._delete_old(wall)
+        if not self._database.is_sqlite and self._share < 1.0:
+            assert self._engine is not None
+            with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.execute(sa.text(f"vacuum {', '.join(table.name for table in _rows.values())}"))
 
     def _delete_old(self, wall: int) -> None:
         assert self._engine is not None
@@ -382,11 +391,19 @@ class Archive:
                     for name in ("page_count", "freelist_count", "page_size")
                 )
                 return (pages - free) * size
+            names = [table.name for table in _rows.values()]
+            taken = sum(
+                int(connection.execute(sa.text("select pg_total_relation_size(:name)"), {"name": name}).scalar_one())
+                for name in names
+            )
+            if taken <= self._most_bytes:
+                return taken
+            # Some of it is free: what rows take with their index, in pages that are never quite full.
             sizes = [
-                connection.scalar(sa.select(sa.func.sum(sa.func.octet_length(table.c.data) + 40)))
+                connection.scalar(sa.select(sa.func.sum(sa.func.pg_column_size(table.c.data) + _ROW_BYTES)))
                 for table in _rows.values()
             ]
-            return sum(int(size or 0) for size in sizes)
+            return min(int(sum(int(size or 0) for size in sizes) * _PAGES), taken)
 
     # --- views.Charts --------------------------------------------------------------------------------------------
 

@@ -91,7 +91,7 @@ class Http(Section, frozen=True, kw_only=True):
 
 
 class Store(Section, frozen=True, kw_only=True):
-    # SQLAlchemy URL; PostgreSQL works too.
+    # SQLite by file, or postgresql://user@host/name.
     url: str = "sqlite:////var/lib/vagus-controller/vagus.db"
     # Older rows go, and the oldest go first when the rows are more than this.
     keep_days: float = 90.0

@@ -42,6 +42,7 @@ __all__ = ["ConfigError", "load", "load_fleet_key"]
 
 # Table and column types, and the way to bound a table by rows, are proven on these.
 _STORES = ("sqlite", "postgresql")
+_POSTGRESQL = ("postgresql", "postgresql+psycopg")
 # Without TLS: what tests run beside themselves.
 _LOCAL_ISSUERS = (("http", "127.0.0.1"), ("http", "localhost"))
 _LONGEST_PREFIX = 200
@@ -170,11 +171,25 @@ def _check_store(store: Store, say: Say) -> None:
     except (ArgumentError, ValueError):
         say("url", "must be a URL such as sqlite:////var/lib/vagus-controller/vagus.db or postgresql://user@host/name")
     else:
-        if url.get_backend_name() not in _STORES:
+        if url.get_backend_name() == "postgresql":
+            if url.drivername not in _POSTGRESQL:
+                say("url", f"{url.drivername} is not supported; write postgresql://")
+            elif not _has_driver():
+                say("url", 'PostgreSQL needs a driver that is not installed; pip install "vagus[postgresql]"')
+        elif url.get_backend_name() not in _STORES:
             say("url", f"{url.get_backend_name()} is not supported; allowed are {', '.join(_STORES)}")
         elif url.get_backend_name() == "sqlite" and not (url.database or "").startswith("/"):
             say("url", "must name an absolute path: sqlite:// and then four slashes in all, sqlite:////var/lib/…")
     within({"keep_days": (0.01, 36_500), "keep_rows": (1000, 1_000_000_000)})(store, say)
+
+
+def _has_driver() -> bool:
+    try:
+        importlib.import_module("psycopg")
+    except ImportError:
+        # Also where it finds no libpq.
+        return False
+    return True
 
 
 def _check_history(history: History, say: Say) -> None:

@@ -77,10 +77,17 @@ def _concerns(subject: sa.ColumnElement[str], wanted: str) -> sa.ColumnElement[b
 
 def row_of(entry: EventEntry | LedgerEntry | IncidentView) -> dict[str, Any]:
     row: dict[str, Any] = msgspec.to_builtins(entry)
+    # PostgreSQL has no text with a NUL.
+    row = {name: visible(value) if isinstance(value, str) else value for name, value in row.items()}
     if not isinstance(entry, IncidentView):
         return row
     body = {name: row.pop(name) for name in list(row) if name not in incidents.c}
     return {**row, "body": body}
+
+
+def visible(text: str) -> str:
+    """As it is kept."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def entry_of(row: dict[str, Any], kind: type[E]) -> E:

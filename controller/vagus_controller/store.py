@@ -328,7 +328,9 @@ class Store:
                     connection.execute(self._insert(journal.table), [row_of(entry) for entry in entries])
             for entry_id, outcome in outcomes.items():
                 connection.execute(
-                    sa.update(journals.ledger).where(journals.ledger.c.id == entry_id).values(outcome=outcome)
+                    sa.update(journals.ledger)
+                    .where(journals.ledger.c.id == entry_id)
+                    .values(outcome=journals.visible(outcome))
                 )
         with self._lock:
             for journal, entries in batches:

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from contract.fleet_samples import TOKEN, Running
+from contract.postgresql import PostgreSQL
 
 
 @pytest.fixture
@@ -21,3 +22,9 @@ def running(tmp_path: Path) -> Iterator[Running]:
 def client(running: Running) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=running.url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=10) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    with PostgreSQL() as server:
+        yield server

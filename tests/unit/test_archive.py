@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 from unit.fleet_builders import config, link, observed, report, system
-from unit.test_store import fill, url
+from unit.test_store import Place, fill
 from vagus_controller import archive as archive_module
 from vagus_controller.archive import SCHEMA_VERSION, Archive, beside
 from vagus_controller.config import History
@@ -32,8 +31,8 @@ def _breathless(monkeypatch: pytest.MonkeyPatch) -> None:
 class Site:
     """A fleet whose nodes report every second of a clock that only the test moves, and its archive."""
 
-    def __init__(self, file: Path, *nodes: str, **settings: float) -> None:
-        self.file = file
+    def __init__(self, place: Place, *nodes: str, **settings: float) -> None:
+        self.place = place
         self.nodes = nodes or ("a", "b")
         self.settings = History(**settings)
         self.wall = float(START - 10)
@@ -47,7 +46,7 @@ class Site:
 
     def open(self) -> None:
         self.fleet = Fleet(config())
-        self.archive = Archive(url(self.file), self.settings)
+        self.archive = Archive(self.place.url, self.settings)
         self.archive._open()
 
     def say(self, node: str, **changes: Any) -> None:
@@ -89,19 +88,31 @@ class Site:
         return columns[0] if columns else [None] * len(found.at)
 
     def rows(self, level: str) -> int:
-        connection = sqlite3.connect(self.file.with_name("vagus-history.db"))
-        try:
-            return int(connection.execute(f"select count(*) from history_{level}").fetchone()[0])
-        finally:
-            connection.close()
+        return int(self.place.ask(f"select count(*) from history_{level}")[0][0])
+
+
+class Charts(Place):
+    """Beside the store's file, where another program looks."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file.with_name("vagus-history.db"))
+        self.url = f"sqlite:///{file}"
+
+    def size(self) -> int:
+        return self.file.stat().st_size
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Callable[..., Site]]:
+def place(tmp_path: Path) -> Place:
+    return Charts(tmp_path / "vagus.db")
+
+
+@pytest.fixture
+def site(place: Place) -> Iterator[Callable[..., Site]]:
     sites: list[Site] = []
 
     def make(*nodes: str, **settings: float) -> Site:
-        sites.append(Site(tmp_path / "vagus.db", *nodes, **settings))
+        sites.append(Site(place, *nodes, **settings))
         return sites[-1]
 
     yield make
@@ -232,9 +243,8 @@ def test_the_oldest_go_when_there_are_too_many_bytes(site: Make, monkeypatch: py
     here = site("a", "b", max_mb=10.0)
     here.archive._most_bytes = 130_000
     here.run(4 * 3600, every=5)
-    file = here.file.with_name("vagus-history.db")
     assert here.archive._used_bytes() <= 130_000
-    assert file.stat().st_size < 300_000
+    assert here.place.size() < 300_000
     recent = here.loads(here.wall - 600 - here.wall % 60, here.wall - here.wall % 60, 60)
     assert recent == [1.0] * 10, "what is new is kept"
 
@@ -290,7 +300,7 @@ def test_a_full_disk_is_told_survived_and_made_good(tmp_path: Path, caplog: pyte
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "vagus-test", disk], check=True, timeout=10)
     try:
-        here = Site(disk / "vagus.db")
+        here = Site(Charts(disk / "vagus.db"))
         here.run(130)
         assert here.archive.problem == ""
         fill(disk / "ballast")
@@ -323,10 +333,9 @@ def test_a_disk_that_never_works_takes_bounded_memory(site: Make, tmp_path: Path
 def test_a_damaged_row_is_left_out(site: Make, caplog: pytest.LogCaptureFixture) -> None:
     here = site("a")
     here.run(250)
-    other = sqlite3.connect(here.file.with_name("vagus-history.db"))
-    with other:
-        other.execute("update history_raw set data = x'00' where id = (select min(id) from history_raw)")
-    other.close()
+    here.place.ask(
+        "update history_raw set data = substr(data, 1, 3) where id = (select min(id) from history_raw) returning id"
+    )
     with caplog.at_level(logging.WARNING, "vagus.history"):
         shown = here.loads(START, START + 180, 60)
     assert shown == [None, 1.0, 1.0]
@@ -335,13 +344,10 @@ def test_a_damaged_row_is_left_out(site: Make, caplog: pytest.LogCaptureFixture)
 
 def test_a_file_of_a_newer_version_is_refused(site: Make) -> None:
     here = site()
-    file = here.file.with_name("vagus-history.db")
-    other = sqlite3.connect(file)
-    with other:
-        other.execute("update history_schema set version = ?", (SCHEMA_VERSION + 1,))
-    other.close()
+    here.archive.stop()
+    here.place.ask(f"update history_schema set version = {SCHEMA_VERSION + 1} returning version")
     with pytest.raises(ConfigError, match="newer vagus-controller"):
-        Archive(url(here.file), History()).start()
+        Archive(here.place.url, History()).start()
 
 
 def test_where_it_is_kept() -> None:
@@ -351,8 +357,8 @@ def test_where_it_is_kept() -> None:
     assert beside("postgresql://u@h/vagus").render_as_string() == "postgresql://u@h/vagus"
 
 
-def test_the_writer_thread_writes_what_waits_at_the_end(tmp_path: Path) -> None:
-    here = Site(tmp_path / "vagus.db")
+def test_the_writer_thread_writes_what_waits_at_the_end(place: Place) -> None:
+    here = Site(place)
     here.run(5)
     here.say("a")
     here.archive.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import stat
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("store.url", "vagus.db", "store.url: must be a URL such as sqlite:////var"),
     ("store.url", "mysql://localhost/vagus", "store.url: mysql is not supported; allowed are sqlite, postgresql"),
     ("store.url", "sqlite:///vagus.db", "store.url: must name an absolute path"),
+    ("store.url", "postgresql+asyncpg://h/b", "store.url: postgresql+asyncpg is not supported; write postgresql://"),
     ("store.url", "postgresql://a:port/b", "store.url: must be a URL"),
     ("store.keep_days", 0, "store.keep_days: must be between 0.01 and 36500, not 0"),
     ("store.keep_rows", 1, "store.keep_rows: must be between 1000 and 1e+09, not 1"),
@@ -217,6 +219,16 @@ def test_stores(tmp_path: Path, url: str) -> None:
     raw = tomllib.loads(FULL)
     change(raw, "store.url", url)
     assert load(written(tmp_path, raw)).store.url == url
+
+
+def test_postgresql_without_its_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    raw = tomllib.loads(FULL)
+    change(raw, "store.url", "postgresql://u@h/db")
+    with pytest.raises(
+        ConfigError, match=r'store.url: PostgreSQL needs a driver .*; pip install "vagus\[postgresql\]"'
+    ):
+        load(written(tmp_path, raw))
 
 
 def _without_null(value: Any) -> Any:

@@ -11,7 +11,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from vagus_controller import journals
@@ -21,8 +23,21 @@ from vagus_controller.views import EventEntry, LedgerEntry, Severity, Wanted, co
 from vagus_runtime.settings import ConfigError
 
 
-def url(file: Path) -> str:
-    return f"sqlite:///{file}"
+class Place:
+    """Where stores are: a file. tests/contract has another."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.url = f"sqlite:///{file}"
+
+    def ask(self, sql: str) -> list[tuple[Any, ...]]:
+        """What another program finds there."""
+        with contextlib.closing(sqlite3.connect(self.file)) as other, other:
+            return other.execute(sql).fetchall()
+
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum(each.stat().st_size for each in self.file.parent.iterdir())
 
 
 def event(store: Store, subject: str = "pi-1", *, at: float | None = None, text: str = "it happened") -> EventEntry:
@@ -59,8 +74,8 @@ def fill(ballast: Path) -> None:
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "vagus.db"
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path / "vagus.db")
 
 
 @pytest.fixture
@@ -69,8 +84,8 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Store]]:
     monkeypatch.setattr(store_module, "_RETRY_S", 0.05)
     stores: list[Store] = []
 
-    def open_store(file: Path, keep_days: float = 90.0, keep_rows: int = 10_000) -> Store:
-        store = Store(url(file), keep_days, keep_rows)
+    def open_store(place: Place, keep_days: float = 90.0, keep_rows: int = 10_000) -> Store:
+        store = Store(place.url, keep_days, keep_rows)
         store.start()
         stores.append(store)
         return store
@@ -96,31 +111,29 @@ Opener = Callable[..., Store]
 # --- a disk that works --------------------------------------------------------------------------------------------
 
 
-def test_what_is_recorded_is_read_at_once_and_after_a_restart(opened: Opener, file: Path) -> None:
-    store = opened(file)
+def test_what_is_recorded_is_read_at_once_and_after_a_restart(opened: Opener, place: Place) -> None:
+    store = opened(place)
     first, second = event(store), event(store, "a--b/overlay")
     entry = decision(store)
     assert store.events(Wanted(10)) == [second, first]
     assert store.ledger(Wanted(10)) == [entry]
     store.stop()
-    again = opened(file)
+    again = opened(place)
     assert again.events(Wanted(10)) == [second, first]
     assert again.ledger(Wanted(10)) == [entry]
     assert event(again).id == second.id + 1
     assert decision(again).id == entry.id + 1
 
 
-def test_rows_are_on_disk_without_a_stop(opened: Opener, file: Path) -> None:
-    store = opened(file)
+def test_rows_are_on_disk_without_a_stop(opened: Opener, place: Place) -> None:
+    store = opened(place)
     event(store)
     until(lambda: not store._events.waiting, "the row is written")
-    with sqlite3.connect(file) as other:
-        assert other.execute("select subject, severity from events").fetchall() == [("pi-1", "warning")]
-    other.close()
+    assert place.ask("select subject, severity from events") == [("pi-1", "warning")]
 
 
-def test_an_outcome_is_updated_before_and_after_its_row_is_on_disk(opened: Opener, file: Path) -> None:
-    store = opened(file)
+def test_an_outcome_is_updated_before_and_after_its_row_is_on_disk(opened: Opener, place: Place) -> None:
+    store = opened(place)
     entry = decision(store)
     store.update_outcome(entry.id, "one end applied")
     assert store.ledger(Wanted(1))[0].outcome == "one end applied"
@@ -128,24 +141,24 @@ def test_an_outcome_is_updated_before_and_after_its_row_is_on_disk(opened: Opene
     store.update_outcome(entry.id, "both ends applied")
     assert store.ledger(Wanted(1))[0].outcome == "both ends applied"
     store.stop()
-    assert opened(file).ledger(Wanted(1))[0].outcome == "both ends applied"
+    assert opened(place).ledger(Wanted(1))[0].outcome == "both ends applied"
 
 
-def test_what_an_earlier_life_left_open_is_closed(opened: Opener, file: Path) -> None:
-    store = opened(file)
+def test_what_an_earlier_life_left_open_is_closed(opened: Opener, place: Place) -> None:
+    store = opened(place)
     done, open_ = decision(store, outcome="done"), decision(store, outcome="under way")
     store.stop()
-    again = opened(file)
+    again = opened(place)
     again.close_open(("under way", "on trial"), "not known")
     fresh = decision(again, outcome="under way")
     expected = {done.id: "done", open_.id: "not known", fresh.id: "under way"}
     assert {entry.id: entry.outcome for entry in again.ledger(Wanted(10))} == expected
     again.stop()
-    assert {entry.id: entry.outcome for entry in opened(file).ledger(Wanted(10))} == expected
+    assert {entry.id: entry.outcome for entry in opened(place).ledger(Wanted(10))} == expected
 
 
-def test_paging_and_limits_over_disk_and_memory(opened: Opener, file: Path) -> None:
-    store = opened(file)
+def test_paging_and_limits_over_disk_and_memory(opened: Opener, place: Place) -> None:
+    store = opened(place)
     ids = [event(store).id for _ in range(30)]
     until(lambda: not store._events.waiting, "the rows are written")
     ids += [event(store).id for _ in range(5)]
@@ -167,9 +180,9 @@ def test_paging_and_limits_over_disk_and_memory(opened: Opener, file: Path) -> N
         ("%", set()),
     ],
 )
-def test_a_subject_brings_what_belongs_to_it(opened: Opener, file: Path, wanted: str, expected: set[str]) -> None:
-    subjects = ["a", "a--b", "a--b/overlay", "a--c", "xb--b", "fleet"]
-    store = opened(file)
+def test_a_subject_brings_what_belongs_to_it(opened: Opener, place: Place, wanted: str, expected: set[str]) -> None:
+    subjects = ["a", "a--b", "a--b/overlay", "a--c", "xb--b", "A--x", "y--B", "fleet"]
+    store = opened(place)
     for subject in subjects:
         event(store, subject)
     assert {subject for subject in subjects if concerns(subject, wanted)} == expected
@@ -183,19 +196,36 @@ def saved(store: Store, value: bytes) -> bool:
     return store.wait_for_state("controller", 20)
 
 
-def test_state_is_on_disk_soon_and_the_newest_counts(opened: Opener, file: Path) -> None:
-    store = opened(file)
+def test_any_text_is_kept(opened: Opener, place: Place) -> None:
+    store = opened(place)
+    odd = '50 % of Zürich\'s "π" 🥧; drop table events;\n\t\\'
+    texts = {event(store, text=text).id: text for text in (odd, "a\0b", "")}
+    entry, late = decision(store, outcome="a\0b"), decision(store)
+    until(lambda: not store._events.waiting and not store._ledger.waiting, "the rows are written")
+    store.update_outcome(late.id, "c\0d")
+    until(lambda: not store._ledger.outcomes, "the outcome is written")
+    assert store.problem == ""
+    kept = {each.id: each.text for each in store.events(Wanted(10))}
+    assert kept == {number: text.replace("\0", "\N{REPLACEMENT CHARACTER}") for number, text in texts.items()}
+    assert [each.outcome for each in store.ledger(Wanted(2))] == [
+        "c\N{REPLACEMENT CHARACTER}d",
+        "a\N{REPLACEMENT CHARACTER}b",
+    ]
+    assert store.ledger(Wanted(2))[1] == msgspec.structs.replace(entry, outcome="a\N{REPLACEMENT CHARACTER}b")
+
+
+def test_state_is_on_disk_soon_and_the_newest_counts(opened: Opener, place: Place) -> None:
+    store = opened(place)
     assert store.load_state("controller") is None
     assert saved(store, b"epoch 3")
     assert saved(store, b"epoch 4")
-    with sqlite3.connect(file) as other:
-        assert other.execute("select value from state").fetchall() == [(b"epoch 4",)]
-    other.close()
-    assert opened(file).load_state("controller") == b"epoch 4"
+    assert [bytes(value) for (value,) in place.ask("select value from state")] == [b"epoch 4"]
+    store.stop()
+    assert opened(place).load_state("controller") == b"epoch 4"
 
 
-def test_many_threads_at_once_lose_nothing(opened: Opener, file: Path) -> None:
-    store = opened(file)
+def test_many_threads_at_once_lose_nothing(opened: Opener, place: Place) -> None:
+    store = opened(place)
     threads = [threading.Thread(target=lambda: [event(store) for _ in range(500)]) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -205,49 +235,45 @@ def test_many_threads_at_once_lose_nothing(opened: Opener, file: Path) -> None:
     for thread in threads:
         thread.join()
     store.stop()
-    with sqlite3.connect(file) as other:
-        assert other.execute("select count(*), count(distinct id) from events").fetchone() == (2000, 2000)
-    other.close()
+    assert place.ask("select count(*), count(distinct id) from events") == [(2000, 2000)]
 
 
 # --- nothing grows for ever ----------------------------------------------------------------------------------------
 
 
-def test_old_rows_go_at_start(opened: Opener, file: Path) -> None:
-    store = opened(file)
+def test_old_rows_go_at_start(opened: Opener, place: Place) -> None:
+    store = opened(place)
     event(store, at=time.time() - 8 * 86400)
     kept = event(store, at=time.time() - 6 * 86400)
     store.stop()
-    again = opened(file, keep_days=7)
+    again = opened(place, keep_days=7)
     assert saved(again, b"a barrier")
     until(lambda: again._prune_at > 0, "the first pruning")
     assert again.events(Wanted(10)) == [kept]
 
 
-def test_rows_beyond_the_limit_go_and_the_disk_gets_its_space_back(opened: Opener, file: Path) -> None:
-    store = opened(file, keep_rows=1_000_000)
+def test_rows_beyond_the_limit_go_and_the_disk_gets_its_space_back(opened: Opener, place: Place) -> None:
+    store = opened(place, keep_rows=1_000_000)
     for _ in range(5000):
         event(store, text="x" * 500)
     store.stop()
-    before = file.stat().st_size
-    again = opened(file, keep_rows=1000)
+    before = place.size()
+    again = opened(place, keep_rows=1000)
     event(again)
     until(lambda: again._prune_at > 0, "the first pruning")
     again.stop()
-    with sqlite3.connect(file) as other:
-        assert other.execute("select count(*) from events").fetchone()[0] == 1000
-    other.close()
-    assert file.stat().st_size < before / 3
+    assert place.ask("select count(*) from events") == [(1000,)]
+    assert place.size() < before / 3
 
 
-def test_a_busy_store_stays_small(opened: Opener, file: Path) -> None:
-    store = opened(file, keep_rows=1000)
+def test_a_busy_store_stays_small(opened: Opener, place: Place) -> None:
+    store = opened(place, keep_rows=1000)
     largest = 0
     for _ in range(20):
         for _ in range(1000):
             event(store, text="x" * 200)
         until(lambda: not store._events.waiting, "the rows are written")
-        largest = max(largest, sum(each.stat().st_size for each in file.parent.iterdir()))
+        largest = max(largest, place.size())
     # 20,000 rows of 0.3 kB went through; 1,000 to 3,000 rows, their indexes and a WAL of at most 4 MiB may stand.
     assert largest < 6_000_000
     assert len(store.events(Wanted(1000))) == 1000
@@ -259,7 +285,7 @@ def test_a_busy_store_stays_small(opened: Opener, file: Path) -> None:
 def test_a_full_disk_is_told_outlived_and_recovered_from(
     opened: Opener, small_disk: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = opened(small_disk / "vagus.db")
+    store = opened(Place(small_disk / "vagus.db"))
     assert saved(store, b"before")
     ballast = small_disk / "ballast"
     fill(ballast)
@@ -281,7 +307,7 @@ def test_a_full_disk_is_told_outlived_and_recovered_from(
         until(lambda: store.problem == "", "the store recovers")
         assert "works again" in caplog.text
     store.stop()
-    again = opened(small_disk / "vagus.db")
+    again = opened(Place(small_disk / "vagus.db"))
     assert again.load_state("controller") == b"still full"
     assert [entry.id for entry in again.events(Wanted(1000))] == ids[:-1001:-1]
 
@@ -291,7 +317,7 @@ def test_memory_is_bounded_while_the_disk_is_away(
 ) -> None:
     monkeypatch.setattr(journals, "WAITING", 100)
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True, timeout=10)
-    store = opened(small_disk / "vagus.db")
+    store = opened(Place(small_disk / "vagus.db"))
     assert store.problem
     entries = [event(store) for _ in range(250)]
     assert store.events(Wanted(1000)) == entries[:-101:-1]
@@ -302,12 +328,12 @@ def test_memory_is_bounded_while_the_disk_is_away(
 
 
 def test_a_disk_that_turns_read_only(opened: Opener, small_disk: Path) -> None:
-    store = opened(small_disk / "vagus.db")
+    store = opened(Place(small_disk / "vagus.db"))
     first = event(store)
     assert saved(store, b"1")
     store.stop()
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True, timeout=10)
-    again = opened(small_disk / "vagus.db")
+    again = opened(Place(small_disk / "vagus.db"))
     second = event(again)
     until(lambda: again.problem != "", "the problem is told")
     assert "let this user write there" in again.problem
@@ -323,31 +349,29 @@ def test_a_disk_that_turns_read_only(opened: Opener, small_disk: Path) -> None:
     "content", [b"this is no database, " * 500, b"SQLite format 3\0" + os.urandom(20_000)], ids=["a text", "noise"]
 )
 def test_a_damaged_file_is_told_and_a_new_one_is_made_once_it_is_away(
-    opened: Opener, file: Path, content: bytes
+    opened: Opener, place: Place, content: bytes
 ) -> None:
-    file.write_bytes(content)
-    store = opened(file)
+    place.file.write_bytes(content)
+    store = opened(place)
     entry = event(store)
     assert "move it" in store.problem
     assert store.events(Wanted(10)) == [entry]
     assert store.load_state("controller") is None
-    file.rename(file.with_suffix(".damaged"))
+    place.file.rename(place.file.with_suffix(".damaged"))
     until(lambda: store.problem == "" and not store._events.waiting, "the store recovers")
     assert store.events(Wanted(10)) == [entry]
     assert event(store).id == entry.id + 1
 
 
 def test_a_missing_directory_is_told(opened: Opener, tmp_path: Path) -> None:
-    store = opened(tmp_path / "nowhere" / "vagus.db")
+    store = opened(Place(tmp_path / "nowhere" / "vagus.db"))
     assert "make its directory" in store.problem
     (tmp_path / "nowhere").mkdir()
     until(lambda: store.problem == "", "the store recovers")
 
 
-def test_a_newer_schema_is_an_error_in_words(opened: Opener, file: Path) -> None:
-    opened(file).stop()
-    with sqlite3.connect(file) as other:
-        other.execute("update schema set version = ?", (SCHEMA_VERSION + 1,))
-    other.close()
+def test_a_newer_schema_is_an_error_in_words(opened: Opener, place: Place) -> None:
+    opened(place).stop()
+    place.ask(f"update schema set version = {SCHEMA_VERSION + 1} returning version")
     with pytest.raises(ConfigError, match="written by a newer vagus-controller"):
-        Store(url(file), 90.0, 1000).start()
+        Store(place.url, 90.0, 1000).start()
