@@ -6,16 +6,20 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
+from msgspec import structs
+
 from sim import settings
 from sim.broker import Broker, Client
+from sim.casebook import Casebook
 from sim.engine import Engine, Fuse, Process
 from vagus_controller.config import Config
+from vagus_controller.core import notices
 from vagus_controller.core.brain import TICK_S, Brain
 from vagus_controller.core.commands import Commands
 from vagus_controller.core.fleet import Notice
 from vagus_controller.core.verdict import Verdict
 from vagus_controller.schedule import Schedule
-from vagus_controller.views import DrillAsk, LedgerEntry, PlanAsk, Refused, Severity
+from vagus_controller.views import DrillAsk, IncidentView, LedgerEntry, PlanAsk, Refused, Severity
 from vagus_protocol import topics
 
 Trace = Callable[[str, str], None]
@@ -36,9 +40,13 @@ class Witness(Protocol):
 
     def drill_asked(self) -> None: ...
 
+    def incident(self, chief: Chief, view: IncidentView) -> None: ...
+
+    def notice(self, chief: Chief, notice: notices.Notice) -> None: ...
+
 
 class Chief:
-    """`disk`: what it saved; `image`: an older state of it."""
+    """`disk`: what its brain saved, and its casebook; `image`: an older state of it."""
 
     def __init__(
         self, engine: Engine, broker: Broker, config: Config, rng: random.Random, witness: Witness, trace: Trace
@@ -46,10 +54,14 @@ class Chief:
         self.process = Process(engine, config.name)
         self.name = config.name
         self._config = config
-        self.disk = b""
-        self.image = b""
+        self.disk = self.image = (b"", b"")
         self.brain: Brain | None = None
+        self.casebook: Casebook | None = None
         self.lives = 0
+        # how often the disk became another
+        self.disks = 0
+        # of its own, so that what is told changes nothing else
+        self._mail = random.Random(config.name)
         # between two things that it says or keeps
         self.word_fuse = Fuse(self)
         # what a person paused here ("fleet", or a node), and until when by the engine's clock
@@ -68,11 +80,12 @@ class Chief:
         if self.process.running:
             return
         if disk == "lost":
-            self.disk = b""
+            self.disk = (b"", b"")
         elif disk == "older":
             self.disk = self.image
         if disk != "kept":
             self._pauses.clear()
+            self.disks += 1
         self.lives += 1
         self.process.clock_offset = self._rng.uniform(0.0, 1e5)
         self.process.begin()
@@ -80,8 +93,10 @@ class Chief:
         now = self.process.now
         self._schedule = Schedule(self._config.drill.schedule)
         self.brain = Brain(self._config, settings.FLEET_KEY, session, _Outbox(self), now, version="sim")
-        if self.disk:
-            trouble = self.brain.restore(self.disk, now)
+        book, cases = self.disk
+        self.casebook = Casebook(self.process, self._config, self.brain, cases, self._keep_cases, self, self._mail)
+        if book:
+            trouble = self.brain.restore(book, now)
             assert not trouble, trouble
         self._topic, will = self.brain.presence(online=False)
         self._client = Client(
@@ -103,7 +118,7 @@ class Chief:
             return
         self._trace(self.name, "crashes")
         self.process.end()
-        self.brain = None
+        self.brain = self.casebook = None
         if self._client is not None:
             self._broker.crashed(self._client, silent)
             self._client = None
@@ -116,6 +131,16 @@ class Chief:
     def speaks(self) -> bool:
         """Whether it leads and what it says is heard, as far as it knows."""
         return self.leads and self._client is not None and self._client.connected and not self._settling
+
+    @property
+    def hears(self) -> bool:
+        """Whether it runs, has a session, and knows what the broker retained."""
+        return self.process.awake and self._client is not None and self._client.connected and not self._settling
+
+    @property
+    def clocks(self) -> tuple[float, float]:
+        """Monotonic and wall."""
+        return self.process.now, self._engine.now + self._wall_ahead
 
     def paused(self, node: str) -> bool:
         """Whether a pause that a person set here covers the node, for the next tenth of a second at least."""
@@ -181,6 +206,8 @@ class Chief:
         self._wall_read, now = self._wall_ahead, self.process.now
         wall = self._engine.now + self._wall_ahead
         self.brain.tick(now, wall)
+        assert self.casebook is not None
+        self.casebook.tick(now, wall)
         if self._schedule.due(wall):
             self._witness.drill_asked()
             Commands(self.brain).scheduled_drill(now)
@@ -235,7 +262,19 @@ class Chief:
     def save(self) -> None:
         self.word_fuse.step()
         if self.brain is not None:
-            self.disk = self.brain.saved(self.process.now)
+            self.disk = (self.brain.saved(self.process.now), self.disk[1])
+
+    def _keep_cases(self, saved: bytes) -> None:
+        self.disk = (self.disk[0], saved)
+
+    # --- casebook.Reader ---------------------------------------------------------------------------------------------
+
+    def incident(self, view: IncidentView) -> None:
+        self._witness.incident(self, view)
+
+    def notice(self, notice: notices.Notice) -> None:
+        self._trace(self.name, f"people are told: {notice.what}: {notice.title}")
+        self._witness.notice(self, notice)
 
 
 class _Outbox:
@@ -262,7 +301,7 @@ class _Outbox:
         if action == "drill" and who != "vagus":
             self._chief.drilled_by = who
         self._chief.tell(f"{action} {subject} ({who}): {reason}")
-        return LedgerEntry(
+        entry = LedgerEntry(
             id=self._entries,
             at=0.0,
             who=who,
@@ -272,11 +311,20 @@ class _Outbox:
             evidence=tuple(evidence),
             outcome=outcome,
         )
+        self._acted(entry)
+        return entry
 
     def outcome(self, entry: LedgerEntry, outcome: str) -> None:
         self._chief.tell(f"{entry.action} {entry.subject}: {outcome}")
+        self._acted(structs.replace(entry, outcome=outcome))
 
-    def verdicts(self, verdicts: Iterable[Verdict]) -> None: ...
+    def _acted(self, entry: LedgerEntry) -> None:
+        if self._chief.casebook is not None:
+            self._chief.casebook.incidents.acted(entry, self._chief.process.now)
+
+    def verdicts(self, verdicts: Iterable[Verdict]) -> None:
+        if self._chief.casebook is not None:
+            self._chief.casebook.incidents.verdicts(verdicts)
 
     def save(self) -> None:
         self._chief.save()

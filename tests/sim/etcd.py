@@ -70,6 +70,11 @@ class Cluster:
     def has_quorum(self) -> bool:
         return bool(self.leader) and self._leads(self.leader)
 
+    @property
+    def churned(self) -> bool:
+        """Whether leaders changed so often that somebody may still say so."""
+        return self._term > 3
+
     def _pass_time(self) -> None:
         now = self._engine.now
         if self.leader and self._leads(self.leader):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from sim import settings
+from sim.cases import Cases
 from sim.kernel import run
 from sim.words import Words
 from vagus_agent.core.conduct import State
@@ -48,6 +49,10 @@ SENTENCES: Final = {
     "own-prefixes-only": "Every route that carries our protocol number is of the configuration, and in our table.",
     "trial-ends": "A trial that nobody confirmed does not outlive its time.",
     "clear-leaves-nothing": "After a clear no route and no rule of ours is left, and nobody else's is gone.",
+    "incident-ends": "A bounded time after what was wrong has gone, its incident is over.",
+    "one-incident": "A cause has one open incident, and what is bad is in one.",
+    "told-once": "A controller tells nobody of one event twice, whatever becomes of it meanwhile.",
+    "alarm-with-cause": "No incident opens, and nobody is told, where nothing was wrong.",
     "no-exception": "Nothing in the product raises.",
 }
 # A write to the kernel, and a report's interval for what is only looked at then.
@@ -95,6 +100,8 @@ class Invariants:
         # signed payload → (controller, its life, the node)
         self._authors: dict[bytes, tuple[str, int, str]] = {}
         self._words = Words(world, self.fail, lambda node: self._book(world.members[node]).confirmed)
+        self._cases = Cases(world, self.fail)
+        self.incident, self.notice, self.lingering = self._cases.incident, self._cases.notice, self._cases.lingering
         self._faults = 0
         # nothing time-bound can be broken before
         self._next_due = float("inf")
@@ -107,6 +114,7 @@ class Invariants:
     def fault(self, kind: str, args: tuple[object, ...]) -> None:
         self._faults += 1
         self._words.fault(kind, args)
+        self._cases.fault(kind, args)
 
     def asked(self, lasts_s: float) -> None:
         """A person did."""
@@ -115,6 +123,7 @@ class Invariants:
     def drill_asked(self) -> None:
         """It moves each pair twice."""
         self._faults += 2
+        self._cases.drill()
 
     def published(self, who: str, topic: str, payload: bytes) -> None:
         """The broker took a message."""
@@ -135,9 +144,11 @@ class Invariants:
 
     def agent_ended(self, member: Member) -> None:
         self._words.agent_changed(member.name)
+        self._cases.agent(member.name)
 
     def agent_began(self, member: Member) -> None:
         self._words.agent_changed(member.name)
+        self._cases.agent(member.name)
         now = self._world.engine.now
         state = msgspec.json.decode(member.disk, type=State) if member.disk else State()
         book = self._book(member)
@@ -210,6 +221,7 @@ class Invariants:
         """Twice a second."""
         for chief in self._world.chiefs.values():
             self._words.goes_on(chief)
+            self._cases.look(chief)
 
     def _plan(self, book: _Book) -> None:
         for trial in book.trials.values():
@@ -320,6 +332,7 @@ class Invariants:
             self.fail("company-known", f"{name} holds that {believes} leads it")
         if self._quorumless():
             self.fail("quorum-regained", f"leader {self._world.etcd.leader or 'none'}")
+        self._cases.at_the_end()
         for member in self._world.members.values():
             self._clear(member)
 

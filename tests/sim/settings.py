@@ -108,4 +108,7 @@ def controller_config(name: str, mode: str = "auto") -> controller.Config:
             windows=WINDOWS,
         ),
         drill=controller.Drill(schedule=DRILLS),
+        notify=controller.Notify(
+            channel=(controller.Channel(name="people", severities=("unknown", "warning", "critical")),)
+        ),
     )

@@ -18,6 +18,7 @@ from sim.invariants import SENTENCES
 from vagus_agent.core import conduct, desired, ladder, reflex
 from vagus_agent.net import steering
 from vagus_controller.core import (
+    causes,
     damping,
     drills,
     evidence,
@@ -25,7 +26,11 @@ from vagus_controller.core import (
     fleet,
     guards,
     heritage,
+    homes,
+    incident,
+    incidents,
     leadership,
+    notices,
     pauses,
     transaction,
     windows,
@@ -221,6 +226,41 @@ def _believes_what_the_broker_remembers(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(conduct.Conduct, "on_controller", mutant)
 
 
+def _never_sees_that_all_is_well(patch: pytest.MonkeyPatch) -> None:
+    judge = causes.judge
+    patch.setattr(incidents, "judge", lambda verdict: {"good": "unsure"}.get(found := judge(verdict), found))
+
+
+def _leaves_a_consequence_where_it_was(patch: pytest.MonkeyPatch) -> None:
+    """What a wider cause takes in is in its old incident too."""
+    move = homes.Homes._move
+
+    def mutant(self: homes.Homes, trouble: causes.Trouble, home: incident.Incident, at: float) -> None:
+        source = self.of(trouble.key)
+        move(self, trouble, home, at)
+        if source is not None:
+            source.troubles[trouble.key] = trouble
+
+    patch.setattr(homes.Homes, "_move", mutant)
+
+
+def _forgets_what_it_told(patch: pytest.MonkeyPatch) -> None:
+    """In its next life."""
+    restore = notices.Notices.restore
+    patch.setattr(notices.Notices, "restore", lambda self, _, known, now: restore(self, notices.Saved(), known, now))
+
+
+def _blames_the_other_path(patch: pytest.MonkeyPatch) -> None:
+    own_cause = causes.own_cause
+
+    def mutant(key: causes.Key) -> causes.Cause:
+        cause = own_cause(key)
+        other = {settings.PATHS[0]: settings.PATHS[1], settings.PATHS[1]: settings.PATHS[0]}
+        return cause._replace(path=other.get(cause.path, ""))
+
+    patch.setattr(homes, "own_cause", mutant)
+
+
 MUTANTS: tuple[tuple[str, Patch], ...] = (
     ("no-older-word", _takes_any_word),
     ("known-author", _reads_no_address),
@@ -245,6 +285,10 @@ MUTANTS: tuple[tuple[str, Patch], ...] = (
     ("own-prefixes-only", _takes_the_default_route),
     ("trial-ends", _forgets_the_deadline),
     ("clear-leaves-nothing", _leaves_what_is_not_an_override),
+    ("incident-ends", _never_sees_that_all_is_well),
+    ("one-incident", _leaves_a_consequence_where_it_was),
+    ("told-once", _forgets_what_it_told),
+    ("alarm-with-cause", _blames_the_other_path),
     ("no-exception", _cannot_bear_a_repetition),
 )
 

@@ -210,7 +210,8 @@ class World(Faults):
         self.engine.after(0.5, self._look)
 
     def _over(self) -> bool:
-        return self._well_since is not None and self.engine.now - self._well_since >= _STABLE_S
+        stable = self._well_since is not None and self.engine.now - self._well_since >= _STABLE_S
+        return stable and not self.invariants.lingering()
 
     def trial_told(self) -> None:
         ambushes, self._ambushes = self._ambushes, []
