@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _check_config(options.config, files=not options.no_files)
         config = load(options.config, files=options.command == "run")
         if options.command == "run":
-            return _run(config)
+            return _run(options.config, config)
         if options.command == "doctor":
             from vagus_agent import doctor
 
@@ -92,12 +92,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(config: Config) -> int:
+def _run(file: Path, config: Config) -> int:
     from vagus_agent.daemon import run
     from vagus_runtime import logs
 
     logs.set_up(config.log_level, os.environ)
-    return run(config, load_keys(config))
+    return run(file, config, load_keys(config))
 
 
 def _check_config(path: Path, *, files: bool) -> int:

@@ -25,6 +25,9 @@ class ConntrackFlush:
         self._due: dict[str, str] = {}
         self._woken = asyncio.Event()
 
+    def reconfigure(self, config: Config) -> None:
+        self._config = config
+
     def on_paths(self, paths: Mapping[str, str], on_trial: Container[str]) -> None:
         """As `Standing.moved`, after everything that may have moved a peer."""
         if moved := self._standing.moved(paths, on_trial):

@@ -17,14 +17,15 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from math import inf
+from pathlib import Path
 from time import monotonic
 from typing import Final
 
 from vagus_agent import threads
 from vagus_agent.config import METERED_REPORT_FACTOR, Address, Config, Network
-from vagus_agent.config_file import Keys
+from vagus_agent.config_file import ConfigError, Keys, load, load_keys
 from vagus_agent.conntrack_flush import ConntrackFlush
-from vagus_agent.core import report
+from vagus_agent.core import reload, report
 from vagus_agent.core.clocks import Clocks
 from vagus_agent.core.complaints import Complaints
 from vagus_agent.core.conduct import Conduct, State
@@ -56,7 +57,7 @@ from vagus_protocol.messages import (
     Tailscale,
 )
 from vagus_protocol.signing import open_sealed
-from vagus_runtime import memory
+from vagus_runtime import logs, memory
 from vagus_runtime.sdnotify import Notifier
 
 log = logging.getLogger("vagus")
@@ -64,22 +65,23 @@ log = logging.getLogger("vagus")
 _LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
-def run(config: Config, keys: Keys) -> int:
-    """Run until SIGTERM or SIGINT; the exit code."""
+def run(file: Path, config: Config, keys: Keys) -> int:
+    """Run until SIGTERM or SIGINT; the exit code. `file`: what SIGHUP reads again; `config` came from it."""
     memory.one_heap()
     try:
-        return asyncio.run(Agent(config, keys).run())
+        return asyncio.run(Agent(file, config, keys).run())
     except (OSError, SteeringError) as error:
         log.error("%s", error.strerror if isinstance(error, OSError) and error.strerror else error)
         return 1
 
 
 class Agent:
-    def __init__(self, config: Config, keys: Keys) -> None:
+    def __init__(self, file: Path, config: Config, keys: Keys) -> None:
         self.config = config
         self.keys = keys
         self.session = secrets.token_hex(8)
         self.boot_id = boot_id()
+        self._file = file
         self._notifier = Notifier(os.environ)
         self._state_file = StateFile(config.state_dir)
         self._relays: dict[tuple[str, str], Relay] = {}
@@ -94,11 +96,13 @@ class Agent:
         self._steer = asyncio.Event()
         self._unsaved = asyncio.Event()
         self._stop = asyncio.Event()
+        self._reread = asyncio.Event()
 
     async def run(self) -> int:
         loop = self._loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reread.set)
         if not await self._addresses_there():
             return 0
         now = monotonic()
@@ -107,9 +111,8 @@ class Agent:
             self.config, self._prober, self._on_changes, self._on_proof, monotonic, self._on_gap
         )
         self._system = SystemProbe(self.config.report)
-        self._links: dict[str, list[Link]] = {
-            peer.name: [link for link in self._prober.links if link.peer == peer.name] for peer in self.config.peers
-        }
+        self._links: dict[str, list[Link]] = {}
+        self._sort_links()
         self._obstacles = ObstacleWatch(self.config, self._prober.links)
         self._conduct = Conduct(self.config, self._links, self.session, now)
         self._flush = ConntrackFlush(
@@ -175,8 +178,7 @@ class Agent:
         self._conduct.on_kernel(self._steering.overrides, outcome.paths, outcome.failed, outcome.drift)
 
     async def _serve(self) -> int:
-        birth = report.birth(self.config, self.session, self.boot_id, __version__, machine())
-        self._uplink.publish_retained("presence", encode(birth))
+        self._introduce()
         self._follow()
         self._uplink.start()
         etcd = None
@@ -190,6 +192,7 @@ class Agent:
             self._save_loop(),
             self._steering.watch(self._on_outcome, self._on_interfaces),
             self._watchdog_loop(),
+            self._reload_loop(),
             self._checks.run(),
             self._obstacles.run(),
         ]
@@ -348,10 +351,10 @@ class Agent:
             # Everything is moved before anything of it is told or verified.
             outcome: Outcome | None = None
             drift: tuple[str, ...] = ()
-            for peer in self._links:
+            for peer in tuple(self._links):
                 # Asked for each anew: much may be decided while the kernel is at work.
-                path = self._conduct.overrides[peer]
-                if self._steering.overrides.get(peer) != path:
+                path = self._conduct.overrides.get(peer)
+                if path is not None and self._steering.overrides.get(peer) != path:
                     outcome = await self._steering.override(peer, path, self._conduct.reason(peer))
                     drift += outcome.drift
             if outcome is not None:
@@ -412,9 +415,9 @@ class Agent:
     async def _tailscale_loop(self, probe: TailscaleProbe) -> None:
         settings = self.config.tailscale
         assert settings is not None
-        peers = {peer.name: peer.addresses for peer in self.config.peers}
         while True:
             before = self._tailscale
+            peers = {peer.name: peer.addresses for peer in self.config.peers}
             self._tailscale, relays = await probe.read(peers)
             self._relays = {(peer, settings.path): relay for peer, relay in relays.items()}
             if before is not None and (before.backend_state, before.error) != (
@@ -424,6 +427,58 @@ class Agent:
                 text = self._tailscale.error or f"backend is {self._tailscale.backend_state}"
                 self._tell(EventKind.TAILSCALE, f"tailscale: {text}", logging.WARNING)
             await asyncio.sleep(settings.interval_s)
+
+    async def _reload_loop(self) -> None:
+        """The configuration is read again: all of it counts that can, or, with a mistake in it, nothing."""
+        while True:
+            await self._reread.wait()
+            self._reread.clear()
+            self._notifier.reloading(monotonic())
+            try:
+                config, keys = await threads.run("reload", self._read_again)
+            except ConfigError as error:
+                for mistake in error.mistakes:
+                    log.error("%s", mistake)
+                text = f"the configuration was not taken, and the old one stays: {error.mistakes[0]}"
+                more = len(error.mistakes) - 1
+                self._tell(EventKind.AGENT, text + (f" (and {more} more)" if more else ""), logging.ERROR)
+            else:
+                plan = reload.plan(self.config, config)
+                if plan.changed:
+                    await self._take(plan.config)
+                waiting = plan.waiting + (() if keys == self.keys else ("the keys in keys_file",))
+                if waiting:
+                    self._tell(EventKind.AGENT, f"changed, and needs a restart: {', '.join(waiting)}", logging.WARNING)
+                what = ", ".join(plan.changed) or "nothing that can change while the agent runs"
+                self._tell(EventKind.AGENT, f"configuration read again; changed: {what}")
+            self._notifier.ready()
+
+    def _read_again(self) -> tuple[Config, Keys]:
+        config = load(self._file, files=True)
+        return config, load_keys(config)
+
+    async def _take(self, config: Config) -> None:
+        """Run by `config` from now on. Traffic first; then everything at once, before anything else happens."""
+        known = {peer.name: config.paths_to(peer) for peer in config.peers}
+        stay = {
+            peer: path
+            for peer, path in self._conduct.overrides.items()
+            if any(path == offered.name for offered in known.get(peer, ()))
+        }
+        outcome = await self._steering.reconfigure(config, stay)
+        self.config = config
+        now = monotonic()
+        logs.set_level(config.log_level)
+        self._prober.reconfigure(config, now, random.random())
+        self._sort_links()
+        self._conduct.reconfigure(config, now)
+        self._system.reconfigure(config.report)
+        self._checks.reconfigure(config.checks)
+        self._obstacles.reconfigure(config)
+        self._flush.reconfigure(config)
+        self._introduce()
+        self._sockets.reconfigure(config)
+        self._on_outcome(outcome)
 
     async def _watchdog_loop(self) -> None:
         """Proves to systemd that the event loop turns."""
@@ -446,6 +501,10 @@ class Agent:
                 self._rejected = self._prober.rejected
 
     # --- what goes out -------------------------------------------------------------------------------------------
+
+    def _introduce(self) -> None:
+        birth = report.birth(self.config, self.session, self.boot_id, __version__, machine())
+        self._uplink.publish_retained("presence", encode(birth))
 
     def _describe(self, link: Link, now: float) -> messages.Link:
         obstacle = self._obstacles.of(link.peer, link.path)
@@ -475,6 +534,12 @@ class Agent:
         return said is not None
 
     # --- small answers -------------------------------------------------------------------------------------------
+
+    def _sort_links(self) -> None:
+        """peer → its links in rung order, in the dict that is shared with the conduct."""
+        self._links.clear()
+        for peer in self.config.peers:
+            self._links[peer.name] = [link for link in self._prober.links if link.peer == peer.name]
 
     def _other_networks(self) -> Mapping[str, Sequence[Network]]:
         assert self.config.tailscale is not None

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Final
 
-from vagus_agent.config import Config
+from vagus_agent.config import Config, Path, Peer
 from vagus_agent.core import obstacles
 from vagus_agent.core.link import Link
 from vagus_agent.net import facts
@@ -24,8 +24,13 @@ class ObstacleWatch:
         self._config = config
         self._links = links
         self._rounds = obstacles.Rounds()
-        self._ends = {(peer.name, path.name): (peer, path) for peer in config.peers for path in config.paths_to(peer)}
+        self._ends = _ends(config)
         self._found: dict[tuple[str, str], str] = {}
+
+    def reconfigure(self, config: Config) -> None:
+        self._config = config
+        self._ends = _ends(config)
+        self._found = {key: text for key, text in self._found.items() if key in self._ends}
 
     def of(self, peer: str, path: str) -> str:
         """What is known to keep `path` from carrying `peer`, with the remedy; "" when nothing is."""
@@ -44,17 +49,24 @@ class ObstacleWatch:
 
     async def _examine(self, keys: Sequence[tuple[str, str]]) -> None:
         # Opened for the moment: it is needed every few minutes, and the steering's own has traffic to move.
-        kernel = Netlink(self._config.steering)
+        config, ends = self._config, [self._ends[key] for key in keys]
+        kernel = Netlink(config.steering)
         try:
             await kernel.open()
-            found = await facts.read(self._config, kernel, [self._ends[key] for key in keys])
+            found = await facts.read(config, kernel, ends)
         finally:
             await kernel.close()
-        for key in keys:
-            text = obstacles.told(obstacles.of_link(self._config, *self._ends[key], found))
+        for key, end in zip(keys, ends, strict=True):
+            if key not in self._ends:
+                continue  # it went meanwhile
+            text = obstacles.told(obstacles.of_link(config, *end, found))
             if text and text != self._found.get(key):
                 log.warning("%s to %s has an obstacle: %s", key[1], key[0], text)
             if text:
                 self._found[key] = text
             else:
                 self._found.pop(key, None)
+
+
+def _ends(config: Config) -> dict[tuple[str, str], tuple[Peer, Path]]:
+    return {(peer.name, path.name): (peer, path) for peer in config.peers for path in config.paths_to(peer)}

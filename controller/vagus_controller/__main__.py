@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _check_config(options.config, files=not options.no_files)
         if options.command == "users":
             return _users(options)
-        return _run(load(options.config, files=True))
+        return _run(options.config, load(options.config, files=True))
     except ConfigError as error:
         return _fail(str(error), WRONG)
     except OSError as error:
@@ -85,12 +85,12 @@ def _users(options: argparse.Namespace) -> int:
     return 0
 
 
-def _run(config: Config) -> int:
+def _run(file: Path, config: Config) -> int:
     from vagus_controller.daemon import run
     from vagus_runtime import logs
 
     logs.set_up(config.log_level, os.environ)
-    return run(config, load_fleet_key(config))
+    return run(file, config, load_fleet_key(config))
 
 
 def _check_config(path: Path, *, files: bool) -> int:

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from vagus_controller.chronicle import Chronicle
-from vagus_controller.config import Config
+from vagus_controller.config import Config, Notify
 from vagus_controller.core.brain import Brain
 from vagus_controller.core.incidents import Incidents
 from vagus_controller.core.notices import Notice, Notices, Saved
@@ -73,6 +73,11 @@ class Casebook:
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._messenger.start()
+
+    def reconfigure(self, settings: Notify) -> None:
+        """Other channels from now on."""
+        self._notices.reconfigure(settings)
+        self._messenger.reconfigure(settings.channel)
 
     async def stop(self) -> None:
         await asyncio.to_thread(self._messenger.stop)

@@ -15,6 +15,7 @@ import signal
 import time
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from time import monotonic
 from typing import Final
 
@@ -30,6 +31,8 @@ from vagus_controller.broker import BrokerSession
 from vagus_controller.casebook import Casebook
 from vagus_controller.chronicle import Chronicle
 from vagus_controller.config import Config
+from vagus_controller.config_file import ConfigError, load
+from vagus_controller.core import reload
 from vagus_controller.core.brain import TICK_S, Brain
 from vagus_controller.core.commands import Commands
 from vagus_controller.core.picture import Canvas, agent_view
@@ -50,8 +53,10 @@ from vagus_controller.views import (
     PauseView,
     PlanAsk,
     PlanView,
+    Severity,
 )
 from vagus_protocol import topics
+from vagus_runtime import logs
 from vagus_runtime.sdnotify import Notifier
 
 log = logging.getLogger("vagus")
@@ -59,10 +64,10 @@ log = logging.getLogger("vagus")
 ASSISTANT_S: Final = 5.0
 
 
-def run(config: Config, fleet_key: bytes) -> int:
-    """Run until SIGTERM or SIGINT; the exit code."""
+def run(file: Path, config: Config, fleet_key: bytes) -> int:
+    """Run until SIGTERM or SIGINT; the exit code. `file`: what SIGHUP reads again; `config` came from it."""
     try:
-        return asyncio.run(Controller(config, fleet_key).run())
+        return asyncio.run(Controller(file, config, fleet_key).run())
     except OSError as error:
         log.error("%s", error)
         return 1
@@ -104,8 +109,9 @@ class _Outbox(Chronicle):
 class Controller:
     """Implements views.Operator."""
 
-    def __init__(self, config: Config, fleet_key: bytes) -> None:
+    def __init__(self, file: Path, config: Config, fleet_key: bytes) -> None:
         self.config = config
+        self._file = file
         self._store = Store(config.store.url, config.store.keep_days, config.store.keep_rows)
         self._archive = Archive(config.store.url, config.history)
         self._feed = ChangeFeed()
@@ -126,6 +132,7 @@ class Controller:
         )
         self._notifier = Notifier(os.environ)
         self._stop = asyncio.Event()
+        self._reread = asyncio.Event()
 
     def _on_message(self, topic: str, payload: bytes, _retained: bool) -> None:
         if not self._assistant.take(topic, payload):
@@ -142,6 +149,7 @@ class Controller:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reread.set)
         self._store.start()
         self._store.close_open(OPEN, "not known: the controller ended before it was over; what goes on is told anew")
         self._archive.start()
@@ -157,6 +165,7 @@ class Controller:
             asyncio.ensure_future(self._tick_loop()),
             asyncio.ensure_future(self._settle_loop()),
             asyncio.ensure_future(self._assistant_loop()),
+            asyncio.ensure_future(self._reload_loop()),
         ]
         stopping = asyncio.ensure_future(self._stop.wait())
         self._notifier.ready()
@@ -221,6 +230,41 @@ class Controller:
             self._notifier.watchdog()
             due = max(due + TICK_S, monotonic())
             await asyncio.sleep(due - monotonic())
+
+    async def _reload_loop(self) -> None:
+        """The configuration is read again: all of it counts that can, or, with a mistake in it, nothing."""
+        while True:
+            await self._reread.wait()
+            self._reread.clear()
+            self._notifier.reloading(monotonic())
+            try:
+                read = await asyncio.to_thread(load, self._file, files=True)
+            except ConfigError as error:
+                for mistake in error.mistakes:
+                    log.error("%s", mistake)
+                text = f"the configuration was not taken, and the old one stays: {error.mistakes[0]}"
+                more = len(error.mistakes) - 1
+                self._tell(text + (f" (and {more} more)" if more else ""), Severity.WARNING)
+            else:
+                plan = reload.plan(self.config, read)
+                self._take(plan.config)
+                if plan.waiting:
+                    self._tell(f"changed, and needs a restart: {', '.join(plan.waiting)}", Severity.WARNING)
+                what = ", ".join(plan.changed) or "nothing that can change while the controller runs"
+                self._tell(f"configuration read again; changed: {what}", Severity.INFO)
+            self._notifier.ready()
+
+    def _take(self, config: Config) -> None:
+        """Run by `config` from now on. Also when it is the same: files that it names may be others."""
+        if config.drill != self.config.drill:
+            self._schedule = Schedule(config.drill.schedule) if config.drill.schedule else None
+        self.config = config
+        logs.set_level(config.log_level)
+        self._brain.reconfigure(config)
+        self.casebook.reconfigure(config.notify)
+
+    def _tell(self, text: str, severity: Severity) -> None:
+        self._outbox.event("controller", "configuration", self.config.name, text, severity)
 
     def show(self) -> None:
         """Tell whoever watches what is another."""

@@ -54,7 +54,23 @@ class Messenger:
         sent: Callable[[Notice], None],
         timeout_s: float = TIMEOUT_S,
     ) -> None:
-        self._lines = {channel.name: _Line(channel, persist, sent, timeout_s) for channel in channels}
+        self._line: Callable[[Channel], _Line] = lambda channel: _Line(channel, persist, sent, timeout_s)
+        self._lines = {channel.name: self._line(channel) for channel in channels}
+
+    def reconfigure(self, channels: Iterable[Channel]) -> None:
+        """Other channels from now on, of a messenger that was started. What waits for one that stays is sent by it, to
+        where it leads now."""
+        before, self._lines = self._lines, {}
+        for channel in channels:
+            line = before.pop(channel.name, None)
+            if line is None:
+                line = self._line(channel)
+                line.thread.start()
+            else:
+                line.renew(channel)
+            self._lines[channel.name] = line
+        for gone in before.values():
+            gone.stop()
 
     def start(self) -> None:
         for line in self._lines.values():
@@ -135,6 +151,14 @@ class _Line:
             self._tests.append(future)
             self._wake.notify()
         return future
+
+    def renew(self, channel: Channel) -> None:
+        """As it says from now on; its URL is read again."""
+        with self._lock:
+            self.channel = channel
+            self._service = None
+            self._try_at, self._failures = 0.0, 0
+            self._wake.notify()
 
     def unsent(self) -> list[Notice]:
         with self._lock:
@@ -253,22 +277,22 @@ class _Line:
 
     def _send(self, notice: Notice, late: str = "") -> str:
         """Why it was not taken, in words without secrets; "" when it was."""
-        if self._service is None:
-            failure = self._set_up()
-            if failure:
+        # It may be renewed meanwhile.
+        channel, service = self.channel, self._service
+        if service is None:
+            if failure := self._set_up():
                 return failure
+            service = self._service or service_of(url_of(channel), self._timeout_s)
         with _Words() as said:
             try:
-                taken = self._service.notify(
-                    title=notice.title, body=notice.text + late, notify_type=_LOOKS[notice.severity]
-                )
+                taken = service.notify(title=notice.title, body=notice.text + late, notify_type=_LOOKS[notice.severity])
             except Exception as error:
                 # A plugin's own; what it says may hold a URL.
                 said.lines.append(f"{type(error).__name__}: {error}")
                 taken = False
         if taken:
             return ""
-        return scrubbed(said.lines[-1] if said.lines else "it was not taken", url_of(self.channel))
+        return scrubbed(said.lines[-1] if said.lines else "it was not taken", url_of(channel))
 
 
 class _Words(logging.Handler):

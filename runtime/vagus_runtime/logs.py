@@ -37,3 +37,8 @@ def set_up(level: str, environ: Mapping[str, str]) -> None:
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+def set_level(level: str) -> None:
+    """Another level from now on, as in `set_up`."""
+    logging.getLogger().setLevel(level.upper())

@@ -23,6 +23,10 @@ class Notifier:
     def ready(self) -> None:
         self._send("READY=1")
 
+    def reloading(self, now: float) -> None:
+        """The settings are being read again, until `ready`. `now`: the monotonic clock, in seconds."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={int(now * 1_000_000)}")
+
     def status(self, text: str) -> None:
         """Shows `text` (one line) in `systemctl status`."""
         self._send("STATUS=" + " ".join(text.split()))

@@ -28,11 +28,13 @@ def test_each_word_is_a_datagram(systemd: tuple[str, socket.socket]) -> None:
     notifier.ready()
     notifier.status("4 links up,\n1 down: tōkyō")
     notifier.watchdog()
+    notifier.reloading(12.5)
     notifier.stopping()
-    assert [reader.recv(4096).decode() for _ in range(4)] == [
+    assert [reader.recv(4096).decode() for _ in range(5)] == [
         "READY=1",
         "STATUS=4 links up, 1 down: tōkyō",
         "WATCHDOG=1",
+        "RELOADING=1\nMONOTONIC_USEC=12500000",
         "STOPPING=1",
     ]
 

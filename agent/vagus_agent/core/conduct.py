@@ -107,7 +107,7 @@ class Conduct:
         self._failed = ""
         self._drift: tuple[str, ...] = ()
         self._complaints = Complaints()
-        self._checked_peers = {check.peer for check in config.checks if check.peer}
+        self._checked_peers = _checked_peers(config)
         self._notes: list[Note] = []
         self._verify: list[Verify] = []
         self._measure: list[Measure] = []
@@ -250,6 +250,18 @@ class Conduct:
         for peer in self._held.keys() & self._trials.keys():
             self._trials[peer].running = False
         self._asked = self.overrides
+
+    def reconfigure(self, config: Config, now: float) -> None:
+        """Other settings from now on; `links` has become what they say. As after a restart with them: what is still
+        offered stays where it is."""
+        self._config = config
+        self._checked_peers = _checked_peers(config)
+        for peer, trial in self._trials.items():
+            if trial.running and not self._offers(peer, trial.path):
+                trial.revert(f"{trial.path} to {peer} is not in the configuration any more")
+        self._held = {peer: path for peer, path in self._held.items() if self._offers(peer, path)}
+        self._unsaved = True
+        self._react(now)
 
     def on_session(self, connected: bool, now: float) -> None:
         """A broker session began or ended."""
@@ -469,3 +481,7 @@ class Conduct:
 
     def _offers(self, peer: str, path: str) -> bool:
         return any(link.path == path for link in self._links.get(peer, ()))
+
+
+def _checked_peers(config: Config) -> set[str]:
+    return {check.peer for check in config.checks if check.peer}

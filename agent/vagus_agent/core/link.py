@@ -218,6 +218,15 @@ class Link:
         patience = max(self.own_lag, self.peer_lag)
         return min(max(patient, settings.confirm_floor_s), settings.timeout_cap_s) + patience
 
+    def retune(self, idle_interval: float, settings: Probe) -> None:
+        """Other settings from now on; what is known of the link stays. A burst under way goes on as it began."""
+        self._settings = settings
+        if idle_interval != self.idle_interval:
+            self.idle_interval = idle_interval
+            self.wide_due = min(self.wide_due, self.last_sent + _WIDE_EVERY * idle_interval)
+            if not self._burst_left:
+                self.next_send = min(self.next_send, self.last_sent + idle_interval)
+
     def stretch(self, stall: float) -> None:
         """Time in which this process did not run does not count against the link."""
         if self._burst_deadline is not None:

@@ -191,14 +191,44 @@ class Prober:
         for peer in config.peers:
             self.add_peer(peer, config.paths_to(peer), now, phase)
 
-    def add_peer(self, peer: Peer, paths: Sequence[Path], now: float, phase: float) -> None:
+    def add_peer(self, peer: Peer, paths: Sequence[Path], now: float, phase: float, known: _Peer | None = None) -> None:
+        """`known`: the same peer as it was until now."""
         entry = _Peer(peer.name, name_hash(peer.name), {})
+        if known is not None:
+            # Not its views: they are looked at anew, for links that it told of before we had them.
+            entry.boot, entry.last_seq, entry.answers_wide = known.boot, known.last_seq, known.answers_wide
         for path in paths:
-            start = now + phase * path.idle_interval_s
-            link = Link(peer.name, path.name, path.idle_interval_s, self._settings, start, self.changes)
+            link = known.links.get(path.name) if known is not None else None
+            if link is None:
+                start = now + phase * path.idle_interval_s
+                link = Link(peer.name, path.name, path.idle_interval_s, self._settings, start, self.changes)
+            else:
+                link.retune(path.idle_interval_s, self._settings)
             entry.links[path.name] = link
             self.links.append(link)
         self._peers[peer.name] = self._by_hash[entry.hash] = entry
+
+    def reconfigure(self, config: Config, now: float, phase: float) -> None:
+        """Other settings and peers from now on. A link that stays keeps all that is known of it, and its probes that
+        are under way; `phase` is for new ones."""
+        self._settings = config.probe
+        before, self._peers, self._by_hash = self._peers, {}, {}
+        self.links.clear()
+        for peer in config.peers:
+            self.add_peer(peer, config.paths_to(peer), now, phase, before.get(peer.name))
+        self._be_patient()
+        self._outstanding = {seq: probe for seq, probe in self._outstanding.items() if self._has(probe.link)}
+        self._verifications = {peer: one for peer, one in self._verifications.items() if self._has(one.link)}
+        self._gauges = {peer: one for peer, one in self._gauges.items() if self._offers(peer, one.path)}
+        self._wide = {where: one for where, one in self._wide.items() if self._offers(*where)}
+        self.changes[:] = [change for change in self.changes if self._has(change.link)]
+        self.stale = True
+
+    def _has(self, link: Link) -> bool:
+        return self._offers(link.peer, link.path)
+
+    def _offers(self, peer: str, path: str) -> bool:
+        return peer in self._peers and path in self._peers[peer].links
 
     # --- time --------------------------------------------------------------------------------------------------
 

@@ -93,6 +93,12 @@ class Steering:
             self._asked.set()
             return await self._reconcile(dict(overrides), reason)
 
+    async def reconfigure(self, config: Config, overrides: Mapping[str, str]) -> Outcome:
+        """As `reconcile`, by another configuration of the same table, rule and interfaces from now on."""
+        async with self._lock:
+            self._config = config
+            return await self._reconcile(dict(overrides), "reload")
+
     async def override(self, peer: str, path: str, reason: str = "") -> Outcome:
         """Move one peer to `path` (its first path: back home) at once, from what is known to stand; then verify.
 

@@ -93,6 +93,25 @@ class ProbeSockets:
         for address in self._config.addresses:
             if address.version not in self._sockets and (address.version == 4 or has_ipv6()):
                 self._sockets[address.version] = _socket(address, self._config.probe.port)
+        self._meet()
+        self._loop = asyncio.get_running_loop()
+        for version, sock in self._sockets.items():
+            self._loop.add_reader(sock, self._readable, version, sock)
+        self._poll()
+
+    def reconfigure(self, config: Config) -> None:
+        """Other peers from now on, once the prober has them. Raises OSError when they are the first, as `open`."""
+        self._config = config
+        if self._sockets:
+            self._meet()
+            self._poll()
+        else:
+            self.open()
+
+    def _meet(self) -> None:
+        """Where each peer is reached."""
+        self._peer_of.clear()
+        self._targets.clear()
         own = {address.version: address for address in reversed(self._config.addresses)}
         for peer in self._config.peers:
             for address in peer.addresses:
@@ -103,10 +122,6 @@ class ProbeSockets:
                 where = (str(target), self._config.probe.port)
                 self._targets[peer.name] = (self._sockets[target.version], where, source)
         self.interfaces_changed()
-        self._loop = asyncio.get_running_loop()
-        for version, sock in self._sockets.items():
-            self._loop.add_reader(sock, self._readable, version, sock)
-        self._poll()
 
     def close(self) -> None:
         if self._timer is not None:

@@ -41,6 +41,7 @@ class ServiceChecks:
         self._addresses = addresses
         self._on_change = on_change
         self._latest: dict[str, Service] = {}
+        self._other = asyncio.Event()
         # peer → its checks that run at once
         self._verifying: dict[str, asyncio.Task[None]] = {}
 
@@ -65,13 +66,28 @@ class ServiceChecks:
             self._note(service)
         on_done(tuple(service.name for service in services if not service.ok and service.name in before))
 
+    def reconfigure(self, checks: Sequence[config.Check]) -> None:
+        """Other checks from now on. What is known of one that stays as it is stays known."""
+        if checks == self._checks:
+            return
+        kept = {check.name for check in checks if check in self._checks}
+        self._latest = {name: service for name, service in self._latest.items() if name in kept}
+        self._checks = checks
+        self._other.set()
+
     async def run(self) -> None:
         """Until cancelled, also when there is nothing to check."""
-        async with asyncio.TaskGroup() as tasks:
-            for index, check in enumerate(self._checks):
+        while True:
+            self._other.clear()
+            async with asyncio.TaskGroup() as group:
                 # Spread over the interval, so that they do not all start at once.
-                tasks.create_task(self._repeat(check, check.interval_s * index / len(self._checks)))
-            await asyncio.Event().wait()
+                tasks = [
+                    group.create_task(self._repeat(check, check.interval_s * index / len(self._checks)))
+                    for index, check in enumerate(self._checks)
+                ]
+                await self._other.wait()
+                for task in tasks:
+                    task.cancel()
 
     async def _repeat(self, check: config.Check, delay_s: float) -> None:
         clock = asyncio.get_running_loop().time

@@ -87,6 +87,13 @@ class SystemProbe:
         self._throttled: str = ""
         self._undervoltage: str = ""
 
+    def reconfigure(self, report: config.Report) -> None:
+        """Other processes and mounts from now on."""
+        self._report = report
+        self._names = {name[:COMM_LENGTH]: name for name in report.processes}
+        # All processes are looked at again, by the next read.
+        self._pids, self._turn = {}, 0
+
     def read(self, now: float) -> System:
         """The machine at `now` (monotonic seconds). Never raises: what cannot be read is absent."""
         if self._scanned_at is None or now - self._scanned_at >= RESCAN_S:

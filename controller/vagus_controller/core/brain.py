@@ -118,6 +118,16 @@ class Brain:
         self._observer = self._liveness.controller(self.fleet, now)
         self._quorum_verdict = self._quorum.evaluate(self.fleet, now)
 
+    def reconfigure(self, config: Config) -> None:
+        """Other thresholds and guards from now on; who we are, and what was decided and found, stays."""
+        self.config = self.fleet.config = config
+        self.failover.reconfigure(config.failover)
+        self._liveness.reconfigure(config.liveness.blind_share)
+        self._links.reconfigure(config.failover.confirm_within_s)
+        self._load.reconfigure(config.load)
+        if self.fleet.connected:
+            self.announce()
+
     # --- what survives -------------------------------------------------------------------------------------------
 
     def restore(self, saved: bytes, now: float) -> str:

@@ -55,10 +55,14 @@ class _Memory:
 
 class Damping:
     def __init__(self, settings: config.Damping, failback_hold_s: float) -> None:
+        self._memories: dict[Pair, _Memory] = {}
+        self.reconfigure(settings, failback_hold_s)
+
+    def reconfigure(self, settings: config.Damping, failback_hold_s: float) -> None:
+        """Other settings from now on; penalties stay."""
         self._settings = settings
         self._hold_s = failback_hold_s
         self._ceiling = ceiling(settings)
-        self._memories: dict[Pair, _Memory] = {}
 
     def moved(self, pair: Pair, now: float, *, home: bool) -> None:
         """The pair moves by itself; `home`: to its first path."""

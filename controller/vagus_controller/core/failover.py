@@ -77,6 +77,13 @@ class Failover:
         self._sample: list[Pair] = []
         self._topology = 0
 
+    def reconfigure(self, settings: config.Failover) -> None:
+        """Other settings from now on; what was decided and counted stays."""
+        self.settings = settings
+        self.damping.reconfigure(settings.damping, settings.failback_hold_s)
+        self.quality.reconfigure(settings.quality)
+        self.windows.reconfigure(settings.windows)
+
     def intent(self, fleet: Fleet, pair: Pair) -> Intent:
         """The pair's intent; its first path when nothing was ever decided."""
         known = self.intents.get(pair)

@@ -67,11 +67,7 @@ class Notices:
     def __init__(
         self, settings: config.Notify, windows: Windows, site_of: Callable[[str], str], fleet: str, url: str
     ) -> None:
-        self._channels = settings.channel
-        self._quiet = {
-            each.name: Windows(tuple(config.Window(at=at, reason="quiet hours") for at in each.quiet))
-            for each in settings.channel
-        }
+        self.reconfigure(settings)
         self._windows = windows
         self._site_of = site_of
         self._fleet = fleet
@@ -82,6 +78,14 @@ class Notices:
         self._ours: set[int] = set()
         self._told: dict[tuple[str, int], _Told] = {}
         self._leads = False
+
+    def reconfigure(self, settings: config.Notify) -> None:
+        """Other channels from now on. One that is new hears of what is open, as far as it is for it."""
+        self._channels = settings.channel
+        self._quiet = {
+            each.name: Windows(tuple(config.Window(at=at, reason="quiet hours") for at in each.quiet))
+            for each in settings.channel
+        }
 
     def tick(self, changed: Iterable[IncidentView], now: float, wall: float | None, *, leads: bool) -> list[Notice]:
         """What is to be told now. `wall`: epoch seconds, for quiet hours and maintenance alone."""

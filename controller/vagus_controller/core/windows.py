@@ -48,6 +48,10 @@ def parse(at: str) -> tuple[Span, ...] | str:
 
 class Windows:
     def __init__(self, windows: tuple[config.Window, ...]) -> None:
+        self.reconfigure(windows)
+
+    def reconfigure(self, windows: tuple[config.Window, ...]) -> None:
+        """Other windows from now on."""
         self._windows: list[tuple[config.Window, tuple[Span, ...]]] = []
         for window in windows:
             spans = parse(window.at)

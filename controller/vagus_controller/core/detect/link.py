@@ -117,6 +117,9 @@ class Links:
         self._stirs = 0
         self._topology = 0
 
+    def reconfigure(self, confirm_within_s: float) -> None:
+        self._confirm_within_s = confirm_within_s
+
     def dead(self) -> list[Pair]:
         """The pairs with a path that is down or one-way; sorted."""
         return sorted(self._dead)

@@ -132,6 +132,9 @@ class Liveness:
         self._controller: Verdict | None = None
         self._controller_at: float | None = None
 
+    def reconfigure(self, blind_share: float) -> None:
+        self._blind_share = blind_share
+
     # --- nodes ---------------------------------------------------------------------------------------------------
 
     def evaluate(self, fleet: Fleet, now: float) -> dict[str, Verdict]:

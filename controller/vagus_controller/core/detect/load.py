@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from vagus_controller import config
 from vagus_controller.config import Config
 from vagus_controller.core.verdict import Hysteresis, Verdict, follow, seconds, some
 from vagus_controller.views import Severity
@@ -68,6 +69,12 @@ class LoadDetector:
         self._news: list[Verdict] = []
         self._settings = config.load
         self._series: dict[str, _Series] = {}
+
+    def reconfigure(self, settings: config.Load) -> None:
+        """Other thresholds from now on; a spike that is told stays until it ends by them."""
+        self._settings = settings
+        for series in self._series.values():
+            series.spike.enter_s, series.spike.leave_s = settings.enter_for_s, settings.exit_for_s
 
     def take_news(self) -> list[Verdict]:
         """The verdicts that changed since it was called last."""
