@@ -4,7 +4,7 @@ Only a verification's probes are not pinned: they go as traffic goes.
 
 One socket an address family, bound to the node's own service address: probes meet the same addresses, routes,
 filters and AllowedIPs as traffic. Kernel receive timestamps (SO_TIMESTAMPNS) keep a late event loop from looking like a
-slow link.
+slow link; where the kernel gives none (under an emulator), probing goes on without.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import logging
 import os
 import socket
 import struct
@@ -24,6 +25,8 @@ from vagus_agent.core.link import Change
 from vagus_agent.core.prober import Gap, Prober, Proof, Send
 from vagus_agent.net.netlink import has_ipv6
 from vagus_protocol.probe import MAX_WIDE
+
+log = logging.getLogger("vagus")
 
 # Linux values; Python's socket module lacks the first two.
 _SO_TIMESTAMPNS: Final = 35
@@ -313,7 +316,7 @@ def _socket(address: Address, port: int) -> socket.socket:
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        _ask_for_times(sock)
         if family == socket.AF_INET:
             sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
         else:
@@ -327,6 +330,17 @@ def _socket(address: Address, port: int) -> socket.socket:
         }.get(error.errno or 0, os.strerror(error.errno or 0))
         raise OSError(error.errno, f"cannot probe from service address {address} port {port}: {remedy}") from None
     return sock
+
+
+def _ask_for_times(sock: socket.socket) -> None:
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    except OSError as error:
+        log.warning(
+            "this kernel does not tell when a packet came (SO_TIMESTAMPNS: %s): probes work, but round trips include "
+            "the agent's own lateness",
+            error.strerror,
+        )
 
 
 def _tied(source: bytes, interface: str) -> socket.socket:
