@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
 
-from vagus_inventory import calm, hosts, tailscale
+from unit.inventory_samples import sound
+from vagus_inventory import calm, hosts, reload, settings, tailscale
 
 RUNNING = {"BackendState": "Running", "Self": {"AllowedIPs": ["100.64.0.1/32", "10.99.0.1/32"]}}
 GOOD = {"AdvertiseRoutes": ["10.99.0.1/32"], "RouteAll": True, "NetfilterMode": 2}
@@ -115,3 +117,18 @@ def test_an_interface_is_compared_with_the_inventory() -> None:
     assert hosts.has_addresses(shown, ["10.88.0.1/24"], 1420)
     assert not hosts.has_addresses(shown, ["10.88.0.2/24"], 1420)
     assert not hosts.has_addresses(shown, ["10.88.0.1/24"], 1280)
+
+
+def _toml(**changes: Any) -> str:
+    fleet = sound({"tokyo": changes})
+    tokyo = next(node for node in fleet.nodes if node.name == "tokyo")
+    return settings.toml(settings.agent(fleet, tokyo))
+
+
+def test_an_agent_is_restarted_only_for_what_a_reload_cannot_do() -> None:
+    slurped = {"content": base64.b64encode(_toml().encode()).decode()}
+    assert not reload.needs_restart(slurped, _toml(vagus_agent_settings={"probe": {"burst": 6}}))
+    assert not reload.needs_restart(slurped, _toml(vagus_site="Osaka"))
+    assert reload.needs_restart(slurped, _toml(vagus_agent_settings={"probe": {"port": 5181}}))
+    assert reload.needs_restart({"msg": "file not found"}, _toml())
+    assert reload.needs_restart({"content": base64.b64encode(b"nonsense").decode()}, _toml())

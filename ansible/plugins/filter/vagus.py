@@ -10,7 +10,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 try:
-    from vagus_inventory import calm, hosts, tailscale
+    from vagus_inventory import calm, hosts, reload, tailscale
 finally:
     sys.path.pop(0)
 
@@ -44,6 +44,7 @@ class FilterModule:
             "vagus_has_wireguard": lambda result: hosts.facts(result).get("wireguard") == "yes",
             "vagus_backs_off": lambda result: hosts.backs_off(hosts.facts(result)),
             "vagus_has_addresses": hosts.has_addresses,
+            "vagus_needs_restart": reload.needs_restart,
             "vagus_silent": _silent,
             "vagus_hindrances": lambda fleet, plans: calm.hindrances(_json(fleet), json.loads(plans["stdout"])),
             "vagus_tailscale": _tailscale,
