@@ -62,6 +62,8 @@ from vagus_runtime.sdnotify import Notifier
 
 log = logging.getLogger("vagus")
 
+# Counts of tasks in one report's interval: more say better what the machine had to do, and wake it up.
+_SAMPLES: Final = 4
 _LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
@@ -404,7 +406,10 @@ class Agent:
             self._status(now)
             self._tick()
             due = max(due + interval, now)
-            await asyncio.sleep(due - monotonic())
+            for left in reversed(range(_SAMPLES)):
+                await asyncio.sleep(due - left * interval / _SAMPLES - monotonic())
+                if left:
+                    self._system.sample(monotonic())
 
     def _report_interval_s(self) -> float:
         """Longer while reports go by a metered path; the report says its interval, so nobody takes it for silence."""

@@ -168,7 +168,9 @@ class Process(Message, frozen=True, kw_only=True):
 
 
 class System(Message, frozen=True, kw_only=True):
-    """The machine. CPU shares are of all cores together."""
+    """The machine. CPU shares are of all cores together. `active_mean`: tasks that ran or were blocked, of the moments
+    since the last report at which they were counted. `busiest`: who takes the CPU, of all processes, while it is at
+    load."""
 
     cores: Annotated[int, Meta(ge=1, le=2**16)]
     load1: Seconds
@@ -177,6 +179,7 @@ class System(Message, frozen=True, kw_only=True):
     uptime_s: Seconds
     runnable: Count | None = None
     blocked: Count | None = None
+    active_mean: Seconds | None = None
     cpu_user: Share | None = None
     cpu_system: Share | None = None
     cpu_iowait: Share | None = None
@@ -193,10 +196,13 @@ class System(Message, frozen=True, kw_only=True):
     disk_io: tuple[DiskIo, ...] = ()
     net_errors: Count | None = None
     net_drops: Count | None = None
+    # Since boot; `tcp_segments`: all that were sent.
     tcp_retransmits: Count | None = None
+    tcp_segments: Count | None = None
     temperature_c: Number | None = None
     throttling: Throttling | None = None
     processes: tuple[Process, ...] = ()
+    busiest: tuple[Process, ...] = ()
 
 
 class EtcdMember(Message, frozen=True, kw_only=True):

@@ -126,7 +126,7 @@ def test_a_pi_at_load_25(host: Host) -> None:
     assert (first.runnable, first.blocked, first.uptime_s) == (25, 3, 86400.5)
     assert (first.memory_bytes, first.memory_available_bytes) == (3884360 * 1024, 1942180 * 1024)
     assert (first.swap_bytes, first.swap_used_bytes) == (102400 * 1024, 51200 * 1024)
-    assert (first.net_errors, first.net_drops, first.tcp_retransmits) == (4, 11, 12)
+    assert (first.net_errors, first.net_drops, first.tcp_retransmits, first.tcp_segments) == (4, 11, 12, 5927)
     assert (first.cpu_user, first.cpu_idle, first.disk_io) == (None, None, ())
 
     host.put("proc/stat", PI_STAT.replace("1000 200 300 8000 400 10 20 70", "1060 200 310 8010 410 12 28 80", 1))
@@ -138,6 +138,61 @@ def test_a_pi_at_load_25(host: Host) -> None:
     (disk,) = second.disk_io
     assert (disk.device, disk.busy, disk.write_bps, disk.read_bps) == ("mmcblk0", 0.75, 512_000.0, 0.0)
     assert disk.await_s == pytest.approx(0.04)
+
+
+def counts(running: int, blocked: int) -> str:
+    return PI_STAT.replace("procs_running 26", f"procs_running {running}").replace(
+        "procs_blocked 3", f"procs_blocked {blocked}"
+    )
+
+
+def test_tasks_are_counted_between_reports_too(host: Host) -> None:
+    probe = host.probe()
+    assert probe.read(100.0).active_mean == 28.0
+    for number, (running, blocked) in enumerate(((1, 0), (3, 2), (1, 0))):
+        host.put("proc/stat", counts(running, blocked))
+        probe.sample(100.5 + number / 2)
+    host.put("proc/stat", counts(9, 4))
+    second = probe.read(102.0)
+    # The agent itself is no task of the machine's: 0, 4, 0 and 12.
+    assert (second.active_mean, second.runnable, second.blocked) == (4.0, 8, 4)
+    assert probe.read(104.0).active_mean == 12.0
+
+
+@pytest.mark.parametrize(
+    "stat", ["", "procs_running", "procs_running x\nprocs_blocked y\n", "procs_running 5\nsoftirq 1 2\n"]
+)
+def test_a_count_that_cannot_be_read_is_none(host: Host, stat: str) -> None:
+    probe = host.probe()
+    probe.read(100.0)
+    host.put("proc/stat", stat)
+    probe.sample(101.0)
+    host.put("proc/stat", counts(3, 0))
+    assert probe.read(102.0).active_mean == 2.0
+
+
+def test_at_load_the_busiest_are_named_whoever_they_are(host: Host) -> None:
+    hertz = os.sysconf("SC_CLK_TCK")
+    probe = host.probe()
+    hogs = {500: "python (x)", 501: "python (x)", 502: "sh"}
+    for turn in range(12):
+        for pid, name in hogs.items():
+            host.process(pid, name, started=7, ticks=turn * hertz if name != "sh" else 0)
+        probe.sample(100.0 + turn)
+    system = probe.read(112.0)
+    (busiest,) = system.busiest
+    assert (busiest.name, busiest.count, busiest.cpu) == ("python (x)", 2, pytest.approx(2.0, rel=0.1))
+    host.put("proc/stat", counts(2, 0))
+    assert probe.read(114.0).busiest == ()
+
+
+def test_while_it_is_calm_nobody_is_looked_at(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.put("proc/stat", counts(8, 0))
+    host.process(500, "sh", started=7, ticks=0)
+    probe = host.probe()
+    monkeypatch.setattr(probe, "_look", lambda pid: pytest.fail(f"{pid} was looked at"))
+    for turn in range(9):
+        probe.sample(100.0 + turn)
 
 
 def test_what_the_machine_lacks_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

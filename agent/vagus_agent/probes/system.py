@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 import psutil
 
 from vagus_agent import config
+from vagus_agent.probes.busiest import Busiest, Look
 from vagus_protocol.messages import Disk, DiskIo, Pressure, Process, System, Throttling
 
 # A read looks at the names of one pid in so many: a new process is found within this many reads (16 s at the default
@@ -22,6 +23,8 @@ from vagus_protocol.messages import Disk, DiskIo, Pressure, Process, System, Thr
 PID_SLICES: Final = 8
 # Devices and sensors are searched for once in so many seconds.
 RESCAN_S: Final = 60.0
+# Tasks per core, running or blocked, at which it is looked who takes the CPU.
+_BUSY_PER_CORE: Final = 2
 # The kernel keeps 15 bytes of a process name (TASK_COMM_LEN less the zero).
 COMM_LENGTH: Final = 15
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
@@ -68,7 +71,8 @@ class _Device(NamedTuple):
 
 
 class SystemProbe:
-    """Call `read` once per report; rates are over the time since the last call."""
+    """Call `read` once per report; rates are over the time since the last call. `sample` between, a few times: one
+    moment's count of tasks says little, their mean over the interval what the machine had to do."""
 
     def __init__(self, report: config.Report, proc: str = "/proc", sys: str = "/sys") -> None:
         self._report = report
@@ -78,6 +82,7 @@ class SystemProbe:
         self._read_at: float | None = None
         self._scanned_at: float | None = None
         self._turn = 0
+        self._cores = os.cpu_count() or 1
         self._cpu: _Cpu | None = None
         self._pids: dict[int, str] = {}
         self._ticks: dict[int, _Ticks] = {}
@@ -86,6 +91,26 @@ class SystemProbe:
         self._temperatures: tuple[str, ...] = ()
         self._throttled: str = ""
         self._undervoltage: str = ""
+        # tasks that ran or were blocked, since the last report
+        self._active = 0
+        self._samples = 0
+        self._busiest = Busiest(proc, self._look)
+
+    def sample(self, now: float) -> None:
+        """Count the tasks of this moment. Never raises."""
+        stat = _read(f"{self._proc}/stat", 1 << 16) or ""
+        tail = stat[stat.rfind("procs_running") :].split(maxsplit=4) if "procs_running" in stat else []
+        if len(tail) >= 4 and tail[2] == "procs_blocked":
+            self._count(_integer(tail[1]), _integer(tail[3]), max(1, self._cores), now)
+
+    def _count(self, running: int | None, blocked: int | None, cores: int, now: float) -> None:
+        if running is None:
+            return
+        # The agent itself runs while it reads.
+        active = max(0, running - 1) + (blocked or 0)
+        self._active += active
+        self._samples += 1
+        self._busiest.step(now, active >= _BUSY_PER_CORE * cores)
 
     def reconfigure(self, report: config.Report) -> None:
         """Other processes and mounts from now on."""
@@ -107,10 +132,15 @@ class SystemProbe:
         stat = _Stat.parse(_read(f"{self._proc}/stat", 1 << 16) or "")
         cpu = _shares(self._cpu, stat.cpu)
         self._cpu = stat.cpu
+        self._cores = stat.cores or os.cpu_count() or 1
+        self._count(stat.running, stat.blocked, self._cores, now)
+        active = self._active / self._samples if self._samples else None
+        self._active = self._samples = 0
+        segments = _tcp(_read(f"{self._proc}/net/snmp"))
         net = self._net()
         memory = self._memory()
         return System(
-            cores=stat.cores or os.cpu_count() or 1,
+            cores=self._cores,
             load1=load1,
             load5=load5,
             load15=load15,
@@ -118,6 +148,7 @@ class SystemProbe:
             # The agent itself runs while it reads.
             runnable=None if stat.running is None else max(0, stat.running - 1),
             blocked=stat.blocked,
+            active_mean=active,
             cpu_user=cpu[0],
             cpu_system=cpu[1],
             cpu_iowait=cpu[2],
@@ -134,10 +165,12 @@ class SystemProbe:
             disk_io=self._disk_io(elapsed),
             net_errors=net[0] if net else None,
             net_drops=net[1] if net else None,
-            tcp_retransmits=_retransmits(_read(f"{self._proc}/net/snmp")),
+            tcp_retransmits=segments.get("RetransSegs"),
+            tcp_segments=segments.get("OutSegs"),
             temperature_c=self._temperature(),
             throttling=self._throttling(),
             processes=self._processes(elapsed),
+            busiest=self._busiest.found,
         )
 
     def _load(self) -> tuple[float, float, float]:
@@ -258,6 +291,14 @@ class SystemProbe:
             )
         return tuple(found[name] for name in self._report.processes if name in found)
 
+    def _look(self, pid: str) -> Look | None:
+        stat = _read(f"{self._proc}/{pid}/stat") or ""
+        ticks = _parse_ticks(stat)
+        if ticks is None:
+            return None
+        name = stat[stat.find("(") + 1 : stat.rfind(")")]
+        return Look(name, ticks.started, ticks.cpu / _TICKS, ticks.rss_bytes)
+
     def _find_pids(self) -> None:
         if not self._names:
             return
@@ -354,13 +395,12 @@ def _pressure(text: str | None) -> Pressure | None:
     return Pressure(some=shares["some"], full=shares.get("full")) if "some" in shares else None
 
 
-def _retransmits(text: str | None) -> int | None:
-    """TCP segments sent again since boot: /proc/net/snmp has a line of names and a line of values."""
-    rows = [line.split() for line in (text or "").splitlines() if line.startswith("Tcp:")]
-    if len(rows) != 2 or "RetransSegs" not in rows[0]:
-        return None
-    column = rows[0].index("RetransSegs")
-    return _integer(rows[1][column]) if column < len(rows[1]) else None
+def _tcp(text: str | None) -> dict[str, int]:
+    """TCP's counters since boot: /proc/net/snmp has a line of names and a line of values."""
+    rows = [line.split()[1:] for line in (text or "").splitlines() if line.startswith("Tcp:")]
+    if len(rows) != 2:
+        return {}
+    return {name: count for name, value in zip(*rows, strict=False) if (count := _integer(value)) is not None}
 
 
 def _parse_ticks(stat: str) -> _Ticks | None:
