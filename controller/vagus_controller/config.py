@@ -117,11 +117,13 @@ class Liveness(Section, frozen=True, kw_only=True):
 
 
 class Load(Section, frozen=True, kw_only=True):
-    # Tasks (runnable and blocked) per core, above the node's own baseline, that count as pressure; and the floor.
-    enter_per_core: float = 1.5
+    # Tasks (runnable and blocked) per core, above the node's own baseline, that are no evidence yet; what is more is
+    # summed up. A node with calm hours is held to three quarters of it, one with bursts to a third more. And the floor.
+    enter_per_core: float = 1.4
     exit_per_core: float = 0.8
-    # Seconds of evidence: raising them trades speed for silence.
-    enter_for_s: float = 4.0
+    # A load of twice `enter_per_core` is a spike after so many seconds, a greater one sooner. Raising it, and the time
+    # for the end, trades speed for silence.
+    enter_for_s: float = 6.0
     exit_for_s: float = 20.0
 
 

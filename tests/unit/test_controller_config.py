@@ -119,7 +119,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("liveness.blind_share", 1.5, "liveness.blind_share: must be between 0.01 and 1, not 1.5"),
     ("liveness.blind_share", float("nan"), "liveness.blind_share: must be between 0.01 and 1, not nan"),
     ("liveness.silent_intervals", 2, "liveness.silent_intervals: must be above late_intervals, 2.5"),
-    ("load.exit_per_core", 1.5, "load.exit_per_core: must be below enter_per_core, 1.5"),
+    ("load.exit_per_core", 1.5, "load.exit_per_core: must be below enter_per_core, 1.4"),
     ("failover.mode", "manual", 'failover.mode: must be one of "auto", "recommend", not "manual"'),
     ("failover.proven_within_s", 0, "failover.proven_within_s: must be between 0.5 and 300"),
     ("failover.failback_hold", 1, "failover.failback_hold: unknown key: did you mean failback_hold_s?"),

@@ -51,7 +51,7 @@ def test_a_pi_at_load_25_is_found_in_seconds() -> None:
     verdict = machine.verdict
     assert verdict is not None
     assert verdict.severity is Severity.WARNING
-    assert verdict.reason == ("load 25.0 on 4 cores (6.2 a core, usual 0.4) for 4.0 s: CPU, tailscaled takes 1.8 cores")
+    assert verdict.reason == ("load 25.0 on 4 cores (6.2 a core, usual 0.4) for 6.0 s: CPU, tailscaled takes 1.8 cores")
 
 
 def test_it_ends_after_the_condition_does() -> None:
@@ -73,7 +73,7 @@ def test_a_long_spike_stays_a_spike() -> None:
 def test_load_that_hovers_between_the_thresholds_does_not_flap() -> None:
     machine = Machine()
     machine.run(30.0)
-    states = machine.run(10.0, runnable=12) + machine.run(300.0, runnable=6)
+    states = machine.run(30.0, runnable=12) + machine.run(300.0, runnable=6)
     assert states[-1] == "spike"
     assert states.count("normal") == states.index("spike")
 
@@ -94,7 +94,7 @@ def test_a_busy_machine_is_as_usual() -> None:
     learned = Machine()
     learned.run(60.0)
     assert learned.run(4 * 3600.0, runnable=9)[-1] == "normal"
-    assert set(learned.run(3600.0, runnable=9)) == {"normal"}
+    assert set(learned.run(4200.0, runnable=9)) == {"normal"}
     assert learned.run(10.0, runnable=25)[-1] == "spike"
 
 
@@ -113,12 +113,22 @@ def test_a_noisy_spike_is_found() -> None:
 
 
 def test_after_boot_more_evidence_is_wanted() -> None:
+    """A storm of 150 s is none; what lasts longer is told as soon as the machine is up for three minutes."""
     machine = Machine()
-    states = [machine.sample(runnable=25, load15=0.5, uptime_s=20.0 + 2 * turn).state for turn in range(20)]
-    assert states.index("spike") >= 15
+    states = [machine.sample(runnable=25, load15=0.5, uptime_s=20.0 + 2 * turn).state for turn in range(90)]
+    assert 20.0 + 2 * states.index("spike") == 180.0
     quiet = Machine()
-    storm = [quiet.sample(runnable=25, load15=0.5, uptime_s=20.0 + 2 * turn).state for turn in range(13)]
+    storm = [quiet.sample(runnable=25, load15=0.5, uptime_s=20.0 + 2 * turn).state for turn in range(70)]
+    storm += [quiet.sample(runnable=1, load15=5.0, uptime_s=160.0 + 2 * turn).state for turn in range(90)]
     assert set(storm) == {"normal"}
+
+
+def test_a_reboot_ends_what_was_counted() -> None:
+    machine = Machine()
+    machine.run(30.0)
+    machine.run(4.0, runnable=25)
+    assert machine.sample(runnable=25, uptime_s=9.0).state == "normal"
+    assert set(machine.run(60.0, runnable=25, uptime_s=20.0)) == {"normal"}
 
 
 def test_without_task_counts_it_is_worked_out_of_load1() -> None:
@@ -155,7 +165,7 @@ def test_minutes_of_a_spike_do_not_become_usual() -> None:
     machine.run(60.0)
     machine.run(900.0, runnable=40)
     machine.run(60.0)
-    assert machine.run(10.0, runnable=10)[-1] == "spike"
+    assert machine.run(40.0, runnable=14)[-1] == "spike"
 
 
 def test_a_gap_in_the_reports_is_no_evidence() -> None:
@@ -189,6 +199,16 @@ BUSY = Pressure(some=0.6, full=0.3)
         ({"psi_io": BUSY, "disk_io": (DiskIo(device="sda", busy=0.2), DiskIo(device="mmcblk0", busy=0.97))}, "mmcblk0"),
         ({"cpu_iowait": 0.4}, "I/O"),
         ({"runnable": 2, "blocked": 23}, "I/O"),
+        (
+            {"disk_io": (DiskIo(device="sda", busy=0.99, await_s=1.44),), "blocked": 30},
+            "sda is 99% busy, a request takes 1.4 s",
+        ),
+        ({"disk_io": (DiskIo(device="sda", busy=1.0),), "blocked": 30}, "sda is 100% busy and finishes nothing"),
+        (
+            {"runnable": 1, "blocked": 23, "disk_io": (DiskIo(device="sda", busy=0.02),)},
+            "that no disk here explains: 23 tasks",
+        ),
+        ({"busiest": (Process(name="ffmpeg", count=4, cpu=3.4, rss_bytes=1),)}, "CPU, ffmpeg takes 3.4 cores"),
         ({"psi_memory": BUSY}, "memory pressure"),
         ({"memory_bytes": 4 << 30, "memory_available_bytes": 50 << 20}, "memory pressure"),
         ({"cpu_steal": 0.35}, "the host takes 35%"),
@@ -208,6 +228,69 @@ def test_an_old_undervoltage_is_not_the_cause() -> None:
     machine.run(10.0, runnable=25, throttling=Throttling(undervoltage_since_boot=True, throttled_since_boot=True))
     assert machine.verdict is not None
     assert machine.verdict.reason.endswith(": CPU")
+
+
+def test_heat_that_came_of_the_spike_is_told_last_and_heat_that_was_there_first() -> None:
+    hot = Throttling(throttled=True)
+    k3s = (Process(name="k3s", count=1, cpu=3.5, rss_bytes=1),)
+    after, before = Machine(), Machine()
+    for machine in (after, before):
+        machine.run(60.0)
+    before.run(30.0, throttling=hot)
+    after.run(20.0, runnable=25, processes=k3s)
+    causes = [
+        machine.sample(runnable=25, processes=k3s, throttling=hot).reason.split(": ", 1)[1]
+        for machine in (after, before)
+        if machine is after or machine.run(20.0, runnable=25, processes=k3s, throttling=hot)
+    ]
+    assert causes[0] == "CPU, k3s takes 3.5 cores; the CPU is throttled"
+    assert causes[1] == "the CPU is throttled; CPU, k3s takes 3.5 cores"
+
+
+def test_a_storm_of_retransmissions_names_the_link() -> None:
+    machine = Machine()
+    sent, again = 1000, 10
+    verdict = machine.sample(runnable=1, tcp_segments=sent, tcp_retransmits=again)
+    for turn in range(40):
+        sent, again = sent + 2000, again + (600 if turn > 20 else 1)
+        links = (link("tokyo-1", relay=Relay.DERP),)
+        figures = {"tcp_segments": sent, "tcp_retransmits": again, "links": links}
+        verdict = machine.sample(runnable=25 if turn > 20 else 1, **figures)
+    cause = verdict.reason.split(": ", 1)[1]
+    assert cause.startswith("TCP sends 300 segments a second again, the link to tokyo-1 over overlay is relayed (derp)")
+
+
+def test_some_retransmissions_of_many_segments_are_no_storm() -> None:
+    machine = Machine()
+    for turn in range(30):
+        machine.sample(runnable=25 if turn > 20 else 1, tcp_segments=100_000 * turn, tcp_retransmits=100 * turn)
+    assert machine.verdict is not None
+    assert machine.verdict.reason.endswith(": CPU")
+
+
+def test_the_mean_of_many_counts_is_believed_before_the_one_of_the_moment() -> None:
+    machine = Machine()
+    machine.run(60.0, active_mean=1.0)
+    # A count is of the moment at which many timers fire, the agent's too; but what is very steep is told by it.
+    assert set(machine.run(60.0, runnable=9, active_mean=1.5)) == {"normal"}
+    assert machine.run(10.0, runnable=9, active_mean=1.5)[-1] == "normal"
+    assert machine.run(10.0, runnable=1, active_mean=25.0)[-1] == "spike"
+
+
+def test_tasks_that_hang_for_no_disk_are_found_by_load1_alone() -> None:
+    """Nothing runs, nothing waits for a disk, and load1 rises as 16 tasks in uninterruptible sleep make it rise."""
+    machine = Machine()
+    load1, states = 0.5, []
+    for second in range(0, 240, 2):
+        if second % 5 in (0, 1) and second:
+            load1 = load1 * math.exp(-5 / 60) + (16.5 if second > 120 else 0.5) * (1 - math.exp(-5 / 60))
+        states.append(
+            machine.sample(runnable=0, load1=round(load1, 2), disk_io=(DiskIo(device="sda", busy=0.0),)).state
+        )
+    assert set(states[:60]) == {"normal"}
+    assert "spike" in states[60:80]
+    assert machine.verdict is not None
+    assert "no disk here explains" in machine.verdict.reason
 
 
 def test_impaired_links_are_a_hint() -> None:
@@ -232,6 +315,9 @@ LOAD = st.one_of(st.floats(0, 50), st.floats(0, 1e308))
                 "blocked": COUNT,
                 "load1": LOAD,
                 "load15": LOAD,
+                "active_mean": st.one_of(st.none(), st.floats(0, 1e12)),
+                "tcp_retransmits": COUNT,
+                "tcp_segments": COUNT,
                 "uptime_s": st.floats(0, 1e9),
                 "memory_bytes": st.sampled_from((None, 0, 1 << 30)),
                 "memory_available_bytes": st.sampled_from((None, 0)),

@@ -1,0 +1,136 @@
+"""A surge is found soon, bursts are not one, and what is usual is learned."""
+
+from __future__ import annotations
+
+import tracemalloc
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vagus_controller.config import Load
+from vagus_controller.core.detect.surge import Surge
+
+STEP_S = 2.0
+DAY_S = 86400.0
+
+
+class Node:
+    """Levels in tasks per core, a sample every 2 s."""
+
+    def __init__(self, usual: float = 0.25) -> None:
+        self.settings = Load()
+        self.surge = Surge(self.settings, usual)
+        self.now = 1000.0
+
+    def run(self, level: float, seconds: float, *, noise: float = 0.0, seed: int = 1) -> float | None:
+        """Seconds until there was a surge; None: there was none at the end."""
+        rng, found = Random(seed), None
+        for second in range(2, round(seconds) + 1, 2):
+            self.now += STEP_S
+            value = max(0.0, level + rng.uniform(-noise, noise))
+            if self.surge.update(self.settings, value, STEP_S, self.now) and found is None:
+                found = float(second)
+        return found if self.surge.active else None
+
+
+@pytest.mark.parametrize(("tasks", "within_s"), [(8, 28.0), (12, 14.0), (15, 8.0), (25, 6.0), (60, 6.0)])
+def test_a_step_is_found_in_time(tasks: int, within_s: float) -> None:
+    node = Node()
+    node.run(0.25, 12 * 3600.0)
+    found = node.run(0.25 + tasks / 4, 60.0)
+    assert found is not None
+    assert found <= within_s
+
+
+def test_two_samples_are_no_surge_however_high() -> None:
+    node = Node()
+    node.run(0.25, 600.0)
+    assert node.run(1000.0, 4.0) is None
+    assert node.run(0.25, 60.0) is None
+
+
+def test_hourly_bursts_are_learned_and_more_is_still_found() -> None:
+    node = Node()
+    found = []
+    for _ in range(24):
+        node.run(0.25, 3540.0)
+        found.append(node.run(1.5, 60.0, noise=0.5))
+    assert set(found[3:]) == {None}
+    assert (node.run(0.25, 600.0), node.run(4.0, 20.0)) != (None, None)
+
+
+def test_a_node_without_bursts_is_more_easily_alarmed() -> None:
+    calm, bursty = Node(), Node()
+    for _ in range(24):
+        calm.run(0.25, 3600.0)
+        bursty.run(0.25, 3540.0)
+        bursty.run(1.5, 60.0)
+    sooner, later = calm.run(2.2, 120.0), bursty.run(2.2, 120.0)
+    assert sooner is not None
+    assert later is not None
+    assert sooner < later
+
+
+def test_what_comes_every_night_is_usual_after_some_days() -> None:
+    """An hour of 8 tasks more, at the same time of each day."""
+    node = Node()
+    found = []
+    for _ in range(6):
+        node.run(0.25, 7 * 3600.0)
+        found.append(node.run(2.25, 3600.0))
+        node.run(0.25, 16 * 3600.0)
+    assert node.surge.active is False
+    assert found[0] is None or found[0] > 0
+    assert set(found[4:]) == {None}
+    node.run(0.25, 7 * 3600.0)
+    assert node.run(2.25, 1800.0) is None
+    assert node.run(2.25 + 4.0, 20.0) is not None
+
+
+def test_a_single_day_excuses_nothing() -> None:
+    node = Node()
+    node.run(0.25, 7 * 3600.0)
+    assert node.run(6.0, 1800.0) is not None
+    node.run(0.25, 23.5 * 3600.0)
+    assert node.run(4.0, 30.0) is not None
+
+
+def test_always_busy_is_at_load_above_the_bound_only() -> None:
+    below, above = Node(2.5), Node(2.5)
+    for hour in range(12):
+        below.run(2.5, 3600.0, noise=0.5, seed=hour)
+    assert not below.surge.active
+    above.run(6.0, 12 * 3600.0)
+    assert above.surge.active
+
+
+LEVELS = st.one_of(st.floats(0.0, 20.0), st.floats(0.0, 1e6))
+
+
+@given(st.lists(st.tuples(LEVELS, st.floats(0.0, 1e5), st.booleans()), max_size=60), st.floats(0.0, 1e6))
+def test_it_never_breaks_is_the_same_again_and_comes_to_rest(
+    samples: list[tuple[float, float, bool]], usual: float
+) -> None:
+    nodes = [Node(usual), Node(usual)]
+    for level, step, ripe in samples:
+        for node in nodes:
+            node.now += step
+            node.surge.update(node.settings, level, step, node.now, ripe=ripe)
+        assert nodes[0].surge.active == nodes[1].surge.active
+        assert nodes[0].surge.usual == nodes[1].surge.usual <= 3.0
+    nodes[0].run(0.0, 60.0)
+    assert not nodes[0].surge.active
+
+
+def test_it_is_small() -> None:
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    kept = [Surge(Load(), 0.25) for _ in range(200)]
+    for surge in kept:
+        for turn in range(60):
+            surge.update(Load(), 0.25 + turn % 7, STEP_S, 1000.0 + turn * 60.0)
+    used = (tracemalloc.get_traced_memory()[0] - before) / len(kept)
+    tracemalloc.stop()
+    assert used <= 1024
