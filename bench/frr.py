@@ -79,6 +79,8 @@ def _config(host: Host, others: Sequence[Host], interval_ms: int, multiplier: in
     timers = f"{multiplier} {interval_ms} {interval_ms}"
     neighbors, policies = [], []
     for other in others:
+        # One end calls, the other is called: when both do so at one moment, again and again, it may take minutes.
+        passive = [f" neighbor {each} passive" for each in (other.overlay, other.backup) if host.number > other.number]
         neighbors += [
             f" neighbor {other.overlay} remote-as {65000 + other.number}",
             f" neighbor {other.overlay} ebgp-multihop 2",
@@ -88,6 +90,7 @@ def _config(host: Host, others: Sequence[Host], interval_ms: int, multiplier: in
             f" neighbor {other.backup} remote-as {65000 + other.number}",
             f" neighbor {other.backup} bfd {timers}",
             f" neighbor {other.backup} timers connect 1",
+            *passive,
         ]
         policies += [
             f"  neighbor {other.overlay} route-map OVERLAY in",

@@ -37,6 +37,7 @@ from vagus_controller.core.fleet import Fleet
 from vagus_controller.core.heritage import Heritage
 from vagus_controller.core.orders import Book
 from vagus_controller.core.outbox import Outbox
+from vagus_controller.core.pair import ordered, pair_named, subject
 from vagus_controller.core.patience import Patience
 from vagus_controller.core.pauses import Pauses
 from vagus_controller.core.plans import Plans
@@ -59,7 +60,7 @@ from vagus_protocol.messages import (
 )
 from vagus_protocol.signing import open_sealed
 
-__all__ = ["TICK_S", "Brain", "Outbox", "pair_named"]
+__all__ = ["TICK_S", "Brain", "Outbox"]
 
 TICK_S: Final = 0.5
 # Six ticks: who did nothing for so long was stopped, and what it hears first is old, though it looks new.
@@ -124,7 +125,7 @@ class Brain:
         self.failover.reconfigure(config.failover)
         self._liveness.reconfigure(config.liveness.blind_share)
         self._links.reconfigure(config.failover.confirm_within_s)
-        self._load.reconfigure(config.load)
+        self._load.reconfigure(config)
         if self.fleet.connected:
             self.announce()
 
@@ -240,12 +241,14 @@ class Brain:
             return
         notices = self.fleet.on_event(event, now)
         if event.kind is EventKind.LINK and event.peer:
-            self._decide(now, [_ordered(node, event.peer)])
+            self._decide(now, [ordered(node, event.peer)])
         self.outbox.notices(notices)
         if node in self.fleet.nodes:
             severity = Severity.WARNING if event.warning else Severity.INFO
             late = f" ({event.age_s:.0f} s ago)" if event.age_s >= 1 else ""
-            self.outbox.event(node, event.kind.value, _subject(node, event), event.text + late, severity)
+            self.outbox.event(
+                node, event.kind.value, subject(node, event.peer, event.path), event.text + late, severity
+            )
 
     def _on_observed(self, node: str, payload: bytes, now: float) -> None:
         observed = decode(payload, Observed)
@@ -266,7 +269,7 @@ class Brain:
         if self._settled:
             self._keep_apart(observed, now)
         if observed.reflex:
-            self._decide(now, [_ordered(node, peer) for peer in observed.reflex])
+            self._decide(now, [ordered(node, peer) for peer in observed.reflex])
 
     def _has_gone_back(self, before: Observed | None, observed: Observed) -> None:
         """Tell of a node that has forgotten what it had accepted: it was told anew, but an older one could fool it."""
@@ -441,7 +444,7 @@ class Brain:
             self.drills.tick(now)
             self.succession.tick(now)
         observed = {name: state.observed for name, state in self.fleet.nodes.items() if state.observed is not None}
-        alone = [_ordered(name, peer) for name, each in observed.items() for peer in each.reflex]
+        alone = [ordered(name, peer) for name, each in observed.items() for peer in each.reflex]
         self._decide(now, dict.fromkeys((*self._links.judged, *self.failover.restless(self.fleet), *alone)))
         for text in self._quorum.take_news():
             self.outbox.event("controller", "quorum", self.config.fleet, text, Severity.INFO)
@@ -591,20 +594,3 @@ class Brain:
             now=now,
             at=at,
         )
-
-
-def _ordered(a: str, b: str) -> Pair:
-    return (a, b) if a < b else (b, a)
-
-
-def pair_named(name: str) -> Pair | None:
-    """The pair of a name "a--b", in either order; None when it is no such name."""
-    a, separator, b = name.partition("--")
-    return (min(a, b), max(a, b)) if separator and a and b and a != b else None
-
-
-def _subject(node: str, event: Event) -> str:
-    if not event.peer:
-        return node
-    pair = f"{min(node, event.peer)}--{max(node, event.peer)}"
-    return f"{pair}/{event.path}" if event.path else pair

@@ -8,8 +8,9 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from vagus_controller.core.brain import Brain, pair_named
+from vagus_controller.core.brain import Brain
 from vagus_controller.core.failover import Decision, Pair
+from vagus_controller.core.pair import pair_named
 from vagus_controller.core.plans import in_stages, view_of
 from vagus_controller.core.transaction import PATIENCE_S, Plan, Run
 from vagus_controller.core.verdict import some

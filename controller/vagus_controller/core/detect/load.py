@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from vagus_controller import config
 from vagus_controller.config import Config
 from vagus_controller.core.detect import kinds
 from vagus_controller.core.detect.familiar import Familiar
@@ -83,11 +82,12 @@ class LoadDetector:
         self._news: list[Verdict] = []
         self._series: dict[str, _Series] = {}
 
-    def reconfigure(self, settings: config.Load) -> None:
+    def reconfigure(self, config: Config) -> None:
         """Other thresholds from now on; a spike that is told stays until it ends by them."""
-        self._settings = settings
+        self._config = config
         for series in self._series.values():
-            series.spike.enter_s, series.spike.leave_s = settings.enter_for_s, settings.exit_for_s
+            rest = series.surge.rest
+            rest.enter_s = rest.leave_s = config.load.exit_for_s
 
     def take_news(self) -> list[Verdict]:
         """The verdicts that changed since it was called last."""
