@@ -91,7 +91,9 @@ def test_a_spike_ends_by_the_new_threshold() -> None:
     machine = Machine()
     machine.run(60.0, runnable=1)
     assert machine.run(20.0, runnable=10)[-1] == "spike"
-    machine.detector.reconfigure(config.Load(enter_per_core=8.0, exit_per_core=4.0, exit_for_s=4.0))
+    machine.detector.reconfigure(
+        replace(RUNNING, load=config.Load(enter_per_core=8.0, exit_per_core=4.0, exit_for_s=4.0))
+    )
     assert machine.run(10.0, runnable=10)[-1] == "normal"
 
 
