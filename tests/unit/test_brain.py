@@ -272,6 +272,32 @@ def test_a_canary_that_fails_keeps_the_others_where_they_are() -> None:
     assert {floor.pair(name).assigned for name in ("a--b", "a--c", "b--c")} == {"overlay"}
 
 
+def test_what_dies_while_it_is_tried_is_left_in_the_call_that_tells_of_it() -> None:
+    floor = Floor()
+    floor.run(2)
+    floor.commands.switchover("a--b", "backup", floor.now, who="eva", reason="work")
+    assert (floor.word("a", "b").path, floor.word("a", "b").trial) == ("backup", True)
+    floor.dead.add(("a--b", "backup"))
+    floor.event("a", "b")
+    assert floor.word("a", "b").path == "backup", "one end alone does not decide"
+    floor.event("b", "a")
+    assert (floor.word("a", "b").path, floor.word("a", "b").trial) == ("overlay", False)
+    assert floor.word("b", "a").path == "overlay"
+
+
+def test_what_dies_while_it_is_tried_is_not_left_for_what_is_dead_too() -> None:
+    floor = Floor()
+    floor.run(2)
+    floor.dead.add(("a--b", "overlay"))
+    floor.event("a", "b")
+    floor.event("b", "a")
+    assert (floor.word("a", "b").path, floor.word("a", "b").trial) == ("backup", True)
+    floor.dead.add(("a--b", "backup"))
+    floor.event("a", "b")
+    floor.event("b", "a")
+    assert floor.word("a", "b").path == "backup"
+
+
 def test_a_trial_that_fails_goes_back_and_is_not_tried_again_at_once() -> None:
     floor = Floor()
     floor.manner["b"] = "failed"

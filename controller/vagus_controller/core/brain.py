@@ -458,6 +458,7 @@ class Brain:
             return
         self.drills.watch(now)
         known = [pair for pair in pairs if len(self.fleet.paths_of(pair)) > 1]
+        self.plans.watch(self.fleet, known, now)
         decisions = self.failover.evaluate(self.fleet, self._situation(now), now, known)
         if decisions:
             self.plans.decided(decisions, now)

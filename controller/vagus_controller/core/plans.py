@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 from vagus_controller.core.assignments import Term
 from vagus_controller.core.failover import Decision, Failover, Pair
+from vagus_controller.core.fleet import Fleet
 from vagus_controller.core.outbox import Outbox
 from vagus_controller.core.remainder import Remainder, order_of
 from vagus_controller.core.transaction import (
@@ -54,6 +55,7 @@ class Plans:
         outbox: Outbox,
     ) -> None:
         self.executor = Executor(checks)
+        self._checks = checks
         self._failover = failover
         self._tell = tell
         self._announce = announce
@@ -116,6 +118,17 @@ class Plans:
     def cancel(self, pair: Pair, reason: str, now: float) -> None:
         """End the trial of a pair, and its plan."""
         self._carry_out(self.executor.cancel(pair, reason, now), now)
+
+    def watch(self, fleet: Fleet, pairs: Iterable[Pair], now: float) -> None:
+        """Take back what tries a path that its ends have come to call dead, while the one that it left lives."""
+        for pair in pairs:
+            plan = self.executor.on_trial(pair)
+            if plan is None or plan.drill or plan.force:
+                continue
+            step = next(step for step in plan.steps if step.pair == pair)
+            why = self._failover.down(fleet, pair, step.path, now)
+            if why and step.was != step.path and not self._checks.dead(plan, step, now):
+                self._carry_out(self.executor.lost(pair, f"{step.path} {why[0]}", now), now)
 
     def resume(self, trials: Iterable[Decision], now: float) -> None:
         """What was on trial under an earlier epoch goes on, each pair by itself."""

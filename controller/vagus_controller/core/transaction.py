@@ -367,6 +367,13 @@ class Executor:
             action = self._roll_back(run, trial, reason, failed=False)
         return [action, self._finish(run, reason)]
 
+    def lost(self, pair: Pair, reason: str, now: float) -> list[Action]:
+        """Both ends call the path that is tried dead: that is their answer, before a packet of the trial times out."""
+        run = self._by_pair[pair]
+        for end in run.trials[pair].ends:
+            end.state, end.reason = "failed", reason
+        return self._judge(run, now)
+
     def be_patient(self, now: float) -> None:
         """Nothing could be heard for a while: what is on trial has its whole time again."""
         for run in self._runs.values():
