@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import pytest
 
 from contract.postgresql import PostgresPlace, PostgreSQL
 from unit import test_archive as suite
-from unit.test_archive import START, Charts, Site, _breathless, site
+from unit.test_archive import START, Charts, _breathless, site
 from unit.test_store import Place
-from vagus_controller import archive as archive_module
+from vagus_controller.archive import Archive, _id
+from vagus_controller.config import History
+from vagus_controller.core.rollup import LEVELS, MINUTE, RAW
 
 __all__ = ["_breathless", "site"]
 
@@ -41,24 +44,30 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place | PostgresPla
     return PostgresPlace(request.getfixturevalue("postgresql"))
 
 
-def test_its_bytes_are_bounded_on_the_disk_of_a_server_too(
-    postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_its_bytes_are_bounded_on_the_disk_of_a_server_too(postgresql: PostgreSQL) -> None:
     """Where nobody else cleans up: this server's autovacuum is off."""
-    monkeypatch.setattr(archive_module, "_PRUNE_EVERY_S", 0.0)
     place = PostgresPlace(postgresql)
-    here = Site(place, "a", "b", raw_hours=12.0, minute_days=0.5, hour_days=0.5)  # type: ignore[arg-type]
-    here.archive._most_bytes = most = 300_000
+    here = Archive(place.url, History(raw_hours=200.0, minute_days=9.0))
+    here._most_bytes = most = 3_000_000
+    here._open()
+    assert here._engine is not None
     try:
-        largest = 0
-        for _ in range(8):
-            here.run(3600, every=5)
-            largest = max(largest, sum(place.relation_size(f"history_{level}") for level in ("raw", "minute", "hour")))
-        assert here.archive._share < 1.0, "there was too much"
-        assert here.archive._used_bytes() <= most
-        assert largest <= 1.25 * most
-        recent = here.loads(here.wall - 600 - here.wall % 60, here.wall - here.wall % 60, 60)
-        assert recent == [1.0] * 10, "what is new is kept"
-        assert here.loads(START, START + 3600, 60) == [None] * 60, "and what is old is not"
+        taken, at = [], START
+        for _ in range(12):
+            with here._engine.begin() as connection:
+                number = here._number(connection, "a")
+                # Also such that PostgreSQL keeps beside their table.
+                for level, step, size in ((RAW, RAW.row_s, 700), (MINUTE, MINUTE.row_s, 2600)):
+                    times = range(at, at + 60_000, step)
+                    rows = [{"id": _id(number, time), "data": os.urandom(size)} for time in times]
+                    here._insert(connection, level, rows)
+            at += 60_000
+            here._prune(at)
+            taken.append(sum(place.relation_size(f"history_{level.name}") for level in LEVELS))
+        # Two thirds of what came had to go; between two prunings a twelfth comes.
+        assert max(taken) <= 1.4 * most
+        assert here._used_bytes() <= most
+        [(oldest, newest)] = place.ask("select min(id), max(id) from history_raw")
+        assert (oldest > _id(number, START), newest) == (True, _id(number, at - RAW.row_s))
     finally:
-        here.archive.stop()
+        here.stop()

@@ -21,6 +21,8 @@ Pair = tuple[str, str]
 
 # An incident is told this long after what was wrong has gone, at most: it may wait, and a detector may look back.
 _LATELY_S: Final = SETTLE_MOST_S + 15.0
+# What was lost of the last minute's probes makes a link degraded.
+_MINUTE_S: Final = 65.0
 _OF_AGENTS: Final = ("agent_freezes", "agent_thaws")
 _OF_ETCD: Final = ("etcd_stops", "etcd_starts")
 _OF_NODES_BROKER: Final = ("cut_broker", "mend_broker", "slow_broker", "isolate", "rejoin")
@@ -58,7 +60,8 @@ class Cases:
         if kind in _OF_AGENTS:
             self._note("agent", names[0])
         elif kind in _OF_NODES_BROKER:
-            self._note("broker", names[0])
+            for name in names:
+                self._note("broker", name)
         elif kind in _OF_BROKER:
             self._note("broker")
         elif kind in _OF_ETCD:
@@ -158,7 +161,8 @@ class Cases:
             return ("drill",) in self._disturbed
         if kind in ("link", "stuck"):
             pair, path = link_of(subject)
-            return self._impaired(pair, path)
+            minute = self._disturbed.get(("wire", *pair, path), -_MINUTE_S) > world.engine.now - _MINUTE_S
+            return self._impaired(pair, path) or (state == "degraded" and minute)
         if kind == "quorum":
             # Two members have none to spare.
             doubtful = len(world.etcd.members) < 3 or world.etcd.churned or not world.etcd.has_quorum
