@@ -21,10 +21,11 @@ FLEET: Final = "proving"
 _RECAP: Final = re.compile(r"^(\S+) +: ok=(\d+) +changed=(\d+) +unreachable=(\d+) +failed=(\d+)", re.MULTILINE)
 
 
-def build_release(out: Path) -> Path:
-    """The release of this tree, for the hosts' own machine and Python."""
+def build_release(out: Path, source: Path = REPOSITORY) -> Path:
+    """The release of a tree, for the hosts' own machine and Python."""
+    options = ["--platform", "x86_64", "--python", _python(), "--out", out, "--source", source]
     done = subprocess.run(
-        [REPOSITORY / "scripts/build-release", "--platform", "x86_64", "--python", _python(), "--out", out],
+        [REPOSITORY / "scripts/build-release", *options],
         check=False,
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -11,6 +11,8 @@ from typing import Any
 
 Picture = dict[str, Any]
 
+# In the place of what was before, where nobody looked: only the nodes themselves are judged.
+NOTHING: Picture = {"sessions": {}, "versions": {}, "there": [], "incidents": None, "pairs": {}}
 # What a forced rollout may not say in the place of a reason.
 _NO_REASONS = ("", "true", "yes", "y", "on", "1", "force", "false", "no", "n", "off", "0", "none", "null")
 
@@ -100,8 +102,8 @@ def portrait(picture: Picture) -> dict[str, Any]:
 
 
 def troubles(before: dict[str, Any], picture: Picture, versions: dict[str, str], controller: str = "") -> list[str]:
-    """What is not well: a node of `versions` that does not report, by its own new life, from that version; and whatever
-    else in the fleet is worse than it was `before`. `controller`: the version that the controller itself must have."""
+    """What is not well: a node of `versions` that does not report from that version ("": any), in a new life where it
+    had another; and whatever else in the fleet is worse than `before`. `controller`: the version that it must have."""
     found = [doubt(picture)] if doubt(picture) else []
     fleet = picture["fleet"]
     if controller and fleet["version"] != controller:
@@ -113,16 +115,16 @@ def troubles(before: dict[str, Any], picture: Picture, versions: dict[str, str],
             found.append(f"{name} is not known to the controller")
         elif _absent(node):
             found.append(_absent(node))
-        elif node["version"] != version:
+        elif version and node["version"] != version:
             found.append(f"{name} runs {node['version'] or 'an unknown version'}, not {version}")
-        elif before["versions"].get(name) != version and before["sessions"].get(name, "") == _session(node):
+        elif before["versions"].get(name, version) != version and before["sessions"].get(name) == _session(node):
             found.append(f"{name} has not reported since its restart")
     for name in before["there"]:
         if name not in versions and (name not in known or _absent(known[name])):
             found.append(_absent(known[name]) if name in known else f"{name} is gone from the fleet")
     found += _worse_pairs(before["pairs"], {pair["name"]: pair for pair in fleet["pairs"]})
     for incident in fleet["incidents"]:
-        if incident["id"] not in before["incidents"]:
+        if before["incidents"] is not None and incident["id"] not in before["incidents"]:
             found.append(f"incident {incident['id']} has opened: {incident['title']}")
     return found
 

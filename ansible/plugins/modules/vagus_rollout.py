@@ -44,13 +44,17 @@ options:
     type: str
     default: ""
   before:
-    description: With C(wait), what C(begin) returned.
+    description: With C(wait), what C(begin) returned; left out, only the nodes themselves are judged.
     type: dict
     default: {}
   force:
-    description: The reason to begin although the fleet is not fit. It is noted on every open incident.
+    description: The reason to begin although the fleet is not fit.
     type: str
     default: ""
+  note:
+    description: Whether that reason is noted on every open incident.
+    type: bool
+    default: false
   steady_s:
     description: For how long all must have been well.
     type: float
@@ -107,7 +111,7 @@ def begin(module: AnsibleModule, api: Api) -> dict[str, Any]:
             "-e 'vagus_rollout_force=\"REASON\"'",
             hindrances=found,
         )
-    if found and not module.check_mode:
+    if found and asked["note"] and not module.check_mode:
         for incident in picture["fleet"]["incidents"]:
             text = f"a rollout of {asked['version']} goes on although this is open: {reason}"
             api.ask("POST", f"/incidents/{incident['id']}/note", {"text": text[:1000]})
@@ -123,9 +127,8 @@ def begin(module: AnsibleModule, api: Api) -> dict[str, Any]:
 def wait(module: AnsibleModule, api: Api) -> dict[str, Any]:
     asked = module.params
     began = time.monotonic()
-    watch = rollout.Watch(
-        asked["before"], asked["versions"], asked["controller"], asked["steady_s"], asked["timeout_s"], began
-    )
+    before = asked["before"] or rollout.NOTHING
+    watch = rollout.Watch(before, asked["versions"], asked["controller"], asked["steady_s"], asked["timeout_s"], began)
     while True:
         picture, error = None, ""
         try:
@@ -151,6 +154,7 @@ def main() -> None:
             "controller": {"type": "str", "default": ""},
             "before": {"type": "dict", "default": {}},
             "force": {"type": "str", "default": ""},
+            "note": {"type": "bool", "default": False},
             "steady_s": {"type": "float", "default": 30},
             "timeout_s": {"type": "float", "default": 180},
             "url": {"type": "str", "default": "http://127.0.0.1:8118"},
