@@ -71,7 +71,7 @@ def run(module: str, arguments: dict[str, Any], home: Path) -> dict[str, Any]:
         check=False,
     )
     assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])
+    answer: dict[str, Any] = json.loads(done.stdout.split(" => ", 1)[1])
     return answer | {"failed": done.returncode != 0}
 
 
