@@ -54,6 +54,8 @@ def unpack(arch: str, suite: str, packages: Sequence[str], cache: Path, folder: 
         finally:
             partial.unlink(missing_ok=True)
     run(["tar", "-xf", tar, "-C", folder], f"unpacking {tar.name}")
+    for name in ("proc", "sys", "dev", "run", "tmp", "root"):
+        (folder / name).mkdir(exist_ok=True)
 
 
 @contextmanager
