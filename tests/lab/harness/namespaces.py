@@ -24,7 +24,8 @@ _CLONE_NEWPID = 0x20000000
 _libc = ctypes.CDLL(None, use_errno=True)
 _spawning = threading.Lock()
 
-# A host's own /proc, /sys, /run and boot id. `/proc/self` is read before the new /proc hides the outer PID.
+# A host's own /proc, /sys, /run, boot id and machine id, which is kept in its directory: two machines with one id are
+# clones. `/proc/self` is read before the new /proc hides the outer PID.
 _INIT = """
 set -e
 read -r pid _ < /proc/self/stat
@@ -34,6 +35,8 @@ mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/wireguard /run/tailscale /run/lock
 cat /proc/sys/kernel/random/uuid > /run/boot_id
 mount --bind /run/boot_id /proc/sys/kernel/random/boot_id
+[ -e "$2/machine-id" ] || tr -d - < /proc/sys/kernel/random/uuid > "$2/machine-id"
+[ ! -e /etc/machine-id ] || mount --bind "$2/machine-id" /etc/machine-id
 hostname "$1"
 ip link set lo up
 echo "$pid"
