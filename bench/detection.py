@@ -342,7 +342,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, default=80)
     parser.add_argument("--days", type=float, default=4.0)
-    parser.add_argument("--seed", type=int, default=2002)
+    parser.add_argument("--seed", type=int, default=3003)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", default="", help='one detector, as "vagus"')
     parser.add_argument("--nab", type=Path, default=ROOT.parent / "shared" / "nab", metavar="DIRECTORY")

@@ -42,6 +42,8 @@ _MINUTE_DOWN: Final = 0.1
 _MINUTE_CLIP: Final = 2.0
 _MINUTE_UNIT: Final = 0.01
 _NEAR_TAU_S: Final = 600.0
+# What has been so for ten minutes without being a surge is nearly usual.
+_NEAR_SHARE: Final = 0.8
 # A minute of which so much is expected is one of a job: what is more in it is the job's, and no habit of all minutes.
 _DUE: Final = 0.3
 # How much of a day's difference at that hour is remembered: two days make it three quarters usual.
@@ -120,7 +122,8 @@ class Surge:
         base = self._today
         if base < self.recent:
             base = self.recent
-        usual = base + self._due
+        near = _NEAR_SHARE * self._near
+        usual = (base if base > near else near) + self._due
         self.usual = usual = usual if usual < _USUAL_MOST else _USUAL_MOST
         above = level - usual
         pull = level - self.recent
@@ -132,7 +135,8 @@ class Surge:
         # What is more in this minute than in those around it, or than usual.
         more = level - (base if base > self._near else self._near)
         self._minute_sum += step * (more if more < _MINUTE_CLIP else _MINUTE_CLIP)
-        self._near += (level - self._near) * min(step / _NEAR_TAU_S, 1.0)
+        if not self.active:
+            self._near += (level - self._near) * min(step / _NEAR_TAU_S, 1.0)
         self._minute_s += step
         if self.active:
             return self._ends(settings, above, now)
