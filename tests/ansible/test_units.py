@@ -16,6 +16,8 @@ import by_hand
 from hosts import BootedHost, Hosts
 from lab.harness.services import FLEET
 from vagus_protocol import topics
+from vagus_protocol.codec import decode
+from vagus_protocol.messages import Report
 
 PATIENCE_S = 90.0
 KEY = secrets.token_bytes(32)
@@ -78,23 +80,24 @@ def journal(host: BootedHost, unit: str = "vagus-agent") -> str:
     return host.ssh(f"journalctl -u {unit} -o cat --no-pager").stdout
 
 
-def report(hosts: Hosts, name: str) -> dict[str, Any]:
+def report(hosts: Hosts, name: str) -> Report:
     """The next report of a node, as the broker has it."""
     topic = topics.node(FLEET, name, "report")
     told = hosts["vps"].ssh(f"mosquitto_sub -h 127.0.0.1 -t {topic} -C 1 -W 30").stdout
-    return dict(json.loads(told))
+    found = decode(told.encode(), Report)
+    assert isinstance(found, Report)
+    return found
 
 
 @contextmanager
 def onlooker(host: BootedHost) -> Iterator[Callable[[], str]]:
     """What happens to routes and rules of the host's kernel meanwhile."""
     out = host.directory / "seen"
+    touch = "ip route add 10.1.2.3/32 dev lo; ip route del 10.1.2.3/32 dev lo"
     with out.open("w") as file:
         child = host.popen(["ip", "monitor", "route", "rule"], stdout=file, stderr=subprocess.STDOUT)
         try:
-            host.run(["ip", "route", "add", "10.1.2.3/32", "dev", "lo"])
-            until(host, lambda: "10.1.2.3" in out.read_text())
-            host.run(["ip", "route", "del", "10.1.2.3/32", "dev", "lo"])
+            until(host, lambda: host.run(["sh", "-ec", touch]) and "10.1.2.3" in out.read_text())
             yield lambda: "\n".join(line for line in out.read_text().splitlines() if "10.1.2.3" not in line)
         finally:
             child.kill()
@@ -117,22 +120,22 @@ def test_the_agent_has_one_capability_and_no_way_to_more(fleet: Hosts) -> None:
 
 
 def test_the_agent_sees_the_machine_and_its_networks(fleet: Hosts) -> None:
-    def whole() -> dict[str, Any] | None:
+    def whole() -> Report | None:
         # Rates come with the second look, Tailscale with its own interval.
         found = report(fleet, "tokyo")
-        told = {each["name"] for each in found["system"]["processes"]}
-        return found if told == {"wireguard-go", "sshd"} and found.get("tailscale") else None
+        assert found.system is not None
+        told = {each.name for each in found.system.processes}
+        return found if told >= {"wireguard-go", "sshd"} and found.tailscale is not None else None
 
     found = until(fleet["tokyo"], whole)
-    system = found["system"]
+    system = found.system
     for key in ("cores", "load1", "uptime_s", "memory_bytes", "memory_available_bytes", "cpu_idle", "tcp_retransmits"):
-        assert system[key] is not None, key
+        assert getattr(system, key) is not None, key
     has_pressure = fleet["tokyo"].ssh("cat /proc/pressure/cpu", check=False).returncode == 0
-    assert (system["psi_cpu"] is not None) == has_pressure
-    assert system["disks"][0]["mount"] == "/"
-    assert found["tailscale"]["backend_state"] == "Running"
-    assert not found["tailscale"]["error"]
-    assert {link["path"]: link["state"] for link in found["links"]} == {"overlay": "up", "backup": "up"}
+    assert (system.psi_cpu is not None) == has_pressure
+    assert system.disks[0].mount == "/"
+    assert (found.tailscale.backend_state, found.tailscale.error) == ("Running", "")
+    assert {link.path: link.state for link in found.links} == {"overlay": "up", "backup": "up"}
 
 
 def test_a_dead_path_is_left_and_translated_connections_can_be_forgotten(fleet: Hosts) -> None:

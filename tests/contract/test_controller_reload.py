@@ -58,9 +58,11 @@ class Controller:
 
     def forget(self) -> None:
         """What was said and not heard: the queue is short, and what does not fit is lost."""
+        self.systemd.setblocking(False)
         with contextlib.suppress(BlockingIOError):
-            while self.systemd.recv(4096, socket.MSG_DONTWAIT):
+            while self.systemd.recv(4096):
                 pass
+        self.systemd.settimeout(PATIENCE_S)
 
     def hears(self, words: str) -> None:
         while words not in self.systemd.recv(4096).decode():

@@ -63,8 +63,12 @@ class Node:
         """From now on every change of a route or rule is written down."""
         with self.seen_file.open("wb") as seen:
             self._popen(["ip", "monitor", "route", "rule"], seen, dict(os.environ))
-        self.host.ip("route add 10.1.2.3/32 dev lo")
-        self.until(lambda: "10.1.2.3" in self.seen, "the onlooker looks on")
+
+        def looks() -> bool:
+            self.host.ip("route add 10.1.2.3/32 dev lo", "route del 10.1.2.3/32 dev lo")
+            return "10.1.2.3" in self.seen
+
+        self.until(looks, "the onlooker looks on")
 
     def _popen(self, argv: list[str], out: object, env: dict[str, str]) -> subprocess.Popen[bytes]:
         child = subprocess.Popen(["nsenter", f"--net={self.host.path}", *argv], stdout=out, stderr=out, env=env)  # type: ignore[call-overload]
@@ -88,9 +92,11 @@ class Node:
 
     def forget(self) -> None:
         """What was said and not heard: the queue is short, and what does not fit is lost."""
+        self.systemd.setblocking(False)
         with contextlib.suppress(BlockingIOError):
-            while self.systemd.recv(4096, socket.MSG_DONTWAIT):
+            while self.systemd.recv(4096):
                 pass
+        self.systemd.settimeout(PATIENCE_S)
 
     def hears(self, words: str) -> None:
         while words not in self.systemd.recv(4096).decode():

@@ -32,6 +32,7 @@ LATER: dict[str, dict[str, Any]] = {
     "name": {"name": "d"},
     "mqtt.username": {"mqtt": config.Mqtt(brokers=(), username="a")},
     "fleet_key_file": {"fleet_key_file": "/other"},
+    "failover.quality.mode": {"failover": config.Failover(quality=config.Quality(mode="auto"))},
     "nodes": {"nodes": ("a",)},
     "http.port": {"http": config.Http(port=1)},
     "http.oidc": {"http": config.Http(oidc=config.Oidc(issuer="i", client_id="c"))},

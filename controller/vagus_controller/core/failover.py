@@ -81,7 +81,6 @@ class Failover:
         """Other settings from now on; what was decided and counted stays."""
         self.settings = settings
         self.damping.reconfigure(settings.damping, settings.failback_hold_s)
-        self.quality.reconfigure(settings.quality)
         self.windows.reconfigure(settings.windows)
 
     def intent(self, fleet: Fleet, pair: Pair) -> Intent:

@@ -112,14 +112,6 @@ class Quality:
         # the pairs with a path in trouble, or about to be
         self.uneasy: set[Pair] = set()
 
-    def reconfigure(self, settings: config.Quality) -> None:
-        """Other settings from now on: what is wrong by them must last anew before it counts."""
-        if settings != self._settings:
-            self._settings = settings
-            self.uneasy.clear()
-            for path in self._paths.values():
-                path.forget()
-
     def mode(self, members: bool) -> Mode:
         return self._settings.members if members else self._settings.mode
 

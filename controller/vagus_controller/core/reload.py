@@ -9,7 +9,8 @@ from msgspec.structs import fields, replace
 
 from vagus_controller.config import Config
 
-# Thresholds, guards, times and channels. Everything else is what sessions, sockets and databases were opened by.
+# Thresholds, guards, times and channels. Everything else is what sessions, sockets and databases were opened by. Of
+# `failover`, what is learned of each path is judged by `quality` in many places, over minutes: it begins anew.
 _LIVE: Final = frozenset({"liveness", "load", "failover", "drill", "notify", "log_level"})
 
 
@@ -24,13 +25,10 @@ class Reload(NamedTuple):
 
 def plan(running: Config, read: Config) -> Reload:
     """`running`: what the controller runs with; `read`: the file as it is now, and sound."""
-    tables = [field.name for field in fields(running) if getattr(running, field.name) != getattr(read, field.name)]
-    now = {key: getattr(read, key) for key in tables if key in _LIVE}
-    changed: list[str] = []
-    waiting: list[str] = []
-    for key in tables:
-        (changed if key in now else waiting).extend(_names(getattr(running, key), getattr(read, key), key))
-    return Reload(replace(running, **now), tuple(changed), tuple(waiting))
+    quality = running.failover.quality
+    live = {key: getattr(read, key) for key in _LIVE} | {"failover": replace(read.failover, quality=quality)}
+    now = replace(running, **live)
+    return Reload(now, tuple(_names(running, now, "")), tuple(_names(now, read, "")))
 
 
 def _names(running: object, read: object, key: str) -> list[str]:
@@ -40,4 +38,5 @@ def _names(running: object, read: object, key: str) -> list[str]:
     if not isinstance(running, Struct) or type(running) is not type(read):
         return [key]
     names = (field.name for field in fields(running))
-    return [each for name in names for each in _names(getattr(running, name), getattr(read, name), f"{key}.{name}")]
+    prefix = f"{key}." if key else ""
+    return [each for name in names for each in _names(getattr(running, name), getattr(read, name), prefix + name)]
