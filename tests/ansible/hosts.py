@@ -252,11 +252,11 @@ class Hosts(dict[str, BootedHost]):
     def cut(self, path: PathName, a: str, b: str) -> None:
         """Drops the packets of the tunnel `path` between two hosts, silently; `mend` ends it."""
         self._cut |= {Flow(path, self[a], self[b]), Flow(path, self[b], self[a])}
-        self.internet.filter(self._cut, {})
+        self.internet.filter(self._cut, {}, {})
 
     def mend(self) -> None:
         self._cut.clear()
-        self.internet.filter((), {})
+        self.internet.filter((), {}, {})
 
     def logs(self) -> str:
         return "\n".join(host.logs() for host in self.values())
