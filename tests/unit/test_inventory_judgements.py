@@ -119,16 +119,33 @@ def test_an_interface_is_compared_with_the_inventory() -> None:
     assert not hosts.has_addresses(shown, ["10.88.0.1/24"], 1280)
 
 
-def _toml(**changes: Any) -> str:
+def _agent(**changes: Any) -> str:
     fleet = sound({"tokyo": changes})
     tokyo = next(node for node in fleet.nodes if node.name == "tokyo")
     return settings.toml(settings.agent(fleet, tokyo))
 
 
+def _controller(**changes: Any) -> str:
+    fleet = sound({"vps": changes})
+    return settings.toml(settings.controller(fleet, fleet.hosts["vps"]))
+
+
+def _slurped(text: str) -> dict[str, str]:
+    return {"content": base64.b64encode(text.encode()).decode()}
+
+
 def test_an_agent_is_restarted_only_for_what_a_reload_cannot_do() -> None:
-    slurped = {"content": base64.b64encode(_toml().encode()).decode()}
-    assert not reload.needs_restart(slurped, _toml(vagus_agent_settings={"probe": {"burst": 6}}))
-    assert not reload.needs_restart(slurped, _toml(vagus_site="Osaka"))
-    assert reload.needs_restart(slurped, _toml(vagus_agent_settings={"probe": {"port": 5181}}))
-    assert reload.needs_restart({"msg": "file not found"}, _toml())
-    assert reload.needs_restart({"content": base64.b64encode(b"nonsense").decode()}, _toml())
+    before = _slurped(_agent())
+    assert not reload.needs_restart(before, _agent(vagus_agent_settings={"probe": {"burst": 6}}), "agent")
+    assert not reload.needs_restart(before, _agent(vagus_site="Osaka"), "agent")
+    assert reload.needs_restart(before, _agent(vagus_agent_settings={"probe": {"port": 5181}}), "agent")
+    assert reload.needs_restart({"msg": "file not found"}, _agent(), "agent")
+    assert reload.needs_restart(_slurped("nonsense"), _agent(), "agent")
+
+
+def test_a_controller_is_restarted_only_for_what_a_reload_cannot_do() -> None:
+    before = _slurped(_controller())
+    live = {"failover": {"mode": "auto"}, "liveness": {"late_intervals": 3.0}}
+    assert not reload.needs_restart(before, _controller(vagus_controller_settings=live), "controller")
+    assert reload.needs_restart(before, _controller(vagus_controller_settings={"http": {"port": 8119}}), "controller")
+    assert reload.needs_restart(before, _controller(vagus_controller_name="brain"), "controller")
