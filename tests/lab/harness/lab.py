@@ -89,7 +89,8 @@ class Lab:
         self._cgnat = cgnat
         self._drop_lifted: set[str] = set()
         self._lock = threading.RLock()
-        self._forwards: list[subprocess.Popen[bytes]] = []
+        # URL → who forwards to the host behind it
+        self._forwards: dict[str, subprocess.Popen[bytes]] = {}
         root = cpu_cgroups() if fair_cpu else None
         self.dir = Path(tempfile.gettempdir()) / f"{_PREFIX}{secrets.token_hex(6)}"
         self._cgroup = root / self.dir.name if root is not None else None
@@ -126,10 +127,8 @@ class Lab:
         if not self.dir.exists():
             return
         atexit.unregister(self.close)
-        for child in self._forwards:
-            child.kill()
-            child.wait(5)
-        self._forwards.clear()
+        for url in [*self._forwards]:
+            self.unpublish(url)
         try:
             for host in (*self.hosts.values(), self.internet):
                 host.close()
@@ -630,8 +629,16 @@ class Lab:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
-            self._forwards.append(child)
-            return f"http://127.0.0.1:{server.getsockname()[1]}"
+            url = f"http://127.0.0.1:{server.getsockname()[1]}"
+            self._forwards[url] = child
+            return url
+
+    def unpublish(self, url: str) -> None:
+        """Breaks all connections through a published URL, and new ones are refused; `publish` on its port brings it
+        back. Idempotent."""
+        if child := self._forwards.pop(url, None):
+            child.kill()
+            child.wait(5)
 
     def api(self, path: str, *, method: str = "GET", body: object = None, timeout_s: float = 5.0) -> Any:
         """A call of the controller's REST API with the operator's token, decoded from JSON."""
