@@ -37,6 +37,8 @@ class Cases:
         self._world, self._fail = world, fail
         # what of the simulation → when it was last disturbed, or mended
         self._disturbed: dict[tuple[str, ...], float] = {}
+        # those that have begun before
+        self._agents: set[str] = set()
         # (controller, life of its disk, incident) → what people know of it: how bad, and whether that it is over
         self._told: dict[tuple[str, int, int], tuple[Severity, bool]] = {}
         self._known: set[tuple[str, int, int]] = set()
@@ -48,8 +50,11 @@ class Cases:
         self._disturbed[what] = self._world.engine.now
 
     def agent(self, node: str) -> None:
-        """It began or ended."""
+        """It began or ended. That it begins with the world is no reason for an alarm about its links."""
         self._note("agent", node)
+        if node in self._agents:
+            self._note("agent again", node)
+        self._agents.add(node)
 
     def drill(self) -> None:
         """One is asked for."""
@@ -59,6 +64,7 @@ class Cases:
         names = [str(each) for each in args]
         if kind in _OF_AGENTS:
             self._note("agent", names[0])
+            self._note("agent again", names[0])
         elif kind in _OF_NODES_BROKER:
             for name in names:
                 self._note("broker", name)
@@ -193,7 +199,9 @@ class Cases:
         )
         if cause.kind == "stuck" and ("drill",) in recent:
             return True
-        if cause.kind in ("link", "stuck"):
+        if cause.kind == "link":
+            return wires or any(("agent again", node) in recent for node in nodes)
+        if cause.kind == "stuck":
             return wires or agents
         if cause.kind == "liveness":
             away = not self._world.members[cause.target].process.awake or cause.target in self._world.broker.cut
