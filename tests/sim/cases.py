@@ -21,7 +21,7 @@ Pair = tuple[str, str]
 
 # An incident is told this long after what was wrong has gone, at most: it may wait, and a detector may look back.
 _LATELY_S: Final = SETTLE_MOST_S + 15.0
-# What was lost of the last minute's probes makes a link degraded.
+# What was lost of the last minute's probes makes a link degraded, and what came late in it reordering.
 _MINUTE_S: Final = 65.0
 _OF_AGENTS: Final = ("agent_freezes", "agent_thaws")
 _OF_ETCD: Final = ("etcd_stops", "etcd_starts")
@@ -171,7 +171,7 @@ class Cases:
         if kind in ("link", "stuck"):
             pair, path = link_of(subject)
             minute = self._disturbed.get(("wire", *pair, path), -_MINUTE_S) > world.engine.now - _MINUTE_S
-            return self._impaired(pair, path) or (state == "degraded" and minute)
+            return self._impaired(pair, path) or (state in ("degraded", "reordering") and minute)
         if kind == "quorum":
             # Two members have none to spare.
             doubtful = len(world.etcd.members) < 3 or world.etcd.churned or not world.etcd.has_quorum

@@ -149,6 +149,8 @@ class Incidents:
             self._homes.leave(key)
             began.append(Trouble(verdict, now))
         else:
+            if trouble.over is not None and verdict.kind == "controller":
+                trouble.seen = now
             same = trouble.over is None and (trouble.state, trouble.severity) == (verdict.state, verdict.severity)
             trouble.verdict = verdict
             if not same:
@@ -239,9 +241,10 @@ class Incidents:
             return incident.acted
         if incident.severity not in _LOUD:
             return incident.severity is Severity.UNKNOWN and lasted >= SETTLE_MOST_S
-        # Of a controller that starts, or whose broker does, it is soon over.
-        waits = incident.cause.kind == "controller" or self._waits(incident)
-        return lasted >= SETTLE_MOST_S or not waits
+        if incident.cause.kind == "controller":
+            # Of one that starts, or whose broker does, it is soon over; each time anew.
+            return now - max(trouble.seen for trouble in incident.bad()) >= SETTLE_MOST_S
+        return lasted >= SETTLE_MOST_S or not self._waits(incident)
 
     def _waits(self, incident: Incident) -> bool:
         """Whether a node in it has not been heard since it began, and is not judged yet."""
