@@ -239,7 +239,7 @@ def test_tailscale_riding_the_backup_is_flagged(lab: Lab) -> None:
     fresh.rename(file)
     told = "pi1 reaches pi2 riding the backup network"
     until(lambda: told in verdict(lab, *PAIR, "overlay")["reason"], lambda: f"it is told: {state(lab)}")
-    assert verdict(lab, *PAIR, "overlay")["state"] == "relayed"
+    assert verdict(lab, *PAIR, "overlay")["state"] == "riding-backup"
     assert not since.moves(PAIR)
 
 

@@ -74,7 +74,11 @@ class Internet(Namespace):
         links = [f"link add h{host.number} type veth peer name wan0 netns {host.pid}" for host in hosts]
         links += [f"link set h{host.number} master inet0 up" for host in hosts]
         # In our network namespace, but outside of our PID namespace: the hosts' PIDs are the lab's.
-        argv = ["nsenter", f"--net=/proc/{self.pid}/ns/net", "ip", "-batch", "-"]
+        argv = ["nsenter", f"--net=/proc/{self.pid}/ns/net", "ip", "-force", "-batch", "-"]
+        # A host that was killed leaves its end until the kernel has cleared its namespace, which may take seconds.
+        old = "\n".join(f"link del h{host.number}" for host in hosts)
+        subprocess.run(argv, check=False, input=old, capture_output=True, text=True, timeout=30)
+        argv.remove("-force")
         done = subprocess.run(argv, check=False, input="\n".join(links), capture_output=True, text=True, timeout=30)
         if done.returncode != 0:
             raise LabError(f"internet: {done.stderr.strip()}")
