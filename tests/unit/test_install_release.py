@@ -85,7 +85,7 @@ def test_a_lock_is_read_whole() -> None:
         "msgspec==0.20.0",
         f"msgspec>=0.20.0 --hash=sha256:{SHA}  # agent: a.whl",
         f"msgspec==0.20.0 --hash=sha256:{SHA}",
-        f"--index-url=http://elsewhere msgspec==0.20.0 --hash=sha256:{SHA}  # agent: a.whl",
+        f"--pre msgspec==0.20.0 --hash=sha256:{SHA}  # agent: a.whl",
     ],
 )
 def test_a_lock_that_says_anything_else_is_refused(line: str) -> None:
