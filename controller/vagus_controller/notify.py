@@ -126,7 +126,10 @@ class _Line:
         self._stopping = False
         self._try_at = 0.0
         self._failures = 0
+        # made of what this channel said, at this URL
         self._service: Any = None
+        self._made_of: Channel | None = None
+        self._url = ""
         self._name = ""
         self._sent = self._failed = self._dropped = 0
         self._sent_at: float | None = None
@@ -156,7 +159,6 @@ class _Line:
         """As it says from now on; its URL is read again."""
         with self._lock:
             self.channel = channel
-            self._service = None
             self._try_at, self._failures = 0.0, 0
             self._wake.notify()
 
@@ -196,7 +198,7 @@ class _Line:
     # --- the thread ----------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        self._set_up()
+        self._set_up(self.channel)
         while True:
             with self._lock:
                 self._wake.wait_for(lambda: self._stopping or bool(self._tests) or self._is_due(), self._pause())
@@ -210,16 +212,18 @@ class _Line:
             if found is not None:
                 self._try(*found)
 
-    def _set_up(self) -> str:
+    def _set_up(self, channel: Channel) -> str:
         """Why there is no service. The URL was checked at the start, but its file may be another since."""
         try:
-            self._service = service_of(url_of(self.channel), self._timeout_s)
+            url = url_of(channel)
+            service = service_of(url, self._timeout_s)
         except ConfigError as error:
             return str(error)
         except Exception as error:
             # A library that cannot be loaded must not end the thread.
             return f"Apprise cannot be used: {type(error).__name__}"
-        self._name = str(self._service.service_name)
+        self._service, self._made_of, self._url = service, channel, url
+        self._name = str(service.service_name)
         return ""
 
     def _is_due(self) -> bool:
@@ -277,22 +281,21 @@ class _Line:
 
     def _send(self, notice: Notice, late: str = "") -> str:
         """Why it was not taken, in words without secrets; "" when it was."""
-        # It may be renewed meanwhile.
-        channel, service = self.channel, self._service
-        if service is None:
-            if failure := self._set_up():
-                return failure
-            service = self._service or service_of(url_of(channel), self._timeout_s)
+        channel = self.channel
+        if self._made_of is not channel and (failure := self._set_up(channel)):
+            return failure
         with _Words() as said:
             try:
-                taken = service.notify(title=notice.title, body=notice.text + late, notify_type=_LOOKS[notice.severity])
+                taken = self._service.notify(
+                    title=notice.title, body=notice.text + late, notify_type=_LOOKS[notice.severity]
+                )
             except Exception as error:
                 # A plugin's own; what it says may hold a URL.
                 said.lines.append(f"{type(error).__name__}: {error}")
                 taken = False
         if taken:
             return ""
-        return scrubbed(said.lines[-1] if said.lines else "it was not taken", url_of(channel))
+        return scrubbed(said.lines[-1] if said.lines else "it was not taken", self._url)
 
 
 class _Words(logging.Handler):

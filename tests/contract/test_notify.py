@@ -226,6 +226,24 @@ def test_the_url_may_lie_in_a_file_that_only_we_read(hook: Hook, desk_of: Callab
     assert desk.messenger.test("ops").result(30).delivered
 
 
+def test_a_url_whose_file_is_another_since_or_gone_is_not_told_and_ends_nothing(
+    hook: Hook, desk_of: Callable[..., Desk], tmp_path: Path
+) -> None:
+    file = tmp_path / "hook"
+    file.write_text(hook.url)
+    file.chmod(0o600)
+    desk = desk_of(Channel(name="ops", url_file=str(file)))
+    assert desk.messenger.test("ops").result(30).delivered
+    hook.stop()
+    file.write_text("json://192.0.2.1/another")
+    assert "127.0.0.1" not in desk.messenger.test("ops").result(30).detail
+    file.unlink()
+    found = desk.messenger.test("ops").result(30)
+    assert not found.delivered
+    assert "127.0.0.1" not in found.detail
+    assert not desk.messenger.test("ops").result(30).delivered, "its thread goes on"
+
+
 @pytest.mark.parametrize(
     ("url", "words"),
     [
