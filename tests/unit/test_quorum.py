@@ -13,7 +13,7 @@ from vagus_controller.config import Failover, Quality
 from vagus_controller.core.detect.quorum import Quorum
 from vagus_controller.core.verdict import Verdict
 from vagus_controller.views import QuorumView, Severity
-from vagus_protocol.messages import Certificate, DiskIo, Etcd, EtcdMember, Relay
+from vagus_protocol.messages import Certificate, DiskIo, Etcd, EtcdMember, PathOffer, Relay
 
 DB = ("db-1", "db-2", "db-3")
 TIMED_OUT: dict[str, Any] = {"read_s": None, "read_error": "timed out after 2 s", "leader_id": ""}
@@ -479,6 +479,17 @@ def test_lost_says_who_is_missing_and_by_which_path_it_is_reached(size: int) -> 
     if size == 3:
         assert f"{gone[0]}: missing, no peer reaches its node by overlay or by backup" in verdict.reason
         assert f"{gone[-1]}: frozen, or starved, peers reach its node by backup" in verdict.reason
+
+
+def test_a_metered_path_answers_seldom_and_still_reaches_a_member() -> None:
+    world = cluster(3)
+    paths = (PathOffer(name="overlay"), PathOffer(name="backup", metered=True, idle_interval_s=5.0))
+    for name in ("db-1", "db-2"):
+        world.tell(presence(name, *world.peers(name), paths=paths))
+        ways = (link("db-3", "overlay", "down"), link("db-3", "backup", proven_s=9.0))
+        world.etcd(name, links=ways)
+    world.silent_etcd("db-3", "no answer in 2 s")
+    assert "db-3: peers reach its node by backup, not by overlay" in world.verdict().evidence
 
 
 @pytest.mark.parametrize(

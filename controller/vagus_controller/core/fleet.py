@@ -227,6 +227,12 @@ class Fleet:
     def silent_after(self, state: NodeState) -> float:
         return self.config.liveness.silent_intervals * state.interval_s
 
+    def is_fresh(self, state: NodeState, now: float) -> bool:
+        """Its newest report is in time, and no goodbye came since."""
+        if state.report_at is None or state.said_goodbye:
+            return False
+        return now - state.report_at <= self.late_after(state)
+
     def link(self, node: str, peer: str, path: str) -> LinkSeen | None:
         """The newest that `node` said of its link to `peer` over `path`, however old."""
         state = self._nodes.get(node)
@@ -275,6 +281,11 @@ class Fleet:
     def watchers(self, node: str) -> list[str]:
         """The nodes that name `node` as a peer; sorted."""
         return sorted(self._watchers.get(node, ()))
+
+    def fresh_watchers(self, node: str, now: float) -> list[NodeState]:
+        """Those of them that can tell of it."""
+        watchers = (self._nodes.get(name) for name in self.watchers(node))
+        return [state for state in watchers if state is not None and self.is_fresh(state, now)]
 
     def stirred(self, since: int) -> tuple[list[str], int]:
         """The nodes of which anything but figures changed since an earlier call gave that number (at first: 0); and the

@@ -24,7 +24,7 @@ from typing import Final
 
 from vagus_controller.config import Config
 from vagus_controller.core.fleet import Fleet
-from vagus_controller.core.node import DEFAULT_INTERVAL_S, NodeState
+from vagus_controller.core.node import DEFAULT_INTERVAL_S, LinkSeen, NodeState
 from vagus_controller.core.verdict import Verdict, follow, seconds, some
 from vagus_controller.views import Severity
 from vagus_protocol.messages import LinkState
@@ -61,27 +61,23 @@ def witnesses(fleet: Fleet, node: str, now: float) -> tuple[bool | None, list[st
     unreached = False
     contradicted = False
     said: list[str] = []
-    for name in fleet.watchers(node):
-        witness = fleet.nodes.get(name)
-        if witness is None or not _is_fresh(fleet, witness, now):
-            continue
+    for witness in fleet.fresh_watchers(node, now):
         words = []
         alive = dead = False
-        for link, at in witness.links_to(node):
+        for seen in witness.links_to(node):
+            link = seen.link
             words.append(f"{link.path} {link.state.value}")
             if link.state in (LinkState.UP, LinkState.DEGRADED):
                 alive = True
-                age = None if link.proven_s is None else link.proven_s + (now - at)
-                offer = witness.path_offer(link.path)
-                within = _REACHED_WITHIN_S + (2 * offer.idle_interval_s if offer is not None else 0.0)
-                if age is not None and age <= within:
+                age = answered(witness, seen, now)
+                if age is not None:
                     reached = True
                     words[-1] += f", answered {seconds(age)} ago"
             elif link.state in (LinkState.DOWN, LinkState.SUSPECT):
                 dead = True
         if not words:
             continue
-        said.append(f"{name}: {'; '.join(words)}")
+        said.append(f"{witness.name}: {'; '.join(words)}")
         contradicted = contradicted or alive
         unreached = unreached or (dead and not alive)
     if reached:
@@ -89,6 +85,16 @@ def witnesses(fleet: Fleet, node: str, now: float) -> tuple[bool | None, list[st
     if contradicted or not unreached:
         return None, said
     return False, said
+
+
+def answered(witness: NodeState, seen: LinkSeen, now: float) -> float | None:
+    """How long ago the witness had its newest reply over a path; None: it had none, or none that still counts."""
+    if seen.link.proven_s is None:
+        return None
+    age = seen.link.proven_s + (now - seen.at)
+    offer = witness.path_offer(seen.link.path)
+    within = _REACHED_WITHIN_S + (2 * offer.idle_interval_s if offer is not None else 0.0)
+    return age if age <= within else None
 
 
 def _patience(fleet: Fleet, state: NodeState, now: float) -> float:
@@ -99,22 +105,15 @@ def _patience(fleet: Fleet, state: NodeState, now: float) -> float:
         # A last will makes late silent at once; alone it proves nothing.
         return least
     sites = set()
-    for name in fleet.watchers(state.name):
-        witness = fleet.nodes.get(name)
-        if witness is None or not _is_fresh(fleet, witness, now):
-            continue
+    for witness in fleet.fresh_watchers(state.name, now):
         links = [link.state for link, _ in witness.links_to(state.name)]
         if any(link in (LinkState.UP, LinkState.DEGRADED) for link in links):
             return most
         if links and all(link in (LinkState.DOWN, LinkState.SUSPECT) for link in links):
             # Of one site they share what may be wrong.
-            sites.add(witness.site or name)
+            sites.add(witness.site or witness.name)
     share = math.log(len(sites) + 1) / math.log(_MOST_WITNESSES + 1)
     return max(least, most - (most - least) * min(share, 1.0))
-
-
-def _is_fresh(fleet: Fleet, state: NodeState, now: float) -> bool:
-    return state.report_at is not None and now - state.report_at <= fleet.late_after(state) and not state.said_goodbye
 
 
 class Liveness:
@@ -168,7 +167,7 @@ class Liveness:
     def _judge(self, fleet: Fleet, state: NodeState, previous: Verdict | None, doubt: Verdict, now: float) -> Verdict:
         name = state.name
         found, reason, evidence = "fresh", "reports in time", some([])
-        if _is_fresh(fleet, state, now):
+        if fleet.is_fresh(state, now):
             odd = _odd(fleet, state, now)
             if odd is not None:
                 found, reason = odd

@@ -12,8 +12,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
+from vagus_controller.core.detect.liveness import answered
 from vagus_controller.core.fleet import Fleet
-from vagus_controller.core.node import LinkSeen, NodeState
+from vagus_controller.core.node import LinkSeen
 from vagus_controller.core.verdict import seconds
 from vagus_controller.views import Severity
 from vagus_protocol.messages import Certificate, Etcd, EtcdMember, LinkState, Relay
@@ -31,7 +32,6 @@ _EXPIRES_S: Final = 14 * 86_400.0
 _URGENT_S: Final = 2 * 86_400.0
 _REMEMBER_S: Final = 3600.0
 _MOST_CHANGES: Final = 20
-_REACHED_WITHIN_S: Final = 5.0
 
 
 class Attention(NamedTuple):
@@ -109,7 +109,7 @@ def starved(fleet: Fleet, nodes: list[str], now: float) -> list[str]:
     lines = []
     for name in nodes:
         state = fleet.nodes.get(name)
-        system = state.report.system if state is not None and _fresh(fleet, state, now) and state.report else None
+        system = state.report.system if state is not None and fleet.is_fresh(state, now) and state.report else None
         if system is None:
             continue
         slow = max(
@@ -147,13 +147,10 @@ def reach(fleet: Fleet, node: str, now: float) -> str:
     """By which paths the node's peers reach it, in words; "" when none of them can tell."""
     alive: dict[str, None] = {}
     dead: dict[str, None] = {}
-    for name in fleet.watchers(node):
-        witness = fleet.nodes.get(name)
-        if witness is None or not _fresh(fleet, witness, now):
-            continue
-        for link, at in witness.links_to(node):
-            recent = link.proven_s is not None and link.proven_s + now - at <= _REACHED_WITHIN_S
-            if link.state in (LinkState.UP, LinkState.DEGRADED) and recent:
+    for witness in fleet.fresh_watchers(node, now):
+        for seen in witness.links_to(node):
+            link = seen.link
+            if link.state in (LinkState.UP, LinkState.DEGRADED) and answered(witness, seen, now) is not None:
                 alive[link.path] = None
             elif link.state in (LinkState.DOWN, LinkState.SUSPECT):
                 dead[link.path] = None
@@ -171,10 +168,6 @@ def absence(etcd: Etcd) -> str:
     if "refused the connection" in reason or "connection refused" in reason:
         return "not running"
     return ""
-
-
-def _fresh(fleet: Fleet, state: NodeState, now: float) -> bool:
-    return state.report_at is not None and now - state.report_at <= fleet.late_after(state) and not state.said_goodbye
 
 
 # --- what is trouble whatever the state ------------------------------------------------------------------------------

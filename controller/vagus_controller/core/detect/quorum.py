@@ -396,9 +396,7 @@ def _told(state: NodeState) -> Etcd | None:
 
 def _heard(fleet: Fleet, state: NodeState, now: float) -> Etcd | None:
     """What the node says of its member, unless its word is late."""
-    if state.report_at is None or state.said_goodbye or now - state.report_at > fleet.late_after(state):
-        return None
-    return _told(state)
+    return _told(state) if fleet.is_fresh(state, now) else None
 
 
 def _stand(fleet: Fleet, name: str, state: NodeState | None, now: float) -> _Voter:
@@ -409,7 +407,7 @@ def _stand(fleet: Fleet, name: str, state: NodeState | None, now: float) -> _Vot
     if etcd is None:
         if state.said_goodbye:
             return _Voter(name, node, "unheard", "its agent said goodbye", None)
-        if state.report_at is not None and now - state.report_at <= fleet.late_after(state):
+        if fleet.is_fresh(state, now):
             return _Voter(name, node, "unheard", "its agent does not tell of etcd yet", None)
         since = fleet.session_at
         if since is not None and (state.report_at or 0.0) < since and now - since <= fleet.silent_after(state):
