@@ -28,7 +28,7 @@ from itertools import islice
 from typing import Final
 
 from vagus_controller.config import Config
-from vagus_controller.core.detect.traits import Traits
+from vagus_controller.core.detect.traits import Ends, Traits
 from vagus_controller.core.fleet import Fleet, Pair
 from vagus_controller.core.node import LinkSeen, NodeState
 from vagus_controller.core.verdict import Verdict, follow, seconds
@@ -81,6 +81,7 @@ _MOST_SAMPLED: Final = 100
 _SAMPLED_SHARE: Final = 0.1
 
 Key = tuple[Pair, str]
+States = tuple[LinkState | None, LinkState | None]
 
 
 class _Memory:
@@ -220,10 +221,7 @@ class Links:
             state, reason = self._disagreement(pair, ends, 0 if down[0] else 1, states, memory, now)
         else:
             memory.disagree_since = None
-            excusable = memory.verdict is None or not (
-                memory.verdict.state in _FAULTS and now - memory.verdict.since > _EXCUSED_S
-            )
-            state, reason = _agreement(fleet, pair, ends, states, memory.traits, now, excusable=excusable)
+            state, reason = _agreement(fleet, pair, ends, states, memory, now)
         severity, known = _SEVERITY[state], obstacles(pair, ends)
         if known and state in _CARRIES:
             severity = Severity.WARNING if severity is Severity.OK else severity
@@ -235,13 +233,7 @@ class Links:
         return follow(memory.verdict, "link", subject, state, severity, reason, evidence, now)
 
     def _disagreement(
-        self,
-        pair: Pair,
-        ends: tuple[LinkSeen | None, LinkSeen | None],
-        index: int,
-        states: tuple[LinkState | None, LinkState | None],
-        memory: _Memory,
-        now: float,
+        self, pair: Pair, ends: Ends, index: int, states: States, memory: _Memory, now: float
     ) -> tuple[str, str]:
         """End `index` says down and the other does not."""
         here, there = ends[index], ends[1 - index]
@@ -284,7 +276,7 @@ def proven(fleet: Fleet, pair: Pair, path: str, now: float, within_s: float) -> 
     return False, f"{known} ({seen})" if known else seen
 
 
-def obstacles(pair: Pair, ends: tuple[LinkSeen | None, LinkSeen | None]) -> str:
+def obstacles(pair: Pair, ends: Ends) -> str:
     """What the ends know to be in the way, each with its host and remedy; "" when neither knows any."""
     return "; ".join(
         f"{node}: {seen.link.obstacle}"
@@ -334,16 +326,7 @@ def _settle(seen: LinkSeen | None, memory: _Memory, index: int) -> LinkState | N
     return seen.link.state
 
 
-def _agreement(
-    fleet: Fleet,
-    pair: Pair,
-    ends: tuple[LinkSeen | None, LinkSeen | None],
-    states: tuple[LinkState | None, LinkState | None],
-    traits: Traits,
-    now: float,
-    *,
-    excusable: bool,
-) -> tuple[str, str]:
+def _agreement(fleet: Fleet, pair: Pair, ends: Ends, states: States, memory: _Memory, now: float) -> tuple[str, str]:
     """Both ends say down, or none does."""
     if states[0] is LinkState.DOWN:
         assert ends[0] is not None
@@ -353,7 +336,7 @@ def _agreement(
         told = ends[first]
         assert told is not None
         words = f"{_says_down(pair[first], told, now)}; {pair[1 - first]} agrees"
-        passes = traits.passes(pair)
+        passes = memory.traits.passes(pair)
         if passes:
             return "one-way", f"{words}; {passes}"
         return "down", words + _direct_but_dead(pair, ends, now)
@@ -364,7 +347,7 @@ def _agreement(
     if without:
         return "unproven", f"{' and '.join(without)} never had a reply over it"
     tail = f"; {silent[0]} is silent" if silent else ""
-    found = _impaired(fleet, pair, ends, states, traits, now, excusable=excusable)
+    found = _impaired(fleet, pair, ends, states, memory, now)
     if found is not None:
         return found[0], found[1] + tail
     if silent:
@@ -373,16 +356,10 @@ def _agreement(
 
 
 def _impaired(
-    fleet: Fleet,
-    pair: Pair,
-    ends: tuple[LinkSeen | None, LinkSeen | None],
-    states: tuple[LinkState | None, LinkState | None],
-    traits: Traits,
-    now: float,
-    *,
-    excusable: bool,
+    fleet: Fleet, pair: Pair, ends: Ends, states: States, memory: _Memory, now: float
 ) -> tuple[str, str] | None:
-    """How a link that carries does it badly; None: it does not. `excusable`: it may be for an end's load."""
+    """How a link that carries does it badly; None: it does not."""
+    traits, was = memory.traits, memory.verdict
     slow = traits.slow()
     step = f"; {slow}" if slow else ""
     worse = "; ".join(
@@ -396,6 +373,7 @@ def _impaired(
         return "relayed", "; ".join([*relayed, worse] if worse else relayed) + step
     if riding := _reached(pair, ends, {Relay.RIDING_BACKUP: _RIDING}):
         return "riding-backup", "; ".join([*riding, worse] if worse else riding) + step
+    excusable = was is None or was.state not in _FAULTS or now - was.since <= _EXCUSED_S
     if excusable and (worse or slow):
         for node in pair:
             if overload := _overload(fleet, node, now):
@@ -411,7 +389,7 @@ def _impaired(
     return None
 
 
-def _reached(pair: Pair, ends: tuple[LinkSeen | None, LinkSeen | None], ways: dict[Relay, str]) -> list[str]:
+def _reached(pair: Pair, ends: Ends, ways: dict[Relay, str]) -> list[str]:
     return [
         f"{node} reaches {peer} {ways[seen.link.relay]}"
         for (node, peer), seen in zip((pair, pair[::-1]), ends, strict=True)
@@ -437,7 +415,7 @@ def _overload(fleet: Fleet, node: str, now: float) -> str:
     return ", ".join(words)
 
 
-def _direct_but_dead(pair: Pair, ends: tuple[LinkSeen | None, LinkSeen | None], now: float) -> str:
+def _direct_but_dead(pair: Pair, ends: Ends, now: float) -> str:
     for (node, peer), seen in zip((pair, pair[::-1]), ends, strict=True):
         if seen is not None and seen.link.relay is Relay.DIRECT and seen.link.since_s + now - seen.at >= _TRUSTED_S:
             return f"; direct but dead: {node}'s Tailscale calls {peer} direct, and no packet of ours passes"
