@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unit.fleet_builders import config, link, report, system
+from vagus_controller.core.detect.kinds import takers
 from vagus_controller.core.detect.load import LoadDetector
 from vagus_controller.core.verdict import Verdict
 from vagus_controller.views import Severity
@@ -335,3 +336,14 @@ def test_no_samples_break_it_and_it_always_comes_to_rest(samples: list[dict[str,
         assert verdict.state in ("normal", "spike")
         assert verdict.reason
     assert machine.run(120.0, runnable=0)[-1] == "normal"
+
+
+def test_the_processes_that_a_spike_names_are_read_from_its_words() -> None:
+    machine = Machine()
+    machine.run(60.0, runnable=1)
+    disk = (DiskIo(device="sda", busy=0.99, await_s=1.4),)
+    busy = tuple(Process(name=name, count=1, cpu=cpu, rss_bytes=1) for name, cpu in (("tmux: server", 2.0), ("k3s", 1)))
+    machine.run(20.0, runnable=25, cpu_iowait=0.5, disk_io=disk, processes=busy)
+    assert machine.verdict is not None
+    assert "a request takes 1.4 s" in machine.verdict.reason
+    assert takers(machine.verdict.reason) == ["tmux: server", "k3s"]

@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from vagus_controller.core.causes import Cause, Trouble, link_of, own_cause
+from vagus_controller.core.detect import kinds
 from vagus_controller.core.fleet import Fleet
 
 _ARROW: Final = " → "
 _ORDER: Final = ("controller", "liveness", "link", "quorum", "load", "stuck")
 _STEP: Final = re.compile(r"round trip \S+ m?s → \S+ m?s")
 _LOAD: Final = re.compile(r"^load (\d+)(?:\.\d+)?")
-_TAKES: Final = re.compile(r"(\S+) takes [\d.]+ cores?")
 _LASTED: Final = re.compile(r" for [\d.]+ (?:s|min|h)\b")
 _CHANGES: Final = re.compile(r"^\d+ leader changes in [^(,]*")
 _NAMED: Final = 3
@@ -109,7 +109,7 @@ def _load(group: list[Trouble]) -> str:
     if len(group) > 1:
         return f"load on {_some([each.key[1] for each in group])}"
     text, node = _said(group[0]), group[0].key[1]
-    figure, takers = _LOAD.match(text), list(dict.fromkeys(_TAKES.findall(text)))
+    figure, takers = _LOAD.match(text), kinds.takers(text)
     words = f"load {figure[1]} on {node}" if figure is not None else f"load spike on {node}"
     if takers:
         return f"{words}, from {' and '.join(takers[:_NAMED])}"

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Final
 
 from vagus_controller.core.causes import Cause, Key, Scopes, Trouble, link_of, own_cause
+from vagus_controller.core.detect import kinds
 from vagus_controller.core.failover import Failover
 from vagus_controller.core.fleet import Fleet
 from vagus_controller.core.incident import Incident
@@ -38,7 +39,6 @@ _DEAD: Final = ("down", "one-way", "black-hole")
 _HARMLESS: Final = ("up", "unproven", "riding-backup", "overloaded")
 # Whose work grows when a link is bad, or a leader is elected again and again: they are consequences, not causes.
 _WORKERS: Final = re.compile(r"\b(etcd|k3s\S*|kube-\S+|tailscaled|wireguard\S*|nebula)\b|segments a second again")
-_TAKES: Final = re.compile(r"(\S+) takes [\d.]+ cores?")
 # Without a name, load is a consequence only of what was there for so long before.
 _LONG_BEFORE_S: Final = 30.0
 
@@ -151,9 +151,8 @@ class Homes:
         """What the node's processes fight with, if that was there before: quorum that it is a member of, or a bad link
         of it. Load by others is no consequence of either."""
         node, reason = trouble.key[1], trouble.verdict.reason if trouble.verdict is not None else ""
-        takers = _TAKES.findall(reason)
         working = bool(_WORKERS.search(reason))
-        if takers and not working:
+        if kinds.takers(reason) and not working:
             return None
         keys: list[Key] = [("quorum", self._fleet.config.fleet)] if node in self._members() else []
         if working:

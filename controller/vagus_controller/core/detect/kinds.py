@@ -6,6 +6,7 @@ there before: a processor that is throttled since the spike heated it is a conse
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple
 
@@ -27,6 +28,7 @@ _PROCESS_MORE: Final = 0.3
 _RETRANSMITS: Final = 20.0
 _RETRANSMIT_SHARE: Final = 0.05
 _PROCESSES_NAMED: Final = 3
+_TAKES: Final = re.compile(r"(?<=, )([^,;]+) takes [\d.]+ cores")
 
 
 class Finding(NamedTuple):
@@ -78,6 +80,11 @@ def find(report: Report, system: System, context: Context) -> list[Finding]:
     if context.heated:
         found.sort(key=lambda each: each.kind in ("undervoltage", "throttled"))
     return found
+
+
+def takers(words: str) -> list[str]:
+    """The processes that `find` named in what it said."""
+    return list(dict.fromkeys(_TAKES.findall(words)))
 
 
 def throttled(system: System) -> bool:
