@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 from sim import settings
 from vagus_controller.core.causes import Cause, Key, link_of
-from vagus_controller.core.incident import RANK, Incident
+from vagus_controller.core.incident import Incident
 from vagus_controller.core.incidents import HOLD_MOST_S, SETTLE_MOST_S
+from vagus_controller.core.verdict import RANK
 from vagus_controller.views import CauseView
 
 if TYPE_CHECKING:

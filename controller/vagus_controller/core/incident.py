@@ -11,9 +11,9 @@ import msgspec
 from vagus_controller.core import chain
 from vagus_controller.core.causes import SHARE, Cause, Key, Trouble, link_of, own_cause
 from vagus_controller.core.fleet import Fleet
+from vagus_controller.core.verdict import RANK
 from vagus_controller.views import IncidentBrief, IncidentStep, IncidentView, NoteView, Severity, TroubleView
 
-RANK: Final = (Severity.OK, Severity.INFO, Severity.UNKNOWN, Severity.WARNING, Severity.CRITICAL)
 # From bad to worse: what a title says of many.
 _BADNESS: Final = (
     *("up", "unproven", "riding-backup", "relayed", "overloaded", "reordering", "slow", "degraded", "one-way-loss"),

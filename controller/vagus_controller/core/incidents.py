@@ -21,8 +21,8 @@ from vagus_controller.core.causes import Key, Trouble, judge, link_of
 from vagus_controller.core.failover import Failover
 from vagus_controller.core.fleet import Fleet, Pair
 from vagus_controller.core.homes import Homes
-from vagus_controller.core.incident import RANK, Incident, Lasting, State, count
-from vagus_controller.core.verdict import Verdict, seconds
+from vagus_controller.core.incident import Incident, Lasting, State, count
+from vagus_controller.core.verdict import RANK, Verdict, seconds
 from vagus_controller.views import IncidentBrief, IncidentView, LedgerEntry, Refused, Severity
 
 # Raising it finds more consequences before anybody is woken; lowering it tells sooner.

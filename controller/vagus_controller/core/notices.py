@@ -21,8 +21,8 @@ import msgspec
 from msgspec import Struct
 
 from vagus_controller import config
-from vagus_controller.core.incident import RANK, some_of
-from vagus_controller.core.verdict import seconds
+from vagus_controller.core.incident import some_of
+from vagus_controller.core.verdict import RANK, seconds
 from vagus_controller.core.windows import Windows
 from vagus_controller.views import IncidentView, Severity
 

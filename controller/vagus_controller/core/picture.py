@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -13,7 +12,7 @@ from vagus_controller.core.detect.link import proven
 from vagus_controller.core.failover import Failover, Pair
 from vagus_controller.core.fleet import Fleet
 from vagus_controller.core.plans import Plans
-from vagus_controller.core.verdict import Verdict
+from vagus_controller.core.verdict import RANK, Verdict
 from vagus_controller.views import (
     AgentView,
     FleetView,
@@ -31,8 +30,6 @@ from vagus_controller.views import (
     Steering,
     VerdictView,
 )
-
-_RANK: Final = (Severity.OK, Severity.INFO, Severity.UNKNOWN, Severity.WARNING, Severity.CRITICAL)
 
 
 class Sources(Struct, frozen=True, kw_only=True):
@@ -139,7 +136,7 @@ def summary(sources: Sources) -> tuple[str, Severity]:
     # A node that nobody can tell of is not well: "all is well" is a claim.
     away = [name for name, verdict in sources.nodes.items() if verdict.severity not in (Severity.OK, Severity.INFO)]
     if away:
-        worst = max((sources.nodes[name].severity for name in away), key=_RANK.index)
+        worst = max((sources.nodes[name].severity for name in away), key=RANK.index)
         parts.append((worst, f"{_names(away)}: {sources.nodes[away[0]].state.replace('-', ' ')}"))
     impaired = sources.dead
     moved = sorted(pair for pair, intent in sources.failover.intents.items() if intent.origin != "default")
@@ -170,7 +167,7 @@ def summary(sources: Sources) -> tuple[str, Severity]:
         if quorum.state != "none":
             found.append(f"quorum {quorum.state}")
         return f"All is well: {', '.join(found)}", Severity.OK
-    parts.sort(key=lambda part: -_RANK.index(part[0]))
+    parts.sort(key=lambda part: -RANK.index(part[0]))
     return "; ".join(text for _, text in parts[:3]), parts[0][0]
 
 

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from vagus_controller import config
 from vagus_controller.core.baseline import LEAST_EXCESS_S, Baseline
 from vagus_controller.core.fleet import Fleet, Pair
-from vagus_controller.core.verdict import Hysteresis, seconds
+from vagus_controller.core.verdict import Hysteresis, ms
 from vagus_protocol.messages import Link, Relay
 
 # Linux sends again after the round trip and four deviations (RFC 6298), and after 0.2 s at the least.
@@ -79,10 +79,10 @@ class Reading(NamedTuple):
 
     def words(self) -> str:
         loss = f"{self.loss_60s:.1%} lost in 60 s" + (", relayed" if self.relayed else "")
-        usual = f" (usual {_ms(self.baseline_s)})" if self.baseline_s is not None else ""
+        usual = f" (usual {ms(self.baseline_s)})" if self.baseline_s is not None else ""
         return (
-            f"round trip {_ms(self.rtt_s)}{usual}, jitter {_ms(self.jitter_s)}, {loss}: "
-            f"99 of 100 messages within {_ms(self.reach_s)}"
+            f"round trip {ms(self.rtt_s)}{usual}, jitter {ms(self.jitter_s)}, {loss}: "
+            f"99 of 100 messages within {ms(self.reach_s)}"
         )
 
 
@@ -180,7 +180,7 @@ class Quality:
             if worse:
                 return f"{path} {' and '.join(worse)}"
             share = f"{self._settings.margin:.0%}"
-            figures = f"{_ms(there.reading.reach_s)} against {_ms(here.reading.reach_s)}"
+            figures = f"{ms(there.reading.reach_s)} against {ms(here.reading.reach_s)}"
             return f"{path} is not better by {share}: 99 of 100 messages within {figures}"
         if there.better is None or there.than != current or not there.better.active:
             return f"{path} has not been better for long enough"
@@ -227,16 +227,16 @@ class Quality:
         if base is not None:
             enter, leave = (max(base * times, base + LEAST_EXCESS_S) for times in (its.rtt_enter, its.rtt_exit))
             if _sticks("slow" in before, reading.rtt_s, enter, leave):
-                found["slow"] = f"takes {_ms(reading.rtt_s)} for a round trip, usually {_ms(base)}"
+                found["slow"] = f"takes {ms(reading.rtt_s)} for a round trip, usually {ms(base)}"
         if _sticks("jitter" in before, reading.jitter_s, its.jitter_enter_s, its.jitter_exit_s):
-            found["jitter"] = f"jitters by {_ms(reading.jitter_s)}"
+            found["jitter"] = f"jitters by {ms(reading.jitter_s)}"
         if reading.relayed and its.relayed:
             found["relayed"] = "is relayed"
         if members:
             limit = min(_HEARTBEATS * its.etcd_heartbeat_s, its.etcd_election_s / _ROUND_TRIPS_IN_ELECTION)
             if _sticks("timers" in before, reading.rtt_s, limit, limit * _EXIT_SHARE):
                 found["timers"] = (
-                    f"takes {_ms(reading.rtt_s)} for a round trip between etcd members, whose timers bear {_ms(limit)}"
+                    f"takes {ms(reading.rtt_s)} for a round trip between etcd members, whose timers bear {ms(limit)}"
                 )
         return found
 
@@ -279,9 +279,3 @@ def _read(links: list[Link], interval_s: float) -> Reading | None:
 
 def _sticks(there: bool, value: float, enter: float, leave: float) -> bool:
     return value >= enter or (there and value > leave)
-
-
-def _ms(value: float) -> str:
-    if value >= 9.95:
-        return seconds(value) if value < math.inf else "no time that ends"
-    return f"{value * 1000:.0f} ms"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Final, Literal
 
 import msgspec
 
@@ -10,6 +11,8 @@ from vagus_controller.views import Severity
 
 # `stuck`: a pair that must move and cannot, or could not in its last drill; found by the failover policy, no detector
 Kind = Literal["liveness", "controller", "link", "quorum", "load", "stuck"]
+# From good to bad.
+RANK: Final = (Severity.OK, Severity.INFO, Severity.UNKNOWN, Severity.WARNING, Severity.CRITICAL)
 
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):
@@ -92,6 +95,13 @@ def seconds(value: float) -> str:
     if value < 7200:
         return f"{value / 60:.0f} min"
     return f"{value / 3600:.0f} h"
+
+
+def ms(value: float) -> str:
+    """A short time in words, in seconds where it is none."""
+    if value >= 9.95:
+        return seconds(value) if value < math.inf else "no time that ends"
+    return f"{value * 1000:.0f} ms"
 
 
 def some(lines: list[str], most: int = 8) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from vagus_controller.core.detect.liveness import answered
 from vagus_controller.core.fleet import Fleet
 from vagus_controller.core.node import LinkSeen
-from vagus_controller.core.verdict import seconds
+from vagus_controller.core.verdict import ms, seconds
 from vagus_controller.views import Severity
 from vagus_protocol.messages import Certificate, Etcd, EtcdMember, LinkState, Relay
 
@@ -54,8 +54,8 @@ class Timers(NamedTuple):
 
     def words(self) -> str:
         return (
-            f"etcd's heartbeat of {_ms(self.heartbeat_s)} and election timeout of {_ms(self.election_s)} bear "
-            f"{_ms(self.round_trip_s)} and {_LOSS:.0%}"
+            f"etcd's heartbeat of {ms(self.heartbeat_s)} and election timeout of {ms(self.election_s)} bear "
+            f"{ms(self.round_trip_s)} and {_LOSS:.0%}"
         )
 
 
@@ -78,7 +78,7 @@ def unbearable(fleet: Fleet, nodes: list[str], timers: Timers, now: float) -> li
             continue
         trip = max((end.link.rtt_s or 0.0 for end in ends), default=0.0)
         loss = max((end.link.loss_60s or 0.0 for end in ends if end.link.loss_10s), default=0.0)
-        words = [f"RTT {_ms(trip)}"] * (trip > timers.round_trip_s) + [f"{loss:.0%} lost"] * (loss >= _LOSS)
+        words = [f"RTT {ms(trip)}"] * (trip > timers.round_trip_s) + [f"{loss:.0%} lost"] * (loss >= _LOSS)
         if words:
             relayed = any(end.link.relay in _RELAYED for end in ends)
             text = f"{a}--{b}/{path}: {', '.join(words)}" + (", relayed" if relayed else "")
@@ -116,7 +116,7 @@ def starved(fleet: Fleet, nodes: list[str], now: float) -> list[str]:
             (disk for disk in system.disk_io if disk.await_s), key=lambda disk: disk.await_s or 0.0, default=None
         )
         if slow is not None and (slow.await_s or 0.0) >= _DISK_S:
-            lines.append(f"{name}: its disk {slow.device} takes {_ms(slow.await_s or 0.0)} for a request")
+            lines.append(f"{name}: its disk {slow.device} takes {ms(slow.await_s or 0.0)} for a request")
         elif system.psi_io is not None and (system.psi_io.full or 0.0) >= _PSI:
             lines.append(f"{name}: everything on it waits for its disk, {system.psi_io.full:.0%} of the time")
         tasks = ((system.runnable or 0) + (system.blocked or 0)) / system.cores
@@ -259,10 +259,6 @@ class Changes:
     def _tell(self, text: str, now: float) -> None:
         self._told.append((now, text))
         self.news.append(text)
-
-
-def _ms(value: float) -> str:
-    return seconds(value) if value >= 9.95 else f"{value * 1000:.0f} ms"
 
 
 def _days(value: float) -> str:

@@ -29,7 +29,7 @@ from vagus_controller.core.detect.liveness import witnesses
 from vagus_controller.core.detect.members import Attention, Blamed, Timers
 from vagus_controller.core.fleet import Fleet
 from vagus_controller.core.node import NodeState
-from vagus_controller.core.verdict import Verdict, follow, seconds, some
+from vagus_controller.core.verdict import RANK, Verdict, follow, seconds, some
 from vagus_controller.views import MemberView, QuorumView, Severity, VerdictView
 from vagus_protocol.messages import Etcd, EtcdMember
 
@@ -57,8 +57,6 @@ _SEVERITY: Final = {
     "lost": Severity.CRITICAL,
     "unknown": Severity.UNKNOWN,
 }
-
-_RANK: Final = (Severity.OK, Severity.INFO, Severity.UNKNOWN, Severity.WARNING, Severity.CRITICAL)
 
 # reads: part of a quorum; electing: answers, knows no leader; failing: cannot read or does not answer, or its host is
 # dead as its peers see it; unheard: we cannot tell.
@@ -139,7 +137,7 @@ class Quorum:
         split = self._split(voters, now)
         evidence += split
         for attention in self._attention(voters, split, now):
-            severity = max(severity, attention.severity, key=_RANK.index)
+            severity = max(severity, attention.severity, key=RANK.index)
             reason += f"; {attention.text}"
             evidence += [f"{attention.text}: {attention.remedy}"] * bool(attention.remedy)
         leader, term = self._leadership if self._leadership is not None else ("", None)

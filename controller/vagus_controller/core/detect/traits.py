@@ -23,7 +23,7 @@ from vagus_controller import config
 from vagus_controller.core.baseline import Baseline
 from vagus_controller.core.fleet import Pair
 from vagus_controller.core.node import LinkSeen
-from vagus_controller.core.verdict import Hysteresis, seconds
+from vagus_controller.core.verdict import Hysteresis, ms, seconds
 from vagus_protocol.messages import LinkState
 
 # Rates are means of about this long; they are trusted after it.
@@ -152,7 +152,7 @@ class Traits:
     def slow(self) -> str:
         """The step of the round trip, while there is one."""
         usual = self._baseline.rtt_s
-        return f"round trip {_ms(usual)} → {_ms(self._trip_s)}" if self._slow.active and usual is not None else ""
+        return f"round trip {ms(usual)} → {ms(self._trip_s)}" if self._slow.active and usual is not None else ""
 
     def reordering(self, pair: Pair) -> str:
         if not self._reorders:
@@ -178,7 +178,3 @@ class Traits:
         if min(sender.known_s, hearer.known_s) < _TAU_S or sender.sends_rate < _LEAST_RATE:
             return None
         return min(max(1.0 - hearer.hears_rate / sender.sends_rate, 0.0), 1.0)
-
-
-def _ms(value: float) -> str:
-    return seconds(value) if value >= 9.95 else f"{value * 1000:.0f} ms"
