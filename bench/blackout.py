@@ -19,6 +19,7 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).par
 
 import frr
 import table
+from until import until
 
 from lab.harness import HostSpec, Lab
 from lab.harness.measure import EtcdWatch, UdpStream
@@ -28,6 +29,7 @@ TWO = (HostSpec(VPS, "cloud", frozenset({"broker", "controller"})), HostSpec(A, 
 THREE_MEMBERS = (TWO[0], *(HostSpec(f"pi-{name}", name, frozenset({"etcd"})) for name in "abc"))
 # BGP's own connect back-off can take two minutes to come home.
 _SETTLE_S = 200.0
+_HOME = "everything on the overlay"
 _HOLD_S = 2.0
 
 
@@ -40,14 +42,14 @@ def vagus(cuts: int, rng: random.Random, *, reflex: str, words: str) -> Silences
         lab.start_broker()
         lab.start_agents()
         lab.start_controller()
-        _until(lambda: _settled(lab, "overlay"))
+        until(lambda: _settled(lab, "overlay"), _HOME, _SETTLE_S)
         return _cuts(lab, cuts, rng, lambda: _settled(lab, "overlay"), words)
 
 
 def yardstick(cuts: int, rng: random.Random, interval_ms: int) -> Silences:
     with Lab(TWO[1:]) as lab:
         frr.start(lab, interval_ms)
-        _until(lambda: frr.is_ready(lab))
+        until(lambda: frr.is_ready(lab), _HOME, _SETTLE_S)
         return _cuts(lab, cuts, rng, lambda: frr.is_ready(lab), f"FRR {interval_ms} ms × 3")
 
 
@@ -62,7 +64,7 @@ def _cuts(lab: Lab, cuts: int, rng: random.Random, home: Callable[[], bool], wor
             lab.mend("overlay")
             mended = time.monotonic()
             try:
-                _until(home)
+                until(home, _HOME, _SETTLE_S)
             except TimeoutError as error:
                 print(f"  {words}: {error}; going on with the {len(out)} cuts so far", file=sys.stderr, flush=True)
                 break
@@ -81,7 +83,7 @@ def etcd(cuts: int, rng: random.Random) -> dict[str, object]:
         lab.start_broker()
         lab.start_agents()
         lab.start_controller()
-        _until(lambda: _settled(lab, "overlay"))
+        until(lambda: _settled(lab, "overlay"), _HOME, _SETTLE_S)
         lab.start_etcd()
         time.sleep(3)
         with EtcdWatch(lab) as watch:
@@ -101,7 +103,7 @@ def etcd(cuts: int, rng: random.Random) -> dict[str, object]:
                     f"  etcd: cut {number + 1}/{cuts}: leader {words}, {bad} reads failed", file=sys.stderr, flush=True
                 )
                 lab.mend("overlay")
-                _until(lambda: _settled(lab, "overlay"))
+                until(lambda: _settled(lab, "overlay"), _HOME, _SETTLE_S)
     return {"cuts": cuts, "leaders_lost": lost, "failed_reads": failed, "reads": reads}
 
 
@@ -118,18 +120,6 @@ def _settled(lab: Lab, path: str) -> bool:
         pair["observed"] == [path, path] and pair["status"] == "settled" and all(one["proven"] for one in pair["paths"])
         for pair in pairs
     )
-
-
-def _until(ready: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _SETTLE_S
-    while time.monotonic() < deadline:
-        try:
-            if ready():
-                return
-        except OSError:
-            pass
-        time.sleep(0.1)
-    raise TimeoutError(f"not everything was back on the overlay {_SETTLE_S:.0f} s after it healed")
 
 
 def main() -> None:

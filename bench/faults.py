@@ -28,6 +28,7 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parent)]
 
 import table
+from until import until
 
 from lab.harness import HostSpec, Lab
 from lab.harness.hosts import HERE
@@ -47,7 +48,7 @@ _CONTROLLER = {
 _BAD = ("warning", "critical", "unknown")
 # An incident is told after it; another notice of the same fault would come within this.
 _LISTEN_S = 8.0
-_SETTLE_S = 60.0
+_SETTLE_S = 120.0
 _ALL = r"pi1|pi2|pi3"
 
 
@@ -403,7 +404,7 @@ def _start(lab: Lab, etcd: bool) -> None:
     if etcd:
         lab.wait_routed()
         lab.start_etcd("--quota-backend-bytes=16000000")
-    _until(lambda: _well(lab, etcd), "a fleet that is well")
+    until(lambda: _well(lab, etcd), "a fleet that is well", _SETTLE_S)
 
 
 def _one(lab: Lab, case: Case) -> Result:
@@ -439,12 +440,12 @@ def _quiet(lab: Lab, seconds: float) -> Result:
 
 def _forget(lab: Lab, etcd: bool) -> None:
     """All well, and a controller that remembers nothing."""
-    _until(lambda: _well(lab, etcd), "all well again")
+    until(lambda: _well(lab, etcd), "all well again", _SETTLE_S)
     lab.kill_controller()
     for file in (lab.the("controller").directory / "controller").glob("vagus*.db*"):
         file.unlink()
     lab.start_controller()
-    _until(lambda: _well(lab, etcd) and not _incidents(lab), "a controller that has just begun")
+    until(lambda: _well(lab, etcd) and not _incidents(lab), "a controller that has just begun", _SETTLE_S)
 
 
 def _well(lab: Lab, etcd: bool) -> bool:
@@ -463,18 +464,6 @@ def _well(lab: Lab, etcd: bool) -> bool:
             or (fleet["quorum"]["verdict"]["state"], fleet["quorum"]["verdict"]["severity"]) == ("healthy", "ok")
         )
     )
-
-
-def _until(ready: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 2 * _SETTLE_S
-    while time.monotonic() < deadline:
-        try:
-            if ready():
-                return
-        except OSError:
-            pass
-        time.sleep(0.25)
-    raise TimeoutError(f"not in {2 * _SETTLE_S:.0f} s: {what}")
 
 
 def _incidents(lab: Lab) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench")]
 
 import table
+from until import until
 
 from lab.harness import HostSpec, Lab
 from lab.harness.hosts import INTERFACE, PORT, Host, PathName
@@ -258,18 +259,6 @@ def _settled(lab: Lab) -> bool:
     )
 
 
-def _until(ready: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _SETTLE_S
-    while time.monotonic() < deadline:
-        try:
-            if ready():
-                return
-        except OSError:
-            pass
-        time.sleep(0.2)
-    raise SystemExit(f"the lab did not settle within {_SETTLE_S:.0f} s")
-
-
 def _say(text: str) -> None:
     print(f"  {text}", file=sys.stderr, flush=True)
 
@@ -338,7 +327,10 @@ def main() -> None:
         lab.wait_routed()
         lab.start_etcd()
         lab.start_controller()
-        _until(lambda: _settled(lab))
+        try:
+            until(lambda: _settled(lab), "a lab that has settled", _SETTLE_S)
+        except TimeoutError as error:
+            raise SystemExit(str(error)) from None
         figures = measure(lab, options.seconds, options.samples)
     show(figures)
     table.write(options.json, figures)
