@@ -311,37 +311,18 @@ def _p95(values: Sequence[float]) -> float:
     return sorted(values)[int(len(values) * 0.95)]
 
 
+def _row(name: str, spread: dict[str, float], bound: str = "") -> list[str]:
+    return [name, table.milliseconds(spread["median"]), table.milliseconds(spread["max"]), bound]
+
+
 def show(found: dict[str, Any]) -> None:
-    picture, last, update = found["picture_s"], found["last_client_s"], found["update_ms"]
-    second = found["second_picture_s"]
-    cpu, second_cpu = found["picture_cpu_s"], found["second_picture_cpu_s"]
-    html = found["shell_s"]
+    last, update = found["last_client_s"], found["update_ms"]
     rows = [
-        ["the page's HTML", table.milliseconds(html["median"]), table.milliseconds(html["max"]), "150 ms"],
-        [
-            "the whole picture, from request to last byte",
-            table.milliseconds(picture["median"]),
-            table.milliseconds(picture["max"]),
-            "150 ms",
-        ],
-        [
-            "CPU of the controller for it",
-            table.milliseconds(cpu["median"]),
-            table.milliseconds(cpu["max"]),
-            "",
-        ],
-        [
-            "the same, while another client listens",
-            table.milliseconds(second["median"]),
-            table.milliseconds(second["max"]),
-            "150 ms",
-        ],
-        [
-            "CPU of the controller for it",
-            table.milliseconds(second_cpu["median"]),
-            table.milliseconds(second_cpu["max"]),
-            "",
-        ],
+        _row("the page's HTML", found["shell_s"], "150 ms"),
+        _row("the whole picture, from request to last byte", found["picture_s"], "150 ms"),
+        _row("CPU of the controller for it", found["picture_cpu_s"]),
+        _row("the same, while another client listens", found["second_picture_s"], "150 ms"),
+        _row("CPU of the controller for it", found["second_picture_cpu_s"]),
         [
             f"a change, until the last of {found['clients']} clients has it",
             table.milliseconds(last["median"]),
