@@ -43,7 +43,7 @@ class Ring:
         self.links, self.liveness = Links(config), Liveness(config)
         ids = itertools.count(1)
         failover = Failover(FailoverSettings())
-        self.incidents = Incidents(self.fleet, failover, frozenset, lambda _above: next(ids))
+        self.incidents = Incidents(self.fleet, failover, frozenset, lambda _above: next(ids), dict)
 
     def run(self, seconds: float, dead: str = "") -> dict[str, list[float]]:
         """Milliseconds of each tick; `dead`: the path that is."""

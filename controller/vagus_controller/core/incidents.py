@@ -75,7 +75,7 @@ class Incidents:
         failover: Failover,
         members: Callable[[], frozenset[str]],
         new_id: Callable[[int], int],
-        unfit: Callable[[], Mapping[Pair, str]] = dict,
+        unfit: Callable[[], Mapping[Pair, str]],
     ) -> None:
         self._fleet = fleet
         self._failover = failover
