@@ -143,8 +143,7 @@ class Liveness:
         overdue = [state.name for state in fleet.overdue(now)]
         self.news = []
         # A reboot is judged some seconds after it was seen.
-        soon = [name for name in self._booted if name in fleet.nodes]
-        for name in dict.fromkeys((*overdue, *self._not_fresh, *names, *soon)):
+        for name in dict.fromkeys((*overdue, *self._not_fresh, *names, *self._booted)):
             before = self.verdicts.get(name)
             verdict = self._judge(fleet, fleet.nodes[name], before, doubt, now)
             if verdict is not before:
