@@ -8,11 +8,13 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from unit import fleet_builders as build
 from unit.pair_world import DOWN, UP, World
-from unit.test_brain import Floor
+from unit.test_brain import HOLD_S, Floor
 from unit.test_load import Machine
 from vagus_controller import config
 from vagus_controller.config import Config
+from vagus_controller.core.brain import TICK_S
 from vagus_controller.core.reload import plan
 
 RUNNING = Config(fleet="f", name="c", mqtt=config.Mqtt(brokers=()), fleet_key_file="/k")
@@ -107,3 +109,49 @@ def test_the_brain_goes_on_with_all_it_knows() -> None:
     assert (before.mode, after.mode) == ("auto", "recommend")
     assert after.pairs == before.pairs
     assert after.nodes == before.nodes
+
+
+def test_the_brain_waits_as_long_for_the_other_end_as_it_is_told_now() -> None:
+    def state(confirm_within_s: float) -> str:
+        floor = Floor()
+        changed = config.Failover(confirm_within_s=confirm_within_s, failback_hold_s=HOLD_S)
+        floor.brain.reconfigure(replace(floor.config, failover=changed))
+        for _ in range(10):
+            floor.now += TICK_S
+            floor.report("b", "c")
+            floor.kill("overlay", "a--b")
+            floor.report("a")
+            floor.dead.clear()
+            floor.brain.tick(floor.now)
+        return floor.pair("a--b").paths[0].verdict.state
+
+    assert state(60.0) == "up", "it still waits for the other end's word"
+    assert state(1.0) != "up"
+
+
+def test_the_brain_doubts_itself_by_the_new_share() -> None:
+    def observer(blind_share: float) -> str:
+        floor = Floor()
+        floor.brain.reconfigure(replace(floor.config, liveness=config.Liveness(blind_share=blind_share)))
+        for _ in range(60):
+            floor.now += TICK_S
+            floor.report("a")
+            floor.brain.tick(floor.now)
+        return floor.brain.fleet_view(floor.now).observer.state
+
+    assert (observer(0.6), observer(1.0)) == ("blind", "connected")
+
+
+def test_the_brain_finds_load_by_the_new_threshold() -> None:
+    def load(enter_per_core: float) -> str:
+        floor = Floor()
+        floor.brain.reconfigure(replace(floor.config, load=config.Load(enter_per_core=enter_per_core)))
+        for _ in range(60):
+            floor.now += TICK_S
+            floor.seq += 1
+            busy = build.report("a", floor.seq, links=floor.links("a"), system=build.system(runnable=20))
+            floor.say("a", "report", busy)
+            floor.brain.tick(floor.now)
+        return next(each for each in floor.brain.fleet_view(floor.now).nodes if each.name == "a").load.state
+
+    assert (load(1.4), load(50.0)) == ("spike", "normal")

@@ -86,8 +86,7 @@ class LoadDetector:
         """Other thresholds from now on; a spike that is told stays until it ends by them."""
         self._config = config
         for series in self._series.values():
-            rest = series.surge.rest
-            rest.enter_s = rest.leave_s = config.load.exit_for_s
+            series.surge.reconfigure(config.load)
 
     def take_news(self) -> list[Verdict]:
         """The verdicts that changed since it was called last."""

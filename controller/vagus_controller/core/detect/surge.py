@@ -104,6 +104,11 @@ class Surge:
         self._minute = -1
         self._minute_sum = self._minute_s = self._due = 0.0
 
+    def reconfigure(self, settings: Load) -> None:
+        """Other thresholds from now on; what was learned stays, as far as they let it."""
+        self.rest.enter_s = self.rest.leave_s = settings.exit_for_s
+        self._habit = _within(self._habit, settings.enter_per_core)
+
     def forget(self) -> None:
         """Drop the evidence: the samples had a gap. What is usual stays."""
         self._slow = self._steep = self._long = self._burst = 0.0
@@ -206,7 +211,7 @@ class Surge:
         if self._hour >= 0 and not self.active:
             enter, learned = settings.enter_per_core, self._habit - _MARGIN
             learned = self._peak if self._peak > learned else learned + (1.0 - _BURST_KEPT) * (self._peak - learned)
-            self._habit = min(max(learned + _MARGIN, _LEAST * enter), _MOST * enter)
+            self._habit = _within(learned + _MARGIN, enter)
             self._peak = 0.0
         self._hour = hour
         # Work begins within an hour, not with it.
@@ -228,3 +233,7 @@ class Surge:
         change = 0.0 if known == _UNKNOWN else was - before
         now = before + _DAY_SHARE * max(-_CLIP, min(_CLIP, change))
         self._day[self._hour] = round(max(0.0, min(now, _USUAL_MOST)) / _DAY_UNIT)
+
+
+def _within(allowance: float, enter: float) -> float:
+    return min(max(allowance, _LEAST * enter), _MOST * enter)
