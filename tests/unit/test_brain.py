@@ -698,3 +698,22 @@ def test_what_an_agent_warns_of_is_a_warning_here() -> None:
             told = Event(v=1, node="a", session="a-s1", seq=floor.seq, kind=kind, text="words", warning=warning)
             floor.say("a", "event", told)
         assert [floor.outbox.severities[f"{kind} a: words"] for kind in kinds] == [expected] * 3
+
+
+def test_a_brain_that_is_late_with_its_own_work_waits_longer_for_others() -> None:
+    def silent_for(step_s: float) -> float:
+        """How long, until it is called down, by a brain whose ticks come so far apart."""
+        floor = Floor()
+        floor.kill("overlay", "a--c", "b--c")
+        floor.kill("backup", "a--c", "b--c")
+        began = floor.now
+        while next(each for each in floor.brain.fleet_view(floor.now).nodes if each.name == "c").liveness.state != (
+            "node down"
+        ):
+            assert floor.now - began < 60.0
+            floor.now += step_s
+            floor.report("a", "b")
+            floor.brain.tick(floor.now)
+        return floor.now - began
+
+    assert silent_for(4 * TICK_S) > 1.5 * silent_for(TICK_S)

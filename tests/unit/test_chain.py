@@ -112,6 +112,18 @@ def test_load_by_something_else_is_no_consequence_of_a_relay() -> None:
     assert sorted(world.titles) == ["load spike on tokyo", "overlay between austin and tokyo is relayed"]
 
 
+@pytest.mark.parametrize(("before", "root"), [(5.0, "load"), (60.0, "quorum")])
+def test_load_by_nobody_knows_whom_is_a_consequence_only_of_what_was_there_long_before(
+    before: float, root: str
+) -> None:
+    world = Story()
+    world.etcd = dict.fromkeys(world.names, "fails")
+    world.run(before)
+    world.takers = {"tokyo": ()}
+    world.run(40.0)
+    assert world.the_one().cause.kind == root
+
+
 def test_a_hog_on_a_member_is_the_root_of_the_elections_that_follow() -> None:
     world = Story()
     world.takers = {"berlin": ("stress",)}

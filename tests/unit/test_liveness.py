@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from unit.fleet_builders import World, event, goodbye, last_will, link, links, presence, report
 from vagus_controller.core.detect.liveness import Liveness
+from vagus_controller.core.patience import Patience
 from vagus_controller.core.verdict import Hysteresis, Verdict, follow, seconds, some
 from vagus_controller.views import Severity
 from vagus_protocol.messages import PathOffer
@@ -405,6 +406,18 @@ def test_our_own_trouble_stretches_it() -> None:
     world = sited("abcde")
     world.fleet.patience = 2.0
     assert silent_for(world, dict.fromkeys("abc", "down")) > 10.0
+
+
+def test_patience_grows_with_how_late_we_are_and_is_gone_soon() -> None:
+    patience = Patience(0.0, 0.5)
+    assert patience.tick(0.5) == 1.0
+    assert patience.tick(1.4) == 1.0, "0.4 s is no trouble"
+    assert patience.tick(3.4) == pytest.approx(2.5)
+    assert patience.tick(3.9) < 2.5
+    assert patience.tick(1000.0) == 3.0, "not for ever, however late"
+    now = 1000.0
+    while patience.tick(now := now + 0.5) > 1.1:
+        assert now < 1060.0
 
 
 # --- reboots, doubles and clones -------------------------------------------------------------------------------------

@@ -56,7 +56,9 @@ class Wire(World):
                 }
                 told = link(peer, **(said | both | self.says[name]))
                 self.seq[name] += 1
-                self.tell(report(name, self.seq[name], links=(told,), **self.is_so[name]))
+                # All is well with the other path, so that nothing but figures may change.
+                paths = (told, link(peer, "backup"))
+                self.tell(report(name, self.seq[name], links=paths, **self.is_so[name]))
             found = self.links.evaluate(self.fleet, self.now)
         return found[PAIR, "overlay"]
 
