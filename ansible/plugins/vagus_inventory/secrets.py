@@ -67,15 +67,8 @@ def completed(
 ) -> tuple[Secrets, list[str]]:
     """`secrets` with all that is missing, and what was added or renewed, in words. `hosts`: the names and addresses
     that the broker's certificate must carry; None: it is given. Nothing else that is there is ever changed."""
-    whole, made = copy.deepcopy(dict(secrets)), []
-    if "fleet_key" not in whole:
-        whole["fleet_key"] = random(signing.KEY_BYTES).hex()
-        made.append("fleet key")
-    passwords = whole.setdefault("passwords", {})
-    for user in users:
-        if user not in passwords:
-            passwords[user] = _password(random)
-            made.append(f"password of {user}")
+    whole = copy.deepcopy(dict(secrets))
+    made = _add_keys(whole, users, random)
     if "operator_password" not in whole:
         whole["operator_password"] = _password(random)
         made.append("operator's password for the page")
@@ -100,17 +93,8 @@ def completed(
 def staged(secrets: Mapping[str, Any], users: Iterable[str], random: Random) -> tuple[Secrets, list[str]]:
     """`secrets` with new keys to come under `next`. Those of a change that was interrupted are kept: it goes on."""
     whole = copy.deepcopy(dict(secrets))
-    coming = whole.setdefault("next", {})
-    made = []
-    if "fleet_key" not in coming:
-        coming["fleet_key"] = random(signing.KEY_BYTES).hex()
-        made.append("next fleet key")
-    passwords = coming.setdefault("passwords", {})
-    for user in users:
-        if user not in passwords:
-            passwords[user] = _password(random)
-            made.append(f"next password of {user}")
-    return whole, made
+    made = _add_keys(whole.setdefault("next", {}), users, random)
+    return whole, [f"next {what}" for what in made]
 
 
 def with_next(secrets: Mapping[str, Any], what: Sequence[str]) -> Secrets:
@@ -141,6 +125,20 @@ def password_line(user: str, password: str) -> str:
     salt = hmac.digest(password.encode(), b"vagus/1/salt\0" + user.encode(), hashlib.sha256)[:12]
     digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, _ROUNDS)
     return f"{user}:$7${_ROUNDS}${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}"
+
+
+def _add_keys(table: Secrets, users: Iterable[str], random: Random) -> list[str]:
+    """Fleet key and passwords where there are none yet; what was added, in words."""
+    made = []
+    if "fleet_key" not in table:
+        table["fleet_key"] = random(signing.KEY_BYTES).hex()
+        made.append("fleet key")
+    passwords = table.setdefault("passwords", {})
+    for user in users:
+        if user not in passwords:
+            passwords[user] = _password(random)
+            made.append(f"password of {user}")
+    return made
 
 
 def _password(random: Random) -> str:
