@@ -7,6 +7,11 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+# Of every module that asks; in words in plugins/doc_fragments.
+OPTIONS = {
+    "url": {"type": "str", "default": "http://127.0.0.1:8118"},
+    "token_file": {"type": "path", "default": "/var/lib/vagus-controller/token", "no_log": False},
+}
 # As vagusctl has it.
 _TIMEOUT_S = 10.0
 

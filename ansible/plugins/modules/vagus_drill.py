@@ -27,14 +27,7 @@ options:
     description: How long the drill may take. It goes on when this is over; only nobody waits for it.
     type: float
     default: 1800
-  url:
-    description: Where the controller listens.
-    type: str
-    default: http://127.0.0.1:8118
-  token_file:
-    description: Its token, on its host.
-    type: path
-    default: /var/lib/vagus-controller/token
+extends_documentation_fragment: vagus_api
 author: the vagus engineers
 """
 
@@ -47,7 +40,7 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.vagus_api import Api, ApiError
+from ansible.module_utils.vagus_api import OPTIONS, Api, ApiError
 from ansible.module_utils.vagus_drill import failure, told
 
 _EVERY_S = 1.0
@@ -80,8 +73,7 @@ def main() -> None:
             "target": {"type": "str", "default": ""},
             "reason": {"type": "str", "default": ""},
             "timeout_s": {"type": "float", "default": 1800},
-            "url": {"type": "str", "default": "http://127.0.0.1:8118"},
-            "token_file": {"type": "path", "default": "/var/lib/vagus-controller/token", "no_log": False},
+            **OPTIONS,
         },
     )
     try:

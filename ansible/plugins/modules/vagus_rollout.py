@@ -63,14 +63,7 @@ options:
     description: By when it must have become so.
     type: float
     default: 180
-  url:
-    description: Where the controller listens.
-    type: str
-    default: http://127.0.0.1:8118
-  token_file:
-    description: Its token, on its host.
-    type: path
-    default: /var/lib/vagus-controller/token
+extends_documentation_fragment: vagus_api
 author: the vagus engineers
 """
 
@@ -89,7 +82,7 @@ from typing import Any
 
 from ansible.module_utils import vagus_rollout as rollout
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.vagus_api import Api, ApiError
+from ansible.module_utils.vagus_api import OPTIONS, Api, ApiError
 
 # The controller is asked so often; nodes report every 2 s.
 _EVERY_S = 2.0
@@ -157,8 +150,7 @@ def main() -> None:
             "note": {"type": "bool", "default": False},
             "steady_s": {"type": "float", "default": 30},
             "timeout_s": {"type": "float", "default": 180},
-            "url": {"type": "str", "default": "http://127.0.0.1:8118"},
-            "token_file": {"type": "path", "default": "/var/lib/vagus-controller/token", "no_log": False},
+            **OPTIONS,
         },
         supports_check_mode=True,
     )
