@@ -13,18 +13,17 @@ Picture = dict[str, Any]
 
 # In the place of what was before, where nobody looked: only the nodes themselves are judged.
 NOTHING: Picture = {"sessions": {}, "versions": {}, "there": [], "incidents": None, "pairs": {}}
-# What a forced rollout may not say in the place of a reason.
-_NO_REASONS = ("", "true", "yes", "y", "on", "1", "force", "false", "no", "n", "off", "0", "none", "null")
+# What a forced rollout may not say in the place of a reason; what means that it is not forced.
+_NO_REASON = ("true", "yes", "y", "on", "1", "force")
+_NOT_FORCED = ("", "false", "no", "n", "off", "0", "none", "null")
 
 
 def reason_to_force(given: Any) -> tuple[str, str]:
     """(the reason, "") of `vagus_rollout_force`; ("", what is wrong) when it is none. Left out, it is ("", "")."""
     words = str(given).strip()
-    if given in (None, False, "") or words == "":
+    if words.lower() in _NOT_FORCED:
         return "", ""
-    if words.lower() in _NO_REASONS:
-        if words.lower() in ("false", "no", "n", "off", "0", "none", "null"):
-            return "", ""
+    if words.lower() in _NO_REASON:
         return "", (
             f"vagus_rollout_force is {words!r}: it takes the reason, in words, which is noted on every open incident; "
             "such as -e 'vagus_rollout_force=\"the open incident is what this release mends\"'"
