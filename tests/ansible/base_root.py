@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -69,13 +70,12 @@ def _build(suite: str, target: Path) -> None:
         shutil.rmtree(left)
     fresh = Path(tempfile.mkdtemp(prefix=f"{target.name}.new-", dir=target.parent))
     fresh.chmod(0o755)
-    done = subprocess.run(
-        [*_ALONE, need("mmdebstrap", "mmdebstrap"), *_OPTIONS, suite, str(fresh)],
-        check=False,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode != 0:
-        raise LabError(f"mmdebstrap could not make a {suite} root:\n{done.stderr.strip()[-3000:]}")
+    make([*_ALONE, need("mmdebstrap", "mmdebstrap"), *_OPTIONS, suite, fresh], f"mmdebstrap of a {suite} root")
     fresh.rename(target)
+
+
+def make(argv: Sequence[str | Path], what: str) -> None:
+    """Runs a program of this machine to its end; a failure is a LabError with its own last words."""
+    done = subprocess.run(argv, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise LabError(f"{what} failed:\n{done.stderr.strip()[-3000:]}")

@@ -240,14 +240,13 @@ class Hosts(dict[str, BootedHost]):
         argv: Sequence[str],
         *,
         check: bool = True,
-        input: str | None = None,
         env: Mapping[str, str] | None = None,
         timeout_s: float = 600.0,
     ) -> subprocess.CompletedProcess[str]:
         """Runs a program of this machine on the internet, from where the hosts are reached. Ansible's own files, also
         the sockets of its connections, which are named by address alone, are this run's."""
         own = {"ANSIBLE_HOME": str(self.dir / "ansible"), "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self.dir / "cp")}
-        return self.internet.run(argv, check=check, input=input, env=own | dict(env or {}), timeout_s=timeout_s)
+        return self.internet.run(argv, check=check, env=own | dict(env or {}), timeout_s=timeout_s)
 
     def cut(self, path: PathName, a: str, b: str) -> None:
         """Drops the packets of the tunnel `path` between two hosts, silently; `mend` ends it."""

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import yaml
 
+from base_root import make
 from hosts import BootedHost, Hosts, LabError, inventory
 
 REPOSITORY: Final = Path(__file__).parents[2]
@@ -24,15 +25,7 @@ _RECAP: Final = re.compile(r"^(\S+) +: ok=(\d+) +changed=(\d+) +unreachable=(\d+
 def build_release(out: Path, source: Path = REPOSITORY) -> Path:
     """The release of a tree, for the hosts' own machine and Python."""
     options = ["--platform", "x86_64", "--python", _python(), "--out", out, "--source", source]
-    done = subprocess.run(
-        [REPOSITORY / "scripts/build-release", *options],
-        check=False,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode != 0:
-        raise LabError(f"scripts/build-release: {done.stderr.strip()[-3000:]}")
+    make([REPOSITORY / "scripts/build-release", *options], "scripts/build-release")
     return next(path for path in out.iterdir() if path.name.startswith("vagus-"))
 
 
@@ -60,8 +53,16 @@ class Fleet:
         return [host for host in self.hosts.values() if host is not self.vps]
 
     @property
+    def dir(self) -> Path:
+        return self.hosts.dir
+
+    def logs(self) -> str:
+        """For a failure's report."""
+        return self.hosts.logs()
+
+    @property
     def secrets_file(self) -> Path:
-        return self.hosts.dir / "inventory/vagus-secrets.yml"
+        return self.dir / "inventory/vagus-secrets.yml"
 
     def secrets(self) -> Any:
         return yaml.safe_load(self.secrets_file.read_text())

@@ -6,11 +6,23 @@ A test that fails shows the logs of its labs, which are gone with the lab.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import pytest
 
 from lab.fleet_helpers import THREE, healed, running
 from lab.harness import Lab
+
+
+@runtime_checkable
+class Logged(Protocol):
+    """A lab, or hosts that boot: its logs are there as long as its directory is."""
+
+    @property
+    def dir(self) -> Path: ...
+
+    def logs(self) -> str: ...
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +59,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.failed:
-        for lab in getattr(item, "funcargs", {}).values():
-            if isinstance(lab, Lab) and lab.dir.exists():
-                report.sections.append((f"logs of {lab.dir.name}", lab.logs()))
+        for fixture in getattr(item, "funcargs", {}).values():
+            if isinstance(fixture, Logged) and fixture.dir.exists():
+                report.sections.append((f"logs of {fixture.dir.name}", fixture.logs()))
     return report
