@@ -15,6 +15,7 @@ import pytest
 import typer.testing
 import yaml
 
+import build_release
 from vagus_agent import __main__ as agent_commands
 from vagus_agent.config import Config as AgentConfig
 from vagus_controller import __main__ as controller_commands
@@ -117,8 +118,15 @@ def test_every_message_that_troubleshooting_quotes_is_one_that_can_be_seen() -> 
     assert not missing
 
 
-COMMAND = re.compile(r"(?:vagus-agent|vagus-controller|vagusctl|ansible-playbook)(?: .*)?")
+COMMAND = re.compile(r"(?:vagus-agent|vagus-controller|vagusctl|ansible-playbook|scripts/[a-z-]+)(?: .*)?")
 DOCUMENTS = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+
+
+PARSERS = {
+    "vagus-agent": agent_commands._parser,
+    "vagus-controller": controller_commands._parser,
+    "scripts/build-release": build_release._parser,
+}
 
 
 def commands() -> Iterator[tuple[str, list[str]]]:
@@ -148,13 +156,14 @@ def wrong(command: list[str]) -> str:
     if program == "vagusctl":
         done = typer.testing.CliRunner().invoke(vagusctl, [*arguments, "--help"])
         return "" if done.exit_code == 0 else done.output or str(done.exception)
-    if program in ("vagus-agent", "vagus-controller"):
-        parser = (agent_commands if program == "vagus-agent" else controller_commands)._parser()
+    if program in PARSERS:
         try:
-            parser.parse_args(arguments)
+            PARSERS[program]().parse_args(arguments)
         except SystemExit:
             return "its parser does not take that"
         return ""
+    if program.startswith("scripts/"):
+        return "" if (REPOSITORY / program).is_file() else "there is no such script"
     books = [each for each in arguments if each.endswith(".yml") and "=" not in each]
     given = set(re.findall(r"\b(vagus_[a-z_]+)=", " ".join(arguments)))
     missing = [book for book in books if not (REPOSITORY / "ansible" / Path(book).name).exists()]
