@@ -72,11 +72,19 @@ def test_every_setting_is_documented_with_its_default(section: str, kind: type[m
     assert documented(section) == actual(kind)
 
 
-@pytest.mark.parametrize(
+every_document = pytest.mark.parametrize(
     "document",
     sorted(path.relative_to(REPOSITORY) for path in [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")]),
     ids=str,
 )
+
+
+@every_document
+def test_nothing_of_a_merge_is_left(document: Path) -> None:
+    assert not re.findall(r"^(?:<<<<<<<|>>>>>>>) .*", (REPOSITORY / document).read_text(), re.MULTILINE)
+
+
+@every_document
 def test_links_lead_somewhere(document: Path) -> None:
     targets = re.findall(r"\]\(([^)#]+)", (REPOSITORY / document).read_text())
     missing = [t for t in targets if "://" not in t and not (REPOSITORY / document.parent / t).exists()]
