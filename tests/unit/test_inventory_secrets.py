@@ -87,9 +87,11 @@ def test_the_same_secrets_make_the_same_password_file() -> None:
         ({"passwords": ["x"]}, "passwords: must be a table of user: password"),
         ({"passwords": {"tokyo": ""}}, "passwords.tokyo: is empty"),
         ({"wireguard": {"tokyo": "short"}}, "wireguard.tokyo: is not a WireGuard key"),
+        ({"wireguard": ["x"]}, "wireguard: must be a table of node: key"),
         ({"broker": {"key": "x"}}, "broker: must hold key and certificate"),
         ({"fleetkey": "x"}, "fleetkey: there is no such secret; known are fleet_key"),
         ({"next": {"fleet_key": "zz"}}, "next.fleet_key: a key is 64 hex digits"),
+        ({"next": ["x"]}, "next: must be a table"),
     ],
 )
 def test_a_damaged_secret_is_told_and_not_shown(wrong: dict[str, Any], told: str) -> None:
@@ -196,6 +198,19 @@ def test_a_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_none_is_told(content: str, told: str, tmp_path: Path) -> None:
     with pytest.raises(secret_file.Unusable, match=told):
         secret_file.parsed(tmp_path / "x", content)
+
+
+@pytest.mark.parametrize("name", ["fleet_key", "passwords", "wireguard", "ca", "broker", "operator_password"])
+def test_what_was_taken_out_of_the_file_is_made_anew_though_its_name_stays(name: str, tmp_path: Path) -> None:
+    first, _ = made()
+    file = tmp_path / "vagus-secrets.yml"
+    secret_file.write(file, first | {name: None, "next": None}, None)
+    kept = secret_file.parsed(file, secret_file.text(file))
+    assert secrets.mistakes(kept) == []
+    second, told = made(kept)
+    assert told
+    assert second[name] != first[name]
+    assert "next" not in second
 
 
 def test_no_file_holds_nothing(tmp_path: Path) -> None:

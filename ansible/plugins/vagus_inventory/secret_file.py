@@ -38,6 +38,7 @@ def text(file: Path) -> str:
 
 
 def parsed(file: Path, content: str) -> dict[str, Any]:
+    """The secrets in it. What has a name and nothing more (its lines were taken out) is not there."""
     try:
         secrets = yaml.safe_load(content)
     except yaml.YAMLError as error:
@@ -48,7 +49,7 @@ def parsed(file: Path, content: str) -> dict[str, Any]:
         return {}
     if not isinstance(secrets, dict):
         raise Unusable(f"{file}: must be a table of secrets")
-    return secrets
+    return {name: value for name, value in secrets.items() if value is not None}
 
 
 def write(file: Path, secrets: dict[str, Any], vault: Vault | None) -> None:

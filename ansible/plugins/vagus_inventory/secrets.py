@@ -34,7 +34,7 @@ _ROUNDS: Final = 101
 def mistakes(secrets: Mapping[str, Any]) -> list[str]:
     """What cannot be used of a secrets file, without showing any of it."""
     found = [f"{key}: there is no such secret; known are {', '.join(_KNOWN)}" for key in secrets if key not in _KNOWN]
-    for where, table in (("", secrets), ("next.", secrets.get("next") or {})):
+    for where, table in (("", secrets), ("next.", secrets.get("next", {}))):
         if not isinstance(table, Mapping):
             found.append(f"{where.rstrip('.')}: must be a table")
             continue
@@ -45,14 +45,18 @@ def mistakes(secrets: Mapping[str, Any]) -> list[str]:
             found.append(f"{where}passwords: must be a table of user: password")
         else:
             found += [f"{where}passwords.{user}: is empty" for user, password in passwords.items() if not password]
-    for node, key in _table(secrets, "wireguard").items():
+    tunnels = secrets.get("wireguard", {})
+    if not isinstance(tunnels, Mapping):
+        found.append("wireguard: must be a table of node: key")
+        tunnels = {}
+    for node, key in tunnels.items():
         try:
             public_key(str(key))
         except ValueError:
             found.append(f"wireguard.{node}: is not a WireGuard key; take the line out, and a new one is made")
     for name in ("ca", "broker"):
         pair = secrets.get(name)
-        if pair is not None and not (isinstance(pair, Mapping) and {"key", "certificate"} <= set(pair)):
+        if name in secrets and not (isinstance(pair, Mapping) and {"key", "certificate"} <= set(pair)):
             found.append(f"{name}: must hold key and certificate")
     return found
 
@@ -143,8 +147,3 @@ def _add_keys(table: Secrets, users: Iterable[str], random: Random) -> list[str]
 
 def _password(random: Random) -> str:
     return base64.urlsafe_b64encode(random(18)).decode()
-
-
-def _table(secrets: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    table = secrets.get(name, {})
-    return table if isinstance(table, Mapping) else {}
