@@ -62,8 +62,6 @@ from vagus_runtime.sdnotify import Notifier
 
 log = logging.getLogger("vagus")
 
-# Counts of tasks in one report's interval: more say better what the machine had to do, and wake it up.
-_SAMPLES: Final = 4
 _LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
@@ -109,10 +107,10 @@ class Agent:
             return 0
         now = monotonic()
         self._prober = Prober(self.config, self.keys.probe, secrets.randbits(64), now, random.random())
-        self._sockets = ProbeSockets(
-            self.config, self._prober, self._on_changes, self._on_proof, monotonic, self._on_gap
-        )
         self._system = SystemProbe(self.config.report)
+        self._sockets = ProbeSockets(
+            self.config, self._prober, self._on_changes, self._on_proof, monotonic, self._on_gap, self._system.awake
+        )
         self._links: dict[str, list[Link]] = {}
         self._sort_links()
         self._obstacles = ObstacleWatch(self.config, self._prober.links)
@@ -406,10 +404,8 @@ class Agent:
             self._status(now)
             self._tick()
             due = max(due + interval, now)
-            for left in reversed(range(_SAMPLES)):
-                await asyncio.sleep(due - left * interval / _SAMPLES - monotonic())
-                if left:
-                    self._system.sample(monotonic())
+            self._system.expect(due, interval)
+            await asyncio.sleep(due - monotonic())
 
     def _report_interval_s(self) -> float:
         """Longer while reports go by a metered path; the report says its interval, so nobody takes it for silence."""

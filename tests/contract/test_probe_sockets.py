@@ -7,6 +7,8 @@ from ipaddress import ip_address
 
 import pytest
 
+from vagus_agent.config import Config, Mqtt, Path, Peer
+from vagus_agent.core.prober import Prober
 from vagus_agent.net import udp
 
 
@@ -38,3 +40,28 @@ def test_with_them_a_datagram_says_how_long_it_waited() -> None:
     index, hold = udp._ancillary(4, ancillary)
     assert index == socket.if_nametoindex("lo")
     assert 0 < hold < 5
+
+
+def test_whoever_wants_to_know_of_a_wake_up_is_told_before_its_probes_go() -> None:
+    config = Config(
+        fleet="f",
+        node="a",
+        addresses=(ip_address("127.0.0.1"),),
+        paths=(Path(name="overlay", interface="lo"),),
+        peers=(Peer(name="b", addresses=(ip_address("127.0.0.2"),)),),
+        mqtt=Mqtt(brokers=()),
+        keys_file="/k",
+    )
+    prober = Prober(config, b"k" * 32, 1, 0.0, 0.0)
+    told: list[tuple[float, int]] = []
+    sockets = udp.ProbeSockets(
+        config,
+        prober,
+        on_changes=lambda _: None,
+        on_proof=lambda _: None,
+        now=lambda: 5.0,
+        on_wake=lambda now: told.append((now, prober.links[0].sent)),
+    )
+    sockets._fired()
+    assert told == [(5.0, 0)]
+    assert prober.links[0].sent > 0

@@ -159,6 +159,28 @@ def test_tasks_are_counted_between_reports_too(host: Host) -> None:
     assert probe.read(104.0).active_mean == 12.0
 
 
+def test_they_are_counted_when_the_agent_is_awake_anyway_four_times_a_report(host: Host) -> None:
+    probe = host.probe()
+    probe.read(100.0)
+    for report in range(3):
+        began = 100.0 + 2 * report
+        probe.expect(began + 2, 2.0)
+        for wake in range(1, 20):
+            host.put("proc/stat", counts(1 + wake**2, 0))
+            probe.awake(began + wake / 10)
+        host.put("proc/stat", counts(401, 0))
+        # At half a second, one, one and a half, and at the report itself.
+        assert probe.read(began + 2).active_mean == (5**2 + 10**2 + 15**2 + 20**2) / 4
+
+
+def test_who_sleeps_until_the_report_counts_them_then(host: Host) -> None:
+    probe = host.probe()
+    probe.read(100.0)
+    probe.expect(102.0, 2.0)
+    host.put("proc/stat", counts(4, 0))
+    assert probe.read(102.0).active_mean == 3.0
+
+
 @pytest.mark.parametrize(
     "stat", ["", "procs_running", "procs_running x\nprocs_blocked y\n", "procs_running 5\nsoftirq 1 2\n"]
 )

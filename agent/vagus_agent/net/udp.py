@@ -69,12 +69,15 @@ class ProbeSockets:
         on_proof: Callable[[Proof], None],
         now: Callable[[], float],
         on_gap: Callable[[Gap], None] = lambda _: None,
+        on_wake: Callable[[float], None] = lambda _: None,
     ) -> None:
+        """`on_wake`: called with the time whenever probes are due, before they go out."""
         self._config = config
         self._prober = prober
         self._on_changes = on_changes
         self._on_proof = on_proof
         self._on_gap = on_gap
+        self._on_wake = on_wake
         self._now = now
         self._sockets: dict[int, socket.socket] = {}
         # path → an IPv6 socket that only sends, tied to the path's interface
@@ -184,6 +187,7 @@ class ProbeSockets:
 
     def _fired(self) -> None:
         self._timer = None
+        self._on_wake(self._now())
         if self._prober.awaits_echoes:
             self._drain_all()
         self._poll()

@@ -25,6 +25,8 @@ PID_SLICES: Final = 8
 RESCAN_S: Final = 60.0
 # Tasks per core, running or blocked, at which it is looked who takes the CPU.
 _BUSY_PER_CORE: Final = 2
+# Counts of tasks in one report's interval: more say better what the machine had to do.
+_SAMPLES: Final = 4
 # The kernel keeps 15 bytes of a process name (TASK_COMM_LEN less the zero).
 COMM_LENGTH: Final = 15
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
@@ -72,7 +74,8 @@ class _Device(NamedTuple):
 
 class SystemProbe:
     """Call `read` once per report; rates are over the time since the last call. `sample` between, a few times: one
-    moment's count of tasks says little, their mean over the interval what the machine had to do."""
+    moment's count of tasks says little, their mean over the interval what the machine had to do. `expect` and `awake`
+    do that without a wake-up of their own, which costs ten times what a count does."""
 
     def __init__(self, report: config.Report, proc: str = "/proc", sys: str = "/sys") -> None:
         self._report = report
@@ -94,7 +97,19 @@ class SystemProbe:
         # tasks that ran or were blocked, since the last report
         self._active = 0
         self._samples = 0
+        # when to count them until the next report, the soonest last
+        self._moments: list[float] = []
         self._busiest = Busiest(proc, self._look)
+
+    def expect(self, due: float, interval: float) -> None:
+        """The next `read` will be at `due`, and counts too: the others are spread over the `interval` before it."""
+        self._moments = [due - left * interval / _SAMPLES for left in range(1, _SAMPLES)]
+
+    def awake(self, now: float) -> None:
+        """Call whenever the agent is awake anyway: a `sample`, when it is time for one."""
+        if self._moments and now >= self._moments[-1]:
+            self._moments.pop()
+            self.sample(now)
 
     def sample(self, now: float) -> None:
         """Count the tasks of this moment. Never raises."""
