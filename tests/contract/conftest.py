@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from contract.fleet_samples import TOKEN, Running
+from contract.mosquitto import Mosquitto
 from contract.postgresql import PostgreSQL
 
 
@@ -22,6 +23,12 @@ def running(tmp_path: Path) -> Iterator[Running]:
 def client(running: Running) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=running.url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=10) as client:
         yield client
+
+
+@pytest.fixture
+def broker() -> Iterator[Mosquitto]:
+    with Mosquitto() as broker:
+        yield broker
 
 
 @pytest.fixture(scope="session")

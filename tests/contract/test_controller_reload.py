@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import signal
-import socket
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -17,67 +12,31 @@ from typing import Any
 
 import pytest
 
-from contract.mosquitto import Mosquitto, Watcher, free_port
+from contract.controller import TOKEN, Controller
+from contract.mosquitto import Mosquitto, Watcher
+from contract.systemd import Systemd
 from vagus_protocol import topics
 
-TOKEN = "a-token-of-some-length"
 PATIENCE_S = 60.0
 
 
-class Controller:
-    """`vagus-controller run`, and what systemd hears of it."""
+class Watched(Controller):
+    """It runs, and says to systemd how it is."""
 
     def __init__(self, broker: Mosquitto, folder: Path) -> None:
-        self._folder, self.port = folder, free_port()
-        self._base = (
-            f'fleet = "lab"\nname = "brain"\nfleet_key_file = "{folder}/fleet.key"\n'
-            f'http = {{ port = {self.port}, token_file = "{folder}/token" }}\n'
-            f'store.url = "sqlite:///{folder}/vagus.db"\n'
-            f'mqtt.brokers = [{{ host = "127.0.0.1", port = {broker.port} }}]\n'
-        )
-        for name, words in (("fleet.key", "ab" * 32), ("token", TOKEN)):
-            (folder / name).touch(mode=0o600)
-            (folder / name).write_text(words + "\n")
-        self.systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.systemd.bind(str(folder / "notify"))
-        self.systemd.settimeout(PATIENCE_S)
+        super().__init__(broker, folder)
+        self._systemd = Systemd(folder, PATIENCE_S)
         self.write("")
-        argv = [sys.executable, "-m", "vagus_controller", "run", "--config", str(folder / "controller.toml")]
-        with (folder / "log").open("wb") as log:
-            env = {"PATH": "/usr/bin:/bin", "NOTIFY_SOCKET": str(folder / "notify")}
-            self.process = subprocess.Popen(argv, stdout=log, stderr=log, env=env)
-        self.hears("READY=1")
+        self.start(self._systemd.environ)
+        self._systemd.hears("READY=1")
 
     def close(self) -> None:
-        self.process.kill()
-        self.process.wait(30)
-        self.systemd.close()
-
-    def write(self, more: str) -> None:
-        (self._folder / "controller.toml").write_text(self._base + more)
-
-    def forget(self) -> None:
-        """What was said and not heard: the queue is short, and what does not fit is lost."""
-        self.systemd.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while self.systemd.recv(4096):
-                pass
-        self.systemd.settimeout(PATIENCE_S)
-
-    def hears(self, words: str) -> None:
-        while words not in self.systemd.recv(4096).decode():
-            pass
+        self.stop(crash=True)
+        self._systemd.close()
 
     def reload(self) -> None:
-        self.forget()
-        self.process.send_signal(signal.SIGHUP)
-        self.hears("RELOADING=1")
-        self.hears("READY=1")
+        self._systemd.reload(self.process)
         assert self.process.poll() is None, self.log
-
-    @property
-    def log(self) -> str:
-        return (self._folder / "log").read_text()
 
     def api(self, path: str) -> Any:
         url = f"http://127.0.0.1:{self.port}/api/v1/{path}"
@@ -96,19 +55,13 @@ class Controller:
 
 
 @pytest.fixture
-def broker() -> Iterator[Mosquitto]:
-    with Mosquitto() as broker:
-        yield broker
-
-
-@pytest.fixture
-def controller(broker: Mosquitto, tmp_path: Path) -> Iterator[Controller]:
-    controller = Controller(broker, tmp_path)
+def controller(broker: Mosquitto, tmp_path: Path) -> Iterator[Watched]:
+    controller = Watched(broker, tmp_path)
     yield controller
     controller.close()
 
 
-def test_thresholds_and_channels_change_while_it_leads(broker: Mosquitto, controller: Controller) -> None:
+def test_thresholds_and_channels_change_while_it_leads(broker: Mosquitto, controller: Watched) -> None:
     presence = topics.controller("lab", "brain")
     with Watcher(broker.port) as fleet:
         leads = fleet.wait_for(
@@ -147,7 +100,7 @@ def test_thresholds_and_channels_change_while_it_leads(broker: Mosquitto, contro
     ],
 )
 def test_a_broken_file_leaves_the_old_settings_and_says_what_is_wrong(
-    controller: Controller, text: str, words: str
+    controller: Watched, text: str, words: str
 ) -> None:
     controller.write('failover.mode = "recommend"\n' + text if "failover = " not in text else text)
     controller.reload()

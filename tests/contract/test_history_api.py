@@ -11,11 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
+from contract.controller import TOKEN as ITS_TOKEN
+from contract.controller import Controller
 from contract.fleet_samples import TOKEN, Running
 from contract.mosquitto import Mosquitto, Watcher
 from contract.test_api import PAIR, problem
-from contract.test_home_assistant import TOKEN as ITS_TOKEN
-from contract.test_home_assistant import Controller
 from unit.fleet_builders import config, link, observed, report, system
 from vagus_controller.core.fleet import Fleet
 from vagus_protocol import topics
@@ -158,8 +158,9 @@ def test_a_real_controller_charts_what_comes_by_the_broker_and_remembers_it(tmp_
 
     with Mosquitto() as broker, Watcher(broker.port) as node:
         controller = Controller(broker, tmp_path)
+        controller.write('nodes = ["pi"]\n')
         try:
-            controller.start("pi")
+            controller.start()
             said = threading.Event()
 
             def report_on() -> None:
@@ -176,7 +177,7 @@ def test_a_real_controller_charts_what_comes_by_the_broker_and_remembers_it(tmp_
                 said.set()
                 reporter.join()
             controller.stop()
-            controller.start("pi")
+            controller.start()
             again = until_charted()
         finally:
             controller.stop(crash=True)

@@ -3,60 +3,21 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from contract.mosquitto import Mosquitto, Seen, Watcher, free_port
+from contract.controller import Controller
+from contract.mosquitto import Mosquitto, Seen, Watcher
 from unit.fleet_builders import presence
 from vagus_protocol import topics
 from vagus_protocol.codec import encode
 
 PATIENCE_S = 60.0
 PREFIX = "homeassistant"
-TOKEN = "a-token-of-some-length"
 PRESENCE = topics.controller("lab", "brain")
-
-
-class Controller:
-    """`vagus-controller run`, with settings that can be others at each start."""
-
-    def __init__(self, broker: Mosquitto, folder: Path) -> None:
-        self._broker = broker
-        self._folder = folder
-        for name, words in (("fleet.key", "ab" * 32), ("token", TOKEN)):
-            (folder / name).touch(mode=0o600)
-            (folder / name).write_text(words + "\n")
-
-    def start(self, *nodes: str, enabled: bool = True, prefix: str = PREFIX) -> None:
-        folder, self.port = self._folder, free_port()
-        (folder / "controller.toml").write_text(
-            f'fleet = "lab"\nname = "brain"\nfleet_key_file = "{folder}/fleet.key"\nnodes = {json.dumps(nodes)}\n'
-            f'[http]\nport = {self.port}\ntoken_file = "{folder}/token"\n'
-            f'[store]\nurl = "sqlite:///{folder}/vagus.db"\n'
-            f'[[mqtt.brokers]]\nhost = "127.0.0.1"\nport = {self._broker.port}\n'
-            f'[home_assistant]\nenabled = {str(enabled).lower()}\nprefix = "{prefix}"\n'
-        )
-        argv = [sys.executable, "-m", "vagus_controller", "run", "--config", str(folder / "controller.toml")]
-        with (folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(argv, stdout=log, stderr=log)
-
-    def stop(self, *, crash: bool = False) -> None:
-        if crash:
-            self.process.kill()
-        else:
-            self.process.terminate()
-        self.process.wait(30)
-
-
-@pytest.fixture
-def broker() -> Iterator[Mosquitto]:
-    with Mosquitto() as broker:
-        yield broker
 
 
 @pytest.fixture
@@ -64,6 +25,12 @@ def controller(broker: Mosquitto, tmp_path: Path) -> Iterator[Controller]:
     controller = Controller(broker, tmp_path)
     yield controller
     controller.stop(crash=True)
+
+
+def start(controller: Controller, *nodes: str, enabled: bool = True) -> None:
+    switched = f'home_assistant = {{ enabled = {str(enabled).lower()}, prefix = "{PREFIX}" }}\n'
+    controller.write(f"nodes = {json.dumps(nodes)}\n{switched}")
+    controller.start()
 
 
 def kept(broker: Mosquitto) -> dict[str, bytes]:
@@ -101,7 +68,7 @@ def test_discovery_comes_follows_and_goes(broker: Mosquitto, controller: Control
         fleet.publish(f"{PREFIX}/sensor/other/temperature/config", b"{}", retain=True)
         fleet.publish(f"{PREFIX}/sensor/vagus_lab2/health/config", b"{}", retain=True)
         foreign = {f"{PREFIX}/sensor/other/temperature/config", f"{PREFIX}/sensor/vagus_lab2/health/config"}
-        controller.start("a", "b")
+        start(controller, "a", "b")
         fleet.wait_for(leads, "controller that leads", PATIENCE_S)
         found = until(broker, *FLEET, *A, *B, "pair_a--b", "temperature")
         config = json.loads(found[f"{PREFIX}/sensor/vagus_lab/pair_a--b/config"])
@@ -113,12 +80,12 @@ def test_discovery_comes_follows_and_goes(broker: Mosquitto, controller: Control
         assert not json.loads(will.payload).get("leader")
         # Meanwhile b is taken out of the fleet.
         fleet.publish(topics.node("lab", "b", "presence"), b"", retain=True)
-        controller.start("a")
+        start(controller, "a")
         found = until(broker, *FLEET, *A, "temperature")
         assert not [topic for topic in found if topic.endswith(("/nodes/b", "/pairs/a--b"))]
         # Switched off, all of it goes, and what is not ours stays.
         controller.stop()
-        controller.start("a", enabled=False)
+        start(controller, "a", enabled=False)
         deadline = time.monotonic() + PATIENCE_S
         while (found := kept(broker)).keys() != foreign:
             assert time.monotonic() < deadline, sorted(found)

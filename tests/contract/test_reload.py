@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from contract.netns import Netns
+from contract.systemd import Systemd
 
 PATIENCE_S = 30.0
 # Time enough for the links of a stopped session to be called down.
@@ -45,9 +44,8 @@ class Node:
         keys.chmod(0o600)
         self.log_file = directory / "log"
         self.seen_file = directory / "seen"
-        self.systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.systemd.bind(str(directory / "notify"))
-        self.systemd.settimeout(PATIENCE_S)
+        self._systemd = Systemd(directory, PATIENCE_S)
+        self.hears, self.forget = self._systemd.hears, self._systemd.forget
         self._children: list[subprocess.Popen[bytes]] = []
 
     def write(self, *more: str) -> None:
@@ -55,7 +53,7 @@ class Node:
 
     def start(self) -> None:
         agent = [str(Path(sys.executable).with_name("vagus-agent")), "run", "--config", str(self.file)]
-        env = {**os.environ, "NOTIFY_SOCKET": str(self.file.with_name("notify"))}
+        env = {**os.environ, **self._systemd.environ}
         with self.log_file.open("wb") as log:
             self.process = self._popen(agent, log, env)
 
@@ -79,7 +77,7 @@ class Node:
         for child in self._children:
             child.kill()
             child.wait(10)
-        self.systemd.close()
+        self._systemd.close()
         self.host.close()
 
     @property
@@ -90,24 +88,8 @@ class Node:
     def seen(self) -> str:
         return self.seen_file.read_text()
 
-    def forget(self) -> None:
-        """What was said and not heard: the queue is short, and what does not fit is lost."""
-        self.systemd.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while self.systemd.recv(4096):
-                pass
-        self.systemd.settimeout(PATIENCE_S)
-
-    def hears(self, words: str) -> None:
-        while words not in self.systemd.recv(4096).decode():
-            pass
-
     def reload(self) -> None:
-        """Until it says that it is done."""
-        self.forget()
-        self.process.send_signal(signal.SIGHUP)
-        self.hears("RELOADING=1")
-        self.hears("READY=1")
+        self._systemd.reload(self.process)
         assert self.process.poll() is None, self.log
 
     def routes_to(self, number: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from contract.netns import Netns
+from contract.systemd import Systemd
 
 PATIENCE_S = 30.0
 CONFIG = """
@@ -54,12 +54,11 @@ class Waiting:
         keys.write_text(f'node = "{"1" * 64}"\nprobe = "{"2" * 64}"\n')
         keys.chmod(0o600)
         self._log = directory / "log"
-        self.systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.systemd.bind(str(directory / "notify"))
-        self.systemd.settimeout(PATIENCE_S)
+        self._systemd = Systemd(directory, PATIENCE_S)
+        self.hears = self._systemd.hears
         program = program or (str(Path(sys.executable).with_name("vagus-agent")),)
         agent = [*program, "run", "--config", str(directory / "agent.toml")]
-        watchdog = {"NOTIFY_SOCKET": str(directory / "notify"), "WATCHDOG_USEC": "200000"}
+        watchdog = {**self._systemd.environ, "WATCHDOG_USEC": "200000"}
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 ["nsenter", f"--net={host.path}", *agent], env={**os.environ, **watchdog}, stderr=log
@@ -68,12 +67,7 @@ class Waiting:
     def close(self) -> None:
         self.process.kill()
         self.process.wait(10)
-        self.systemd.close()
-
-    def hears(self, words: str) -> None:
-        """Reads what comes until it has `words`; fails when it does not come."""
-        while words not in self.systemd.recv(4096).decode():
-            pass
+        self._systemd.close()
 
     def logs(self, words: str) -> None:
         self.until(lambda: words in self._log.read_text(), words)
