@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
+from contract.server import ServerProcess
+
 
 def free_port() -> int:
     with socket.socket() as sock:
@@ -49,7 +51,7 @@ def certificates(folder: Path) -> Certificates:
     return Certificates(folder / "ca.pem", folder / "server.pem", folder / "server.key")
 
 
-class Mosquitto:
+class Mosquitto(ServerProcess):
     """A broker process; nothing persists over `kill`. Use as a context; `ports` are its listeners.
 
     users: name → password (nobody else gets in); acl: the text of an ACL file; options: more lines of mosquitto.conf.
@@ -68,7 +70,7 @@ class Mosquitto:
         self.port = self.ports[0]
         self._folder = tempfile.TemporaryDirectory(prefix="vagus-mosquitto-")
         folder = Path(self._folder.name)
-        self._log = folder / "log"
+        super().__init__(folder / "log")
         # user root: the files are in a folder that only we may read.
         lines = ["user root", "persistence false", "set_tcp_nodelay true", "max_queued_messages 100000", *options]
         lines.append(f"allow_anonymous {'false' if users else 'true'}")
@@ -87,7 +89,6 @@ class Mosquitto:
                 lines += [f"cafile {tls.ca}", f"certfile {tls.cert}", f"keyfile {tls.key}"]
         (folder / "conf").write_text("\n".join(lines) + "\n")
         self._conf = folder / "conf"
-        self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Mosquitto:
         try:
@@ -101,38 +102,19 @@ class Mosquitto:
         self.kill()
         self._folder.cleanup()
 
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
     def start(self) -> None:
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(["mosquitto", "-c", str(self._conf)], stdout=log, stderr=log)
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                return
-            except OSError:
-                if self._process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"mosquitto did not start:\n{self._log.read_text()}") from None
-                time.sleep(0.02)
+        self._launch(["mosquitto", "-c", str(self._conf)], self._answers, 10)
+
+    def _answers(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+        except OSError:
+            return False
+        return True
 
     def kill(self) -> None:
         """SIGKILL: no goodbye, nothing saved."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGKILL)
-            self._process.wait(10)
-            self._process = None
-
-    def freeze(self) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
+        self._end(signal.SIGKILL)
 
 
 class Relay:

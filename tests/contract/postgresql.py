@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,13 +15,15 @@ from typing import Any, Final
 
 import psycopg
 
+from contract.server import ServerProcess
+
 _PROGRAMS: Final = Path("/usr/lib/postgresql")
 # It refuses to run as root; the package brings this user.
 _USER: Final = "postgres"
 _READY_S: Final = 30.0
 
 
-class PostgreSQL:
+class PostgreSQL(ServerProcess):
     """A server; as a context it ends, and is gone, at the end. Everybody on its socket is trusted."""
 
     def __init__(self) -> None:
@@ -31,11 +32,11 @@ class PostgreSQL:
             raise RuntimeError(f"no PostgreSQL in {_PROGRAMS}; scripts/test contract installs it")
         self._programs = versions[-1].parent
         self.folder = Path(tempfile.mkdtemp(prefix="vagus-postgresql-"))
+        super().__init__(self.folder / "log")
         self._as: dict[str, Any] = {}
         if os.geteuid() == 0:
             shutil.chown(self.folder, _USER, _USER)
             self._as = {"user": _USER, "group": _USER, "extra_groups": []}
-        self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> PostgreSQL:
         try:
@@ -51,43 +52,22 @@ class PostgreSQL:
         shutil.rmtree(self.folder)
 
     def start(self) -> None:
-        with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    *(self._programs / "postgres", "-D", self.folder / "data", "-k", self.folder, "-h", ""),
-                    *("-F", "-c", "autovacuum=off"),
-                ],
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-                **self._as,
-            )
-        deadline = time.monotonic() + _READY_S
-        while True:
-            try:
-                self.ask("postgres", "select 1")
-                return
-            except psycopg.OperationalError:
-                if self._process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"PostgreSQL did not start:\n{(self.folder / 'log').read_text()}") from None
-                time.sleep(0.05)
+        argv: list[str | Path] = [
+            *(self._programs / "postgres", "-D", self.folder / "data", "-k", self.folder, "-h", ""),
+            *("-F", "-c", "autovacuum=off"),
+        ]
+        self._launch(argv, self._answers, _READY_S, cwd=self.folder, **self._as)
+
+    def _answers(self) -> bool:
+        try:
+            self.ask("postgres", "select 1")
+        except psycopg.OperationalError:
+            return False
+        return True
 
     def stop(self) -> None:
         """At once, without goodbye to its clients."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGCONT)
-            self._process.send_signal(signal.SIGQUIT)
-            self._process.wait(30)
-            self._process = None
-
-    def freeze(self) -> None:
-        """It takes connections, and does not answer them."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
+        self._end(signal.SIGQUIT)
 
     def url(self, database: str, user: str = "vagus") -> str:
         return f"postgresql://{user}@/{database}?host={self.folder}"
