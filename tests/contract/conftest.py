@@ -10,7 +10,8 @@ import pytest
 
 from contract.fleet_samples import TOKEN, Running
 from contract.mosquitto import Mosquitto
-from contract.postgresql import PostgreSQL
+from contract.postgresql import PostgresPlace, PostgreSQL
+from unit.test_store import Place
 
 
 @pytest.fixture
@@ -35,3 +36,12 @@ def broker() -> Iterator[Mosquitto]:
 def postgresql() -> Iterator[PostgreSQL]:
     with PostgreSQL() as server:
         yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place | PostgresPlace:
+    """A database of its own; `FILE` of the module: what asks the one that is a file."""
+    if request.param == "sqlite":
+        file: Place = request.module.FILE(tmp_path / "vagus.db")
+        return file
+    return PostgresPlace(request.getfixturevalue("postgresql"))

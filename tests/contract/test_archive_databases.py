@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
-
-import pytest
 
 from contract.postgresql import PostgresPlace, PostgreSQL
 from unit import test_archive as suite
 from unit.test_archive import START, Charts, _breathless, site
-from unit.test_store import Place
 from vagus_controller.archive import Archive, _id
 from vagus_controller.config import History
 from vagus_controller.core.rollup import LEVELS, MINUTE, RAW
 
 __all__ = ["_breathless", "site"]
 
+FILE = Charts
 # What is about files and their disks is in tests/unit alone.
 SUITE: tuple[Callable[..., None], ...] = (
     suite.test_one_figure_in_ten_seconds_at_once_and_on_disk,
@@ -35,13 +32,6 @@ SUITE: tuple[Callable[..., None], ...] = (
     suite.test_the_writer_thread_writes_what_waits_at_the_end,
 )
 globals().update({test.__name__: test for test in SUITE})
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place | PostgresPlace:
-    if request.param == "sqlite":
-        return Charts(tmp_path / "vagus.db")
-    return PostgresPlace(request.getfixturevalue("postgresql"))
 
 
 def test_its_bytes_are_bounded_on_the_disk_of_a_server_too(postgresql: PostgreSQL) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -17,6 +16,7 @@ from vagus_controller.views import Wanted
 
 __all__ = ["opened"]
 
+FILE = Place
 # What is about files and their disks is in tests/unit alone.
 SUITE: tuple[Callable[..., None], ...] = (
     suite.test_what_is_recorded_is_read_at_once_and_after_a_restart,
@@ -32,13 +32,6 @@ SUITE: tuple[Callable[..., None], ...] = (
     suite.test_a_newer_schema_is_an_error_in_words,
 )
 globals().update({test.__name__: test for test in SUITE})
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place | PostgresPlace:
-    if request.param == "sqlite":
-        return Place(tmp_path / "vagus.db")
-    return PostgresPlace(request.getfixturevalue("postgresql"))
 
 
 def test_rows_beyond_the_limit_go(opened: Opener, place: Place) -> None:
