@@ -440,9 +440,8 @@ class Agent:
             except ConfigError as error:
                 for mistake in error.mistakes:
                     log.error("%s", mistake)
-                text = f"the configuration was not taken, and the old one stays: {error.mistakes[0]}"
-                more = len(error.mistakes) - 1
-                self._tell(EventKind.AGENT, text + (f" (and {more} more)" if more else ""), logging.ERROR)
+                text = f"the configuration was not taken, and the old one stays: {error.brief}"
+                self._tell(EventKind.AGENT, text, logging.ERROR)
             else:
                 plan = reload.plan(self.config, config)
                 if plan.changed:

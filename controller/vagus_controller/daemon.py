@@ -242,9 +242,8 @@ class Controller:
             except ConfigError as error:
                 for mistake in error.mistakes:
                     log.error("%s", mistake)
-                text = f"the configuration was not taken, and the old one stays: {error.mistakes[0]}"
-                more = len(error.mistakes) - 1
-                self._tell(text + (f" (and {more} more)" if more else ""), Severity.WARNING)
+                text = f"the configuration was not taken, and the old one stays: {error.brief}"
+                self._tell(text, Severity.WARNING)
             else:
                 plan = reload.plan(self.config, read)
                 self._take(plan.config)

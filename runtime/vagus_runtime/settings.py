@@ -35,6 +35,12 @@ class ConfigError(Exception):
         super().__init__("\n".join(mistakes))
         self.mistakes = tuple(mistakes)
 
+    @property
+    def brief(self) -> str:
+        """One line: the first of them, and how many more there are."""
+        more = len(self.mistakes) - 1
+        return self.mistakes[0] + (f" (and {more} more)" if more else "")
+
 
 class Mistakes:
     """Collects the mistakes of one file."""

@@ -247,6 +247,11 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     assert keys == {"report.mount", 'peers[2] "berlin".via.backup[1]', "node", "probe.burst", "steering.table"}
 
 
+def test_in_brief_it_is_the_first_mistake_and_how_many_more() -> None:
+    assert ConfigError(["a: is missing"]).brief == "a: is missing"
+    assert ConfigError(["a: is missing", "b: unknown key", "c: unknown key"]).brief == "a: is missing (and 2 more)"
+
+
 def test_two_path_names_with_the_same_hash_are_told(tmp_path: Path) -> None:
     seen: dict[int, str] = {}
     for number in range(1_000_000):
