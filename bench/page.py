@@ -32,9 +32,9 @@ import httpx
 import ingest
 import psutil
 import table
-from playwright.sync_api import CDPSession, Page, sync_playwright
+from playwright.sync_api import CDPSession, Page
 
-from browser.board import CHROMIUM, FLAGS
+from browser.chromium import chromium
 
 REPORT_EVERY_S: Final = 5.0
 # Longer than the time for which clients that come together are given the same picture.
@@ -218,9 +218,8 @@ EventSource.prototype.addEventListener = function (topic, listener, ...more) {
 
 
 def browse(url: str, token: str, seconds: float) -> dict[str, Any]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        context = chromium.new_context(
+    with chromium() as browser:
+        context = browser.new_context(
             viewport={"width": 1360, "height": 900}, extra_http_headers={"Authorization": f"Bearer {token}"}
         )
         page = context.new_page()
@@ -236,7 +235,6 @@ def browse(url: str, token: str, seconds: float) -> dict[str, Any]:
         trace = Trace(session)
         trace.take(page, seconds)
         rows = page.locator("#nodes tbody").count()
-        chromium.close()
     tasks, messages = trace.tasks(), trace.messages()
     work, between = [], 0.0
     for begin, end in pairwise(messages):

@@ -39,17 +39,6 @@ from vagus_controller.views import (
     Wanted,
 )
 
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--host-resolver-rules=MAP vagus.test 127.0.0.1",
-)
 TOKEN = "a-token-for-the-browser-tests"
 
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from browser.board import CHROMIUM, FLAGS, Board, Site
+from browser.board import Board, Site
+from browser.chromium import chromium
 
 # A busy machine draws a large fleet slowly; what must not happen is asked for with a time of its own.
 PATIENCE_MS = 30_000
@@ -18,10 +19,8 @@ expect.set_options(timeout=PATIENCE_MS)
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Of a module, not of the session: while Playwright runs, no test of another file could run an event loop."""
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield chromium
-        chromium.close()
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from msgspec.structs import replace
-from playwright.sync_api import Page, ViewportSize, sync_playwright
+from playwright.sync_api import Page, ViewportSize
 
 from browser import samples
-from browser.board import CHROMIUM, FLAGS, Board, Site
+from browser.board import Board, Site
+from browser.chromium import chromium
 from browser.incident_samples import brief, overlay_of_osaka
 from browser.samples import BERLIN, LISBON, OSAKA, VPS
 from vagus_controller.config import PublicStatus, StatusGroup
@@ -107,8 +108,7 @@ SHOTS = (
 
 def take(site: Site, shots: tuple[Shot, ...]) -> list[Path]:
     files = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+    with chromium() as browser:
         for scheme in SCHEMES:
             context = browser.new_context(viewport=DESK, color_scheme=scheme, reduced_motion="reduce")
             context.set_default_timeout(60_000)
@@ -127,7 +127,6 @@ def take(site: Site, shots: tuple[Shot, ...]) -> list[Path]:
                     page.screenshot(path=file)
                     files.append(file)
             context.close()
-        browser.close()
     return files
 
 
