@@ -56,7 +56,7 @@ from vagus_controller.views import (
     Severity,
 )
 from vagus_protocol import topics
-from vagus_runtime import logs
+from vagus_runtime import logs, memory
 from vagus_runtime.sdnotify import Notifier
 
 log = logging.getLogger("vagus")
@@ -66,6 +66,7 @@ ASSISTANT_S: Final = 5.0
 
 def run(file: Path, config: Config, fleet_key: bytes) -> int:
     """Run until SIGTERM or SIGINT; the exit code. `file`: what SIGHUP reads again; `config` came from it."""
+    memory.one_heap()
     try:
         return asyncio.run(Controller(file, config, fleet_key).run())
     except OSError as error:
