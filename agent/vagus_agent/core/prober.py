@@ -442,7 +442,8 @@ class Prober:
                 self._learn(peer, packet, now)
             return sends
         self._answered(peer, path, packet, arrived, now)
-        self.stale = True
+        # As long as others of the same moment are waited for, `due` is theirs.
+        self.stale |= not self._outstanding or bool(self.changes or self.proofs)
         return []
 
     def refused(self, peer: str, path: str, why: str, now: float) -> list[Send]:
