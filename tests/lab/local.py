@@ -57,7 +57,7 @@ def run(*, once: bool, port: int, json_file: Path | None) -> int:
             return 1
         print(f"{fleet['summary']}\nThe page: {url}  (user operator, password {password})  [{took} s]", flush=True)
         if json_file is not None:
-            step = {"name": "node seen", "took_s": took}
+            step = {"name": "node seen", "took_s": took, "held": True, "figures": {}}
             json_file.write_text(json.dumps({"held": True, "steps": [step]}, indent=2) + "\n")
         if not once:
             print("Ctrl-C ends it.", flush=True)
