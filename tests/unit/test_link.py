@@ -141,6 +141,48 @@ def test_every_link_comes_up_and_idles_at_its_interval() -> None:
     assert network.changes == []
 
 
+def metered(seed: int) -> Network:
+    """Just started; the backup is a metered path."""
+    network = Network(("a", "b"), seed)
+    slow = Path(name="backup", interface="b", metered=True, idle_interval_s=5.0)
+    for boot, (node, peer) in enumerate((("a", "b"), ("b", "a")), 7):
+        known = config(node, (peer,))
+        known = msgspec.structs.replace(known, paths=(known.paths[0], slow))
+        network.probers[node] = Prober(known, KEY, boot, network.now, network.random.random())
+    return network
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_metered_path_is_known_soon_after_a_start_and_idles_at_its_interval(seed: int) -> None:
+    """Before anybody is told that it is not proven."""
+    network = metered(seed)
+    network.run(1.5)
+    assert all(link.state is UP for prober in network.probers.values() for link in prober.links)
+    network.changes.clear()
+    before = network.sent
+    network.run(100)
+    # 2 nodes × (4 + 0.2 probes a second), each with its echo
+    assert network.sent - before == pytest.approx(2 * 4.2 * 2 * 100, rel=0.02)
+    assert network.changes == []
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_metered_path_is_up_soon_after_its_first_reply(seed: int) -> None:
+    network = metered(seed)
+    network.run(10)
+    network.lost = lambda sender, to, path: path == "backup"
+    network.run(20)
+    assert network.state("a", "b", "backup") is network.state("b", "a", "backup") is DOWN
+    network.changes.clear()
+    network.lost = lambda sender, to, path: False
+    healed = network.now
+    network.run(30)
+    ups = [change.at - healed for _, change in network.changes if change.new is UP]
+    assert len(ups) == 2
+    # an idle interval, and five replies
+    assert max(ups) <= 5.0 + 5 * 0.26
+
+
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), moment=st.floats(0, 0.2))
 def test_silent_cut_is_found_by_both_ends_within_the_stated_bound(seed: int, moment: float) -> None:

@@ -56,6 +56,10 @@ _K: Final = 4
 _INITIAL_TIMEOUT_S: Final = 1.0
 # Replies before an unknown link is up: two, so that one stray echo is not proof.
 _FIRST_STREAK: Final = 2
+# The first probe of a link is no later, and one that answers and is not up yet is asked again as soon, also where idle
+# probes are rare: a metered path is known soon after a start, and does not stay down for minutes after its outage.
+FIRST_WITHIN_S: Final = 1.0
+_AGAIN_WITHIN_S: Final = 0.25
 # Fewer probes than this say nothing about loss.
 _LOSS_EVIDENCE: Final = 50
 _WINDOW_S: Final = 60
@@ -269,6 +273,8 @@ class Link:
         elif self._streak >= (_FIRST_STREAK if self.state is UNKNOWN else self._settings.up_after):
             self._end_burst_if_unknown()
             self._apply(Signal.STREAK, now, f"{self._streak} replies in a row, the last in {_ms(rtt)}")
+        elif self.state in (UNKNOWN, DOWN):
+            self.next_send = min(self.next_send, now + _AGAIN_WITHIN_S)
 
     def missed(self, now: float) -> None:
         """A probe was not answered within `timeout`: late, or lost."""

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from vagus_agent.config import Config, Path, Peer
-from vagus_agent.core.link import DEGRADED, DOWN, SUSPECT, UP, Change, Link
+from vagus_agent.core.link import DEGRADED, DOWN, FIRST_WITHIN_S, SUSPECT, UP, Change, Link
 from vagus_protocol.codec import Rejected
 from vagus_protocol.messages import System
 from vagus_protocol.probe import ANSWERS_WIDE, Kind, Packet, Views, name_hash, pack, path_hash, unpack
@@ -200,7 +200,7 @@ class Prober:
         for path in paths:
             link = known.links.get(path.name) if known is not None else None
             if link is None:
-                start = now + phase * path.idle_interval_s
+                start = now + phase * min(path.idle_interval_s, FIRST_WITHIN_S)
                 link = Link(peer.name, path.name, path.idle_interval_s, self._settings, start, self.changes)
             else:
                 link.retune(path.idle_interval_s, self._settings)
