@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from sim import settings
 from vagus_controller.core.causes import Cause, Key, link_of
 from vagus_controller.core.incident import Incident
 from vagus_controller.core.incidents import HOLD_MOST_S, SETTLE_MOST_S
@@ -157,7 +156,8 @@ class Cases:
         return [(a, b) for a in nodes for b in nodes if a < b]
 
     def _impaired(self, pair: Pair, path: str = "") -> bool:
-        return any(self._world.network.impaired(*pair, each) for each in settings.PATHS if path in ("", each))
+        network = self._world.network
+        return any(network.impaired(*pair, each) for each in network.paths if path in ("", each))
 
     def _wrong(self, chief: Chief, key: Key, state: str) -> bool:
         """Whether something is wrong with it now."""
@@ -195,7 +195,7 @@ class Cases:
         wires = any(
             ("wire", *pair, path) in recent or self._impaired(pair, path)
             for pair in pairs
-            for path in settings.PATHS
+            for path in self._world.network.paths
             if cause.path in ("", path)
         )
         if cause.kind == "stuck" and ("drill",) in recent:

@@ -46,13 +46,21 @@ class Witness(Protocol):
 
 
 class Chief:
-    """`disk`: what its brain saved, and its casebook; `image`: an older state of it."""
+    """`name`: in the simulation; its configuration may name it otherwise. `disk`: what its brain saved, and its
+    casebook; `image`: an older state of it."""
 
     def __init__(
-        self, engine: Engine, broker: Broker, config: Config, rng: random.Random, witness: Witness, trace: Trace
+        self,
+        name: str,
+        engine: Engine,
+        broker: Broker,
+        config: Config,
+        rng: random.Random,
+        witness: Witness,
+        trace: Trace,
     ) -> None:
-        self.process = Process(engine, config.name)
-        self.name = config.name
+        self.process = Process(engine, name)
+        self.name = name
         self._config = config
         self.disk = self.image = (b"", b"")
         self.brain: Brain | None = None
@@ -61,7 +69,7 @@ class Chief:
         # how often the disk became another
         self.disks = 0
         # of its own, so that what is told changes nothing else
-        self._mail = random.Random(config.name)
+        self._mail = random.Random(name)
         # between two things that it says or keeps
         self.word_fuse = Fuse(self)
         # what a person paused here ("fleet", or a node), and until when by the engine's clock

@@ -77,6 +77,19 @@ class Faults:
                 self.network.change(wire, cut=False)
         self.broker.set_cut(node, False)
 
+    def split(self, *group: str) -> None:
+        """Nothing passes between these nodes and the others; the broker is with the others."""
+        for wire in self.network.wires:
+            if (wire[0] in group) != (wire[1] in group):
+                self.network.change(wire, cut=True)
+        self.cut_broker(*group)
+
+    def unite(self, *group: str) -> None:
+        for wire in self.network.wires:
+            if (wire[0] in group) != (wire[1] in group):
+                self.network.change(wire, cut=False)
+        self.mend_broker(*group)
+
     def lose(self, a: str, b: str, path: str, loss: float) -> None:
         self.network.change((a, b, path), loss=loss)
 
@@ -140,7 +153,7 @@ class Faults:
 
     def forge(self, node: str) -> None:
         """A desired that is signed for another node, and one that nobody signed; both newer than all others."""
-        other = next(name for name in settings.NODES if name != node)
+        other = next(name for name in self.members if name != node)
         for addressee, key in ((other, settings.key(other)), (node, b"?" * 32)):
             peers = self.members[node].config.peers
             desired = Desired(

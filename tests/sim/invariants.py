@@ -308,7 +308,7 @@ class Invariants:
         """(invariant, what is wrong) with a pair by now; None when it is as it must be."""
         world = self._world
         ends = world.members[a].paths()[b], world.members[b].paths()[a]
-        alive = [path for path in settings.PATHS if world.network.both_ways(a, b, path)]
+        alive = [path for path in world.offered(a, b) if world.network.both_ways(a, b, path)]
         led = not world.abandoned
         if (not led and world.schedule.reflex == "off") or world.schedule.opted_out in (a, b):
             return None

@@ -138,14 +138,15 @@ class CoarseLinks:
         now = self._processes[node].now
         for key, link in self._links_of[node]:
             if self._alive[key] and link.state in (UP, DEGRADED):
-                link.last_reply = now - 0.1
+                link.last_reply = now - 0.4 * link.idle_interval
                 there, back = self._network.wires[key], self._network.wires[key[1], key[0], key[2]]
                 link.rtt, link.lost = there.delay + back.delay, self._network.loss(*key)
 
     def answers(self, node: str, peer: str, path: str) -> bool:
         """Whether a probe of `node` to `peer` over `path` comes back."""
         there = self._processes.get(peer)
-        return there is not None and there.awake and self._network.both_ways(node, peer, path)
+        knows = (peer, node, path) in self._links
+        return knows and there is not None and there.awake and self._network.both_ways(node, peer, path)
 
     def _wire_changed(self, a: str, b: str, path: str) -> None:
         self._judge((a, b, path))
@@ -164,15 +165,16 @@ class CoarseLinks:
             link.last_reply = process.now
         self._alive[key] = alive
         roll = self._rng.uniform
+        idle = link.idle_interval
         if not alive:
             target = DOWN
-            wait = roll(0.02, 0.3) if link.state is not UNKNOWN else roll(1.0, 1.5)
+            wait = roll(0.02, 0.14 + 0.65 * idle) if link.state is not UNKNOWN else roll(1.0, 1.5)
         else:
             target = UP if loss < _LOSSY else DEGRADED
             if link.state is DOWN:
-                wait = roll(0.8, 1.3)
+                wait = roll(0.8, 1.05 + idle)
             elif link.state is UNKNOWN:
-                wait = roll(0.2, 0.5)
+                wait = roll(0.2, 0.25 + min(idle, 1.0))
             elif link.state is SUSPECT:
                 wait = roll(0.01, 0.1)
             else:

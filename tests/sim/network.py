@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 Wire = tuple[str, str, str]  # from, to, path
 _USUAL_S = 0.02
+_DELAYS = {"overlay": 0.005}
 
 
 @dataclass
@@ -35,7 +36,7 @@ class Network:
         self.nodes, self.paths = tuple(nodes), tuple(paths)
         self._rng = rng
         self.wires = {
-            (a, b, path): Condition(delay=0.005 if path == "overlay" else 0.012)
+            (a, b, path): Condition(delay=_DELAYS.get(path, 0.012))
             for a in self.nodes
             for b in self.nodes
             for path in self.paths

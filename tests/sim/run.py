@@ -11,13 +11,15 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from sim import schedule as schedules
 from sim.invariants import SENTENCES, Violation
 from sim.world import World
 
 _CHUNK = 50
+_USUAL = {each.name: each for each in fields(schedules.Schedule)}
+_UNUSUAL = ("etcd", "mode", "opted_out", "paths", "without", "twins")
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,10 @@ def command(seed: int, kept: Iterable[int], probed: bool | None = None) -> str:
 def trace(seed: int, only: tuple[int, ...] | None, probed: bool | None = None) -> tuple[str, Violation | None]:
     """Everything that happened, a line each."""
     plan = schedules.draw(seed, probed=probed, only=only)
+    unusual = [f"{name} {value}" for name in _UNUSUAL if (value := getattr(plan, name)) != _USUAL[name].default]
     lines = [
         f"seed {seed}: nodes {', '.join(plan.nodes)}; controllers {', '.join(plan.controllers)}; reflex {plan.reflex}; "
-        f"in the end {plan.rest}{'; real probers' if plan.probed else ''}"
+        f"{''.join(f'{each}; ' for each in unusual)}in the end {plan.rest}{'; real probers' if plan.probed else ''}"
     ]
     lines += [
         f"  fault {number:2}  {fault.at:7.3f}  {fault}" for number, fault in zip(plan.kept, plan.faults, strict=True)

@@ -25,7 +25,8 @@ class Fault:
 class Schedule:
     """`rest`: what stays broken after the last fault; one of `RESTS`. `probed`: real probers make the link states;
     `etcd`: every node runs a member; `mode`: of the controllers; `opted_out`: the node, or "", whose own configuration
-    forbids automatic moves."""
+    forbids automatic moves; `without`: (node, peer, path): the node, and not its peer, lacks that path between them;
+    `twins`: all controllers have one name."""
 
     seed: int
     nodes: tuple[str, ...]
@@ -40,6 +41,9 @@ class Schedule:
     etcd: bool = False
     mode: str = "auto"
     opted_out: str = ""
+    paths: tuple[str, ...] = settings.PATHS
+    without: tuple[str, str, str] | None = None
+    twins: bool = False
 
     @property
     def last_fault_at(self) -> float:
@@ -72,11 +76,20 @@ def draw(seed: int, *, probed: bool | None = None, only: tuple[int, ...] | None 
     etcd = rng.random() < (0.6 if len(nodes) == 3 else 0.25)
     mode = "recommend" if rng.random() < 0.1 else "auto"
     opted_out = rng.choice(nodes) if rng.random() < 0.07 else ""
+    # Of its own, so that an unusual fleet changes nothing else.
+    shape = random.Random(f"shape {seed}")
+    if shape.random() < 0.08 and not with_probers:
+        nodes = settings.NODES[: shape.choice((4, 5))]
+    paths = (*settings.PATHS, settings.THIRD) if shape.random() < 0.15 else settings.PATHS
+    without = None
+    if shape.random() < 0.06:
+        without = (*shape.sample(nodes, 2), shape.choice(paths[1:]))
+    twins = shape.random() < 0.15
     faults: list[Fault] = []
     warm_up = rng.choice((1.0, WARM_UP_S, WARM_UP_S))
     count = rng.randint(1, 7)
     for _ in range(count):
-        faults += _draw_one(rng, nodes, controllers, warm_up + rng.random() * _PHASE_S)
+        faults += _draw_one(rng, nodes, controllers, paths, warm_up + rng.random() * _PHASE_S)
     faults.sort(key=lambda fault: fault.at)
     kept = tuple(range(len(faults))) if only is None else only
     return Schedule(
@@ -92,6 +105,9 @@ def draw(seed: int, *, probed: bool | None = None, only: tuple[int, ...] | None 
         etcd,
         mode,
         opted_out,
+        paths,
+        without,
+        twins,
     )
 
 
@@ -99,11 +115,13 @@ def draw(seed: int, *, probed: bool | None = None, only: tuple[int, ...] | None 
 PROBED_SHARE = 0.1
 
 
-def _draw_one(rng: random.Random, nodes: tuple[str, ...], controllers: tuple[str, ...], at: float) -> list[Fault]:
+def _draw_one(
+    rng: random.Random, nodes: tuple[str, ...], controllers: tuple[str, ...], paths: tuple[str, ...], at: float
+) -> list[Fault]:
     """One trouble: its beginning, and mostly its end."""
     lasts = rng.choice((0.3, 1.0, 3.0, 6.0, 12.0)) * rng.uniform(0.5, 1.5)
     end = at + lasts
-    node, path = rng.choice(nodes), rng.choice(settings.PATHS)
+    node, path = rng.choice(nodes), rng.choice(paths)
     other = rng.choice([each for each in nodes if each != node])
     chief = rng.choice(controllers)
     anybody = rng.choice((*nodes, *controllers))
@@ -111,7 +129,7 @@ def _draw_one(rng: random.Random, nodes: tuple[str, ...], controllers: tuple[str
     kind = rng.choice(_KINDS)
     if kind == "ambush":
         # In the middle of a move, wherever one begins next.
-        hit, *undone = _draw_one(rng, nodes, controllers, at)
+        hit, *undone = _draw_one(rng, nodes, controllers, paths, at)
         delay = rng.choice((0.0, 0.01, 0.03, 0.1, 1.0)) * rng.uniform(0.5, 1.5)
         inner = hit.args[1:] if hit.kind == "ambush" else (hit.kind, *hit.args)
         return [Fault(at, "ambush", (delay, *inner)), *undone]
@@ -123,6 +141,16 @@ def _draw_one(rng: random.Random, nodes: tuple[str, ...], controllers: tuple[str
         return [Fault(at, "cut_everywhere", (path,)), Fault(end, "mend_everywhere", (path,))]
     if kind == "alone":
         return [Fault(at, "isolate", (node,)), Fault(end, "rejoin", (node,))]
+    if kind == "split":
+        group = tuple(each for each in nodes if rng.random() < 0.5) or (node,)
+        return [Fault(at, "split", group), Fault(end, "unite", group)]
+    if kind == "flap":
+        period = rng.uniform(0.8, 3.0)
+        count = rng.randint(3, 6)
+        turns = (("cut_everywhere", (path,)), ("mend_everywhere", (path,)))
+        if rng.random() < 0.5:
+            turns = (("cut", (node, other, path)), ("mend", (node, other, path)))
+        return [Fault(at + turn * period, *turns[turn % 2]) for turn in range(2 * count)]
     if kind == "lossy":
         loss = rng.choice((0.1, 0.3, 0.5, 0.8))
         return [Fault(at, "lose", (node, other, path, loss)), Fault(end, "lose", (node, other, path, 0.0))]
@@ -235,6 +263,7 @@ def _draw_one(rng: random.Random, nodes: tuple[str, ...], controllers: tuple[str
 
 _KINDS = (
     *("cut", "cut", "one way", "path dies", "path dies", "alone", "lossy", "slow", "disorder", "interface"),
+    *("split", "flap"),
     *("broker cut", "broker cut", "broker slow", "broker twice", "broker restart"),
     *("agent crash", "agent crash", "agent dies", "agent freeze", "controller crash"),
     *(

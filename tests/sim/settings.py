@@ -7,6 +7,7 @@ from functools import cache
 from ipaddress import ip_address, ip_network
 
 from vagus_agent import config as agent
+from vagus_agent.config import METERED_IDLE_INTERVAL_S
 from vagus_controller import config as controller
 from vagus_protocol.signing import node_key
 
@@ -14,7 +15,9 @@ FLEET = "sim"
 FLEET_KEY = b"f" * 32
 PROBE_KEY = b"p" * 32
 PATHS = ("overlay", "backup")
-NODES = ("a", "b", "c")
+# Metered, where there is a third one.
+THIRD = "lte"
+NODES = ("a", "b", "c", "d", "e")
 CONTROLLERS = ("north", "south")
 
 FAILBACK_HOLD_S = 4.0
@@ -61,19 +64,35 @@ def address(node: str) -> str:
     return f"10.99.0.{NODES.index(node) + 1}"
 
 
+_INTERFACES = {"overlay": "tailscale0", "backup": "wg0", THIRD: "wwan0"}
+_NETWORKS = {"backup": "10.8.0", THIRD: "10.9.0"}
+
+
 def lan(node: str) -> str:
     return f"192.168.{NODES.index(node) + 1}.0/24"
 
 
 @cache
 def agent_config(
-    node: str, nodes: tuple[str, ...], reflex: str = "orphaned", automatic: bool = True, etcd: bool = False
+    node: str,
+    nodes: tuple[str, ...],
+    reflex: str = "orphaned",
+    automatic: bool = True,
+    etcd: bool = False,
+    paths: tuple[str, ...] = PATHS,
+    without: tuple[str, str] | None = None,
 ) -> agent.Config:
+    """`without`: (peer, path): the path leads to every other peer, and not to this one."""
     return agent.Config(
         fleet=FLEET,
         node=node,
         addresses=(ip_address(address(node)),),
-        paths=(agent.Path(name="overlay", interface="tailscale0"), agent.Path(name="backup", interface="wg0")),
+        paths=tuple(
+            agent.Path(name=path, interface=_INTERFACES[path], metered=True, idle_interval_s=METERED_IDLE_INTERVAL_S)
+            if path == THIRD
+            else agent.Path(name=path, interface=_INTERFACES[path])
+            for path in paths
+        ),
         mqtt=agent.Mqtt(brokers=(agent.Broker(host="broker"),)),
         keys_file="",
         peers=tuple(
@@ -81,7 +100,10 @@ def agent_config(
                 name=peer,
                 addresses=(ip_address(address(peer)),),
                 prefixes=(ip_network(lan(peer)),),
-                via={"backup": (ip_address(f"10.8.0.{NODES.index(peer) + 1}"),)},
+                via={path: (ip_address(f"{_NETWORKS[path]}.{NODES.index(peer) + 1}"),) for path in paths[1:]},
+                paths=()
+                if without is None or without[0] != peer
+                else tuple(path for path in paths if path != without[1]),
             )
             for peer in nodes
             if peer != node

@@ -36,7 +36,7 @@ class World(Faults):
         self.engine = Engine()
         self.tell = tell
         rng = random.Random(schedule.seed ^ 0x5EED)
-        self.network = Network(schedule.nodes, settings.PATHS, rng)
+        self.network = Network(schedule.nodes, schedule.paths, rng)
         self.broker = Broker(self.engine, rng, self.trace)
         links: Links = (ProbedLinks if schedule.probed else CoarseLinks)(self.engine, self.network, rng)
         self.rng = rng
@@ -50,17 +50,25 @@ class World(Faults):
             rng,
         )
         for node in schedule.nodes:
+            lacks = schedule.without is not None and schedule.without[0] == node
             config = settings.agent_config(
-                node, schedule.nodes, schedule.reflex, node != schedule.opted_out, schedule.etcd
+                node,
+                schedule.nodes,
+                schedule.reflex,
+                node != schedule.opted_out,
+                schedule.etcd,
+                schedule.paths,
+                schedule.without[1:] if schedule.without is not None and lacks else None,
             )
             self.members[node] = Member(
                 self.engine, self.broker, links, config, self.etcd.facts, rng, self.invariants, self.trace
             )
         self.chiefs = {
             name: Chief(
+                name,
                 self.engine,
                 self.broker,
-                settings.controller_config(name, schedule.mode),
+                settings.controller_config(schedule.controllers[0] if schedule.twins else name, schedule.mode),
                 rng,
                 self.invariants,
                 self.trace,
@@ -128,7 +136,7 @@ class World(Faults):
         for node in self.schedule.nodes:
             self.etcd_starts(node)
             self.members[node].relays.clear()
-            for path in settings.PATHS:
+            for path in self.schedule.paths:
                 self.interface_back(node, path)
             self.kernel_refuses(node, False)
             self.kernel_slow(node, _STEERING_S)
@@ -166,7 +174,7 @@ class World(Faults):
             # Whatever moves next, nobody will confirm it. A person sees to it that something does.
             self.ambush(self.rng.choice((0.0, 0.005, 0.02, 0.1)), "_abandon")
             for wait in (0.1, 4.0, 8.0, 12.0):
-                path = self.rng.choice(settings.PATHS)
+                path = self.rng.choice(self.schedule.paths)
                 self.engine.after(wait, self.command, "switchover", "a--b", path, "force")
             self.engine.after(_ABANDONED_S, self._abandon)
 
@@ -186,6 +194,11 @@ class World(Faults):
         """A person who sits there, and wants all that is recommended."""
         self.command("approve")
         self.engine.after(1.0, self._approve)
+
+    def offered(self, a: str, b: str) -> list[str]:
+        """The paths that both ends of a pair have."""
+        without = self.schedule.without
+        return [path for path in self.schedule.paths if without is None or without not in ((a, b, path), (b, a, path))]
 
     @property
     def abandoned(self) -> bool:
