@@ -150,7 +150,8 @@ class Config(Section, frozen=True, kw_only=True):
     reflex: Literal["orphaned", "always", "off"] = "orphaned"
     # Seconds without any broker or leading controller before the agent counts as orphaned.
     orphaned_after_s: float = 5.0
-    # Whether the controller may move this node's pairs by itself; what a person asks for is done in any case.
+    # Whether the controller may move this node's pairs by itself. What a person asks for is done in any case, and what
+    # an agent did alone is taken over and brought home.
     automatic: bool = True
     # What becomes of overrides on a clean stop.
     on_stop: Literal["keep", "clear"] = "keep"

@@ -166,9 +166,6 @@ class Cases:
         if state == "unfit":
             # Until a drill passes.
             return ("drill",) in self._disturbed
-        if kind == "stuck" and world.schedule.opted_out in link_of(subject)[0]:
-            # What its agent did alone the controller may not take over.
-            return True
         if kind in ("link", "stuck"):
             pair, path = link_of(subject)
             minute = self._disturbed.get(("wire", *pair, path), -_MINUTE_S) > world.engine.now - _MINUTE_S

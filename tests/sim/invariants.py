@@ -310,10 +310,12 @@ class Invariants:
         ends = world.members[a].paths()[b], world.members[b].paths()[a]
         alive = [path for path in world.offered(a, b) if world.network.both_ways(a, b, path)]
         led = not world.abandoned
-        if (not led and world.schedule.reflex == "off") or world.schedule.opted_out in (a, b):
+        if not led and world.schedule.reflex == "off":
             return None
+        # Who leads leaves them where they are.
+        left_alone = led and world.schedule.opted_out in (a, b)
         for node, path in zip((a, b), ends, strict=True):
-            if alive and path not in alive:
+            if alive and path not in alive and not left_alone:
                 return "no-dead-path", f"{node} goes by {path or 'nothing'}, which is dead, and {alive[0]} is alive"
         if led and ends[0] != ends[1]:
             return "converges", f"{a} goes by {ends[0]}, {b} by {ends[1]}"

@@ -76,7 +76,7 @@ class Words:
         ends = (world.members[node].paths()[peer], world.members[peer].paths()[node])
         if path == ends[0] or (word.drill and chief.drilled_by == "person"):
             return
-        hold = self._held(chief, pair, word)
+        hold = self._held(chief, pair, old, word)
         if hold:
             self._fail("held-is-still", f"{what}, under {hold}")
         if (
@@ -87,18 +87,25 @@ class Words:
         ):
             self._fail("only-with-cause", what)
 
-    def _held(self, chief: Chief, pair: Pair, word: Assignment) -> str:
+    def _held(self, chief: Chief, pair: Pair, old: Assignment, word: Assignment) -> str:
         """Why the controller must not move the pair by itself; "" when it may."""
         schedule = self._world.schedule
         if any(map(chief.paused, pair)):
             return "a pause"
         if any(map(chief.in_window, pair)):
             return "maintenance"
-        if schedule.opted_out in pair:
+        # What an agent did alone is taken over, and brought home.
+        if schedule.opted_out in pair and "reflex" not in (old.origin, word.origin) and not self._alone(pair):
             return f"{schedule.opted_out}'s own configuration"
         if schedule.mode == "recommend" and not word.drill and word.origin != "reflex":
             return "a person who was not asked"
         return ""
+
+    def _alone(self, pair: Pair) -> bool:
+        """Whether an end holds the other on a path by itself."""
+        members = self._world.members
+        conducts = ((members[node].conduct, peer) for node, peer in (pair, pair[::-1]))
+        return any(conduct is not None and peer in conduct.observed.reflex for conduct, peer in conducts)
 
     def cause(self, node: str, peer: str, path: str) -> bool:
         """Whether something is or was wrong with the path, or with an end."""

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from unit.pair_world import BLIND, DEGRADED, DOWN, PAIR, SUSPECT, UP, World
 from vagus_controller.config import Quality, Window
@@ -122,6 +123,41 @@ def test_a_node_that_opted_out_is_left_alone_and_the_reason_says_so(node: str) -
     assert world.failover.forbidden(world.fleet, world.situation, PAIR, world.now)
 
 
+@pytest.mark.parametrize("alone", PAIR)
+@pytest.mark.parametrize("node", PAIR)
+def test_what_an_agent_did_alone_is_taken_over_and_brought_home_also_of_a_node_that_opted_out(
+    node: str, alone: str
+) -> None:
+    world = World(failback_hold_s=60.0)
+    world.present(node, automatic=False)
+    world.both(DOWN)
+    assert [wish.kind for wish in world.wishes()] == ["hold"]
+    peer = "b" if alone == "a" else "a"
+    by_itself = Observed(
+        v=1,
+        node=alone,
+        session="s",
+        epoch=1,
+        generation=1,
+        state=ObservedState.APPLIED,
+        paths={peer: "backup"},
+        reflex={peer: "backup"},
+    )
+    world.fleet.on_observed(by_itself, world.now)
+    assert [(each.kind, each.path) for each in world.decide()] == [("adopt", "backup")]
+    world.fleet.on_observed(replace(by_itself, generation=2, reflex={}), world.now)
+    told: list[str] = []
+    for _ in range(40):
+        world.now += 2.0
+        world.both()
+        told += [each.kind for each in world.decide()]
+    assert told == ["failback"]
+    # From here on the node is left alone again.
+    world.both(DOWN)
+    (hold,) = world.wishes()
+    assert f"{node}'s own configuration forbids automatic moves" in hold.reason
+
+
 STATES = st.sampled_from([UP, DOWN, DEGRADED, SUSPECT, LinkState.UNKNOWN])
 
 
@@ -166,4 +202,5 @@ def test_nothing_moves_while_it_is_forbidden(
     for node, overlay, backup, heard, wait in story:
         world.now += wait
         world.say(node, overlay, backup, peer_overlay=heard)
-        assert [decision for decision in world.wishes() if decision.moves] == []
+        moves = {decision.kind for decision in world.wishes() if decision.moves}
+        assert moves <= ({"adopt", "revert"} if why == "opted out" and reflex else set())

@@ -294,9 +294,13 @@ class Failover:
             return None
         intent = self.intent(fleet, pair)
         down = self.down(fleet, pair, intent.path, now)
+        alone = self._reflex(fleet, situation, pair, paths, intent, now)
         wish: Decision | None
         dead = bool(down)
-        if down:
+        if alone is not None and alone.kind == "adopt":
+            why = f"; {intent.path} {down[0]}" if down else ""
+            wish = replace(alone, reason=alone.reason + why, evidence=down[1:])
+        elif down:
             wish = self._escape(fleet, pair, paths, intent, down, now, dead=True)
         elif impaired := self._impaired(situation, pair, intent.path, now):
             better = [path for path in paths if _rank(situation, pair, path) < _rank(situation, pair, intent.path)]
@@ -305,7 +309,7 @@ class Failover:
             wish = self._escape(fleet, pair, better, intent, impaired, now, dead=dead)
         else:
             wish = (
-                self._reflex(fleet, situation, pair, paths, intent, now)
+                alone
                 or self._relief(fleet, pair, paths, intent, now)
                 or self._homeward(fleet, pair, paths, intent, now)
             )
@@ -488,8 +492,20 @@ class Failover:
             windows=self.windows,
             moves=len(self._moves) + len(situation.planned) + granted,
             degraded=len(self._degraded),
+            alone=lambda pair: self._alone(fleet, pair),
             now=now,
         )
+
+    def _alone(self, fleet: Fleet, pair: Pair) -> bool:
+        """Whether the pair is where an agent put it alone, taken over or not yet."""
+        intent = self.intents.get(pair)
+        if intent is not None and "reflex" in (intent.origin, intent.trial_from_origin):
+            return True
+        for node, peer in (pair, pair[::-1]):
+            state = fleet.nodes.get(node)
+            if state is not None and state.observed is not None and peer in state.observed.reflex:
+                return True
+        return False
 
     def forbidden(self, fleet: Fleet, situation: Situation, pair: Pair, now: float) -> str:
         """Why nothing may move the pair by itself now, whatever for; "" when it may."""

@@ -5,7 +5,7 @@ The same guards decide (`Failover.evaluate`, the first that blocks) and explain 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -30,7 +30,8 @@ class Guard(NamedTuple):
 
 class Context(Struct, frozen=True, kw_only=True):
     """What the guards look at. `moves`: automatic moves in the window, those granted and not begun included;
-    `degraded`: pairs that moved, or want to, on degraded evidence alone in the window."""
+    `degraded`: pairs that moved, or want to, on degraded evidence alone in the window; `alone(pair)`: whether it is
+    where an agent put it alone."""
 
     settings: config.Failover
     fleet: Fleet
@@ -39,6 +40,7 @@ class Context(Struct, frozen=True, kw_only=True):
     windows: Windows
     moves: int
     degraded: int
+    alone: Callable[[Pair], bool]
     now: float
 
 
@@ -92,6 +94,8 @@ def _opt_out(context: Context, pair: Pair) -> Guard:
         state = context.fleet.nodes.get(node)
         if state is not None and state.presence is not None and not state.presence.automatic:
             brief = f"{node}'s own configuration forbids automatic moves"
+            if context.alone(pair):
+                return Guard("opt-out", passed=f"{brief}, but an agent made this one alone, and that is brought home")
             return Guard("opt-out", f"{brief} (automatic = false in its agent.toml)", brief)
     return Guard("opt-out", passed="both nodes allow automatic moves")
 
