@@ -11,6 +11,7 @@ from vagus_controller.core.windows import Windows
 
 # One that was due while the clock jumped, or while nobody looked, is not made up for later than this.
 _LATE_S: Final = 60.0
+_FIELDS: Final = 5
 
 
 class Schedule:
@@ -18,6 +19,9 @@ class Schedule:
 
     def __init__(self, expression: str) -> None:
         """Raises ValueError, in words."""
+        if len(expression.split()) != _FIELDS:
+            # A sixth would be seconds.
+            raise ValueError(f"it has {_FIELDS} fields")
         try:
             CronSim(expression, datetime(2025, 1, 1, tzinfo=UTC))
         except CronSimError as error:

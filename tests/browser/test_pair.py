@@ -113,6 +113,26 @@ def test_a_refusal_is_told_in_words(page: Page, site: Site, board: Board, compla
     complaints.clear()
 
 
+def test_what_is_forced_needs_a_reason(page: Page, site: Site, board: Board) -> None:
+    fleet = samples.calm()
+    [pair, *others] = sorted(fleet.pairs, key=lambda one: one.name != BERLIN_OSAKA)
+    [overlay, backup] = pair.paths
+    unproven = replace(backup, proven=False, unproven="no answer for 41 s")
+    site.tell("fleet", replace(fleet, pairs=(replace(pair, paths=(overlay, unproven)), *others)))
+    site.open(page, f"/pairs/{BERLIN_OSAKA}")
+    page.get_by_role("button", name="Switch over to backup").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Switch over although backup is not proven").check()
+    dialog.get_by_role("button", name="Switch over").click()
+    assert dialog.get_by_label("Why").evaluate("input => input.validity.valueMissing")
+    expect(dialog).to_be_visible()
+    assert board.asked == []
+    dialog.get_by_label("Why").fill("the probe port is blocked")
+    dialog.get_by_role("button", name="Switch over").click()
+    expect(dialog).to_be_hidden()
+    assert board.asked == [("switchover", BERLIN_OSAKA, "backup", "the probe port is blocked", True)]
+
+
 def test_failback_of_a_path_that_is_not_proven_warns(page: Page, site: Site, board: Board) -> None:
     site.tell("fleet", samples.bad_hour())
     site.open(page, f"/pairs/{OSAKA}--{VPS}")

@@ -137,6 +137,16 @@ def test_plans_that_do_nothing_or_are_unclear(place: Place) -> None:
         answer = place.client.post("/plans", json=body)
         assert answer.status_code == 409
         assert "name the pairs, or one of fleet, site and node" in answer.json()["detail"]
+    for body in ({"pairs": ["a--b"]}, {"scope": "fleet"}):
+        answer = place.client.post("/plans", json=body | {"path": "backup", "target": "a"})
+        assert answer.status_code == 409
+        assert "has no target: leave 'a' out, or plan for that site or node" in answer.json()["detail"]
+    # Nodes without a site are none.
+    place.floor.say("c", "presence", build.presence("c", "a", "b", site=""))
+    place.floor.run(1)
+    for path, asked in (("/plans", {"path": "backup"}), ("/drills", {})):
+        answer = place.client.post(path, json={"scope": "site", "target": ""} | asked)
+        assert (answer.status_code, answer.json()["detail"]) == (404, "no site ''; there are: a, b")
 
 
 def test_a_switchover_to_an_unproven_backup_is_refused_and_forced_with_a_reason_that_the_ledger_keeps(

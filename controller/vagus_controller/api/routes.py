@@ -447,7 +447,7 @@ def _no_incident(operator: Operator, incident_id: int) -> NotFoundException:
 
 
 def _targets(fleet: FleetView, scope: str) -> set[str]:
-    return {node.site if scope == "site" else node.name for node in fleet.nodes}
+    return {node.site if scope == "site" else node.name for node in fleet.nodes} - {""}
 
 
 def _who(request: Asked) -> str:

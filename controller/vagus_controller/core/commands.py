@@ -38,6 +38,8 @@ class Commands:
     ) -> LedgerEntry:
         """Move a pair to `path` and hold it there."""
         self._must_lead()
+        if force and not reason.strip():
+            raise Refused(_NEEDS_REASON)
         self._end_drill(who, now)
         known = self._known(pair)
         step = self._step(known, path, reason)
@@ -45,7 +47,7 @@ class Commands:
         if limitation and not force:
             raise Refused(f"{limitation}. To move it all the same, force it and give a reason")
         if limitation:
-            step = _forced(step, reason, limitation)
+            step = _forced(step, limitation)
         return self._by_hand(step, now, who, force=bool(limitation))
 
     def failback(self, pair: str, now: float, *, who: str, reason: str) -> LedgerEntry:
@@ -97,14 +99,12 @@ class Commands:
                 f"{len(unfit)} of {len(choice.steps)} pairs should not move: {'; '.join(some(unfit, 3))}. "
                 "Name the others alone, or force it and give a reason"
             )
-        elif unfit and not ask.reason:
+        elif ask.force and not ask.reason.strip():
             refusal = _NEEDS_REASON
         elif busy:
             refusal = f"a plan is under way ({busy}): ask again when it has ended, `vagusctl plans` shows it"
         steps = [
-            _forced(step, ask.reason, choice.unfit[step.pair])
-            if ask.force and ask.reason and step.pair in choice.unfit
-            else step
+            _forced(step, choice.unfit[step.pair]) if ask.force and step.pair in choice.unfit else step
             for step in choice.steps
         ]
         failover, fleet = self._brain.failover, self._brain.fleet
@@ -130,6 +130,9 @@ class Commands:
         choice = _Choice([], {}, [])
         if bool(named) == bool(ask.scope):
             raise Refused("name the pairs, or one of fleet, site and node")
+        if ask.target and ask.scope in ("", "fleet"):
+            whole = "the fleet" if ask.scope else "the pairs that are named"
+            raise Refused(f"a plan of {whole} has no target: leave {ask.target!r} out, or plan for that site or node")
         for pair in dict.fromkeys(named or self._covered(ask.scope, ask.target)):
             try:
                 step = self._step(pair, ask.path, ask.reason)
@@ -284,7 +287,5 @@ class Commands:
         return pair
 
 
-def _forced(step: Decision, reason: str, limitation: str) -> Decision:
-    if not reason:
-        raise Refused(_NEEDS_REASON)
-    return replace(step, reason=f"{reason} (forced although {limitation})")
+def _forced(step: Decision, limitation: str) -> Decision:
+    return replace(step, reason=f"{step.reason} (forced although {limitation})")

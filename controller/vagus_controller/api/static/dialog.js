@@ -20,9 +20,10 @@ const dialog = h('dialog', { 'aria-labelledby': 'ask-title' }, form);
 document.body.append(dialog);
 
 let pending = null;
+let needsReason = false;
 
 // `consequence`: sentences or elements, the last one as a warning with `warn`. `reason`: ask for one, 'required' or not.
-// `force`: what ticking the box means, "" for no box. `choice`: { title, options: [[value, words], …], first } of a list.
+// `force`: what ticking the box means, "" for no box; then a reason is required. `choice`: { title, options: [[value, words], …], first } of a list.
 // `act({reason, force, choice})` does it and throws an error with words; the dialog closes when it is done.
 export function ask({ title: asked, consequence, warn = false, reason: asksReason = false, force: forced = '', choice: offered = null, confirm, act }) {
   pending = act;
@@ -31,19 +32,26 @@ export function ask({ title: asked, consequence, warn = false, reason: asksReaso
   words.lastElementChild?.classList.toggle('warn-text', warn);
   reason.value = '';
   reasonLabel.hidden = !asksReason;
-  reason.required = asksReason === 'required';
-  reason.placeholder = `for the ledger${reason.required ? '' : ', optional'}`;
+  needsReason = asksReason === 'required';
   choiceLabel.hidden = offered === null;
   choiceWords.textContent = offered?.title ?? '';
   choice.replaceChildren(...(offered?.options ?? []).map(([value, said]) => new Option(said, value)));
   choice.selectedIndex = offered?.first ?? 0;
   force.checked = false;
+  wantReason();
   forceLabel.hidden = forced === '';
   forceWords.textContent = forced;
   yes.textContent = confirm;
   tell('');
   dialog.showModal();
 }
+
+function wantReason() {
+  reason.required = needsReason || force.checked;
+  reason.placeholder = `for the ledger${reason.required ? '' : ', optional'}`;
+}
+
+force.addEventListener('change', wantReason);
 
 function tell(what) {
   trouble.textContent = what;
@@ -56,7 +64,8 @@ form.addEventListener('submit', async (event) => {
   yes.disabled = true;
   tell('');
   try {
-    await pending({ reason: reason.value.trim() || 'asked for on the page', force: force.checked, choice: choice.value });
+    const why = reason.value.trim() || (force.checked ? '' : 'asked for on the page');
+    await pending({ reason: why, force: force.checked, choice: choice.value });
     dialog.close();
   } catch (error) {
     tell(error.message);
