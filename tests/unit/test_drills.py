@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from unit.test_brain import NODES, Floor
+from vagus_controller.core.brain import TICK_S
 from vagus_controller.core.fleet import Pair
 from vagus_controller.core.transaction import HOLD_S, LONGEST_DRILL_S
 from vagus_controller.schedule import Schedule
@@ -316,6 +317,22 @@ def test_a_clock_that_jumps_begins_no_drill() -> None:
     assert not schedule.due(SUNDAY + 30 * 86400), "it is not made up for"
     assert not schedule.due(SUNDAY - 30 * 86400)
     assert schedule.due(SUNDAY - 28 * 86400 + 30)
+
+
+def test_none_begins_while_another_node_is_down(floor: Ground) -> None:
+    floor.kill("overlay", "a--c", "b--c")
+    floor.kill("backup", "a--c", "b--c")
+    for _ in range(60):
+        floor.now += TICK_S
+        floor.report("a", "b")
+        floor.brain.tick(floor.now)
+        floor.answer("a", "b")
+    for scope, target in (("pair", "a--b"), ("fleet", "")):
+        with pytest.raises(Refused, match=r"c: node down \(.*an incident is no drill; mend that first"):
+            floor.drill(scope, target)
+    floor.mend()
+    floor.run(30)
+    assert floor.drill().state == "under way"
 
 
 @pytest.mark.parametrize("wrong", ["", "every sunday", "61 * * * *", "* * * *", "* * * * * *", "0 4 30 2 *"])

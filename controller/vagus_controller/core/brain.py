@@ -103,7 +103,8 @@ class Brain:
         self._quorum = Quorum(config)
         self._load = LoadDetector(config)
         self.plans = Plans(self.failover, self, self._publish_desired, self._say_orders, outbox)
-        self.drills = Drills(self.fleet, self.failover, self.plans, self.pauses, outbox, self._situation)
+        alive = self._liveness.verdicts
+        self.drills = Drills(self.fleet, self.failover, self.plans, self.pauses, outbox, self._situation, alive)
         book = Book(config.fleet, config.name, session, fleet_key)
         self.succession = Succession(book, self.leadership, self.pauses, self.plans, self.drills, outbox, self._anchor)
         self._heritage = Heritage()

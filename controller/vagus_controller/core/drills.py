@@ -12,7 +12,7 @@ everything that a drill's plan comes to.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -23,11 +23,12 @@ from vagus_controller.core.outbox import Outbox
 from vagus_controller.core.pauses import Pauses
 from vagus_controller.core.plans import UNDER_WAY, Plans
 from vagus_controller.core.transaction import HOLD_S, Action, Confirm, Finished, Plan, Refuse, RollBack, SendBack
-from vagus_controller.core.verdict import some
+from vagus_controller.core.verdict import Verdict, some
 from vagus_controller.views import DrillPairView, DrillView, LastDrill, LedgerEntry, Refused, Severity
 from vagus_protocol.messages import DrillOrder, LinkState, Origin
 
 _KEPT: Final = 20
+_BAD: Final = (Severity.WARNING, Severity.CRITICAL)
 
 PairState = Literal["waits", "out", "back", "ok", "aborted", "skipped", "not begun"]
 
@@ -70,7 +71,8 @@ class _Drill:
 
 
 class Drills:
-    """`situation(now)`: what the detectors say. `last`: of each pair, the newest that was begun."""
+    """`situation(now)`: what the detectors say; `alive`: the verdict on each node. `last`: of each pair, the newest
+    that was begun."""
 
     def __init__(
         self,
@@ -80,6 +82,7 @@ class Drills:
         pauses: Pauses,
         outbox: Outbox,
         situation: Callable[[float], Situation],
+        alive: Mapping[str, Verdict],
     ) -> None:
         self.last: dict[Pair, LastDrill] = {}
         self._fleet = fleet
@@ -88,6 +91,7 @@ class Drills:
         self._pauses = pauses
         self._outbox = outbox
         self._situation = situation
+        self._alive = alive
         self._drills: deque[_Drill] = deque(maxlen=_KEPT)
         self._next_id = 1
         plans.on_drill = self.happened
@@ -188,6 +192,10 @@ class Drills:
             pause = self._pauses.standing[0]
             words = f"{pause.covers} is paused by {pause.who} ({pause.reason or 'no reason given'})"
             return f"{words}: somebody may be at work there; end it with `vagusctl resume {pause.id}`, or wait"
+        bad = {node: each for node, each in self._alive.items() if each.severity in _BAD}
+        ailing = [f"{node}: {each.state} ({each.reason})" for node, each in bad.items()]
+        if ailing:
+            return f"{'; '.join(some(ailing, 3))}: an incident is no drill; mend that first, see `vagusctl incidents`"
         away = [pair for pair in self._away() if pair != drilled]
         if away:
             names = ", ".join(some(["--".join(pair) for pair in away], 3))
