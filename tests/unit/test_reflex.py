@@ -14,6 +14,7 @@ from vagus_agent.core.reflex import Step, decide, heed
 from vagus_protocol.messages import Assignment, Desired, LinkState
 
 UP, DOWN, SUSPECT, DEGRADED = LinkState.UP, LinkState.DOWN, LinkState.SUSPECT, LinkState.DEGRADED
+UNKNOWN = LinkState.UNKNOWN
 
 CONFIG = Config(
     fleet="t",
@@ -134,6 +135,8 @@ def test_modes(mode: str, orphaned: bool, acts: bool) -> None:
         (link("overlay", DOWN, 5.0), link("backup", UP, 4.0)),
         # the peer itself calls the link up
         (link("overlay", DOWN, 5.0, UP), link("backup", UP)),
+        # it has yet to find out: it has just started, and perhaps it was away and not the path
+        (link("overlay", DOWN, 5.0, UNKNOWN), link("backup", UP)),
         (link("overlay", DOWN, 5.0),),
     ],
 )

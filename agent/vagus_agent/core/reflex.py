@@ -2,7 +2,7 @@
 
 It acts on a link that is down by its own probes, that the peer does not call up, while another path answered after the
 trouble began: the same peer, over the other network, so it is the path that died and not the peer. The peer, seeing the
-same, moves too; a peer that disagrees is left alone.
+same, moves too; one that disagrees, or knows nothing yet since it has just started, is left alone.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def decide(
         return Step(peer, None, f"{held} is down ({current.reason}) and {assigned} answers")
     if mode == "off" or (mode == "orphaned" and not orphaned):
         return None
-    if current.peer_state in _ALIVE:
+    if current.peer_state in (*_ALIVE, LinkState.UNKNOWN):
         return None
     for link in links:
         if link is not current and link.state in _ALIVE and _answered_since(link, current):
