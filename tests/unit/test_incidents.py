@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from unit.incident_world import IncidentWorld
+from vagus_controller.core.verdict import Verdict
 from vagus_controller.views import Refused, Severity
 
 CITIES = {"austin": ("austin-1", "austin-2"), "tokyo": ("tokyo-1", "tokyo-2"), "berlin": ("berlin-1", "berlin-2")}
@@ -18,6 +19,17 @@ def subjects(world: IncidentWorld) -> set[str]:
 def test_a_calm_fleet_has_none() -> None:
     world = IncidentWorld(CITIES, members=("austin-1", "berlin-1", "tokyo-1"))
     world.run(120)
+    assert world.told == []
+
+
+@pytest.mark.parametrize("subject", ["a--b/lte", "a--nobody/overlay"])
+def test_a_verdict_on_what_is_configured_no_more_opens_none(subject: str) -> None:
+    """It may have waited while the controller was in doubt; nothing would ever end it."""
+    world = IncidentWorld(THREE)
+    world.incidents.verdicts(
+        [Verdict("link", subject, "unproven", Severity.WARNING, "never had a reply", (), world.now)]
+    )
+    world.run(60)
     assert world.told == []
 
 

@@ -121,7 +121,8 @@ class Incidents:
             if self._topology != self._fleet.topology:
                 self._topology = self._fleet.topology
                 self._forget_gone(now, at)
-        self._homes.place(began, now, at)
+        # What was said of a link may be older than that it is configured no more.
+        self._homes.place([trouble for trouble in began if not self._is_gone(trouble.key)], now, at)
         self._close_merged(now, at)
         self._take_actions(now, at)
         for incident in list(self._homes.live.values()):
@@ -190,9 +191,14 @@ class Incidents:
     def _forget_gone(self, now: float, at: float) -> None:
         """Links that are not configured any more."""
         for key in self._homes.links():
-            pair, path = link_of(key[1])
-            if not self._fleet.has(pair) or (path and path not in self._fleet.paths_of(pair)):
+            if self._is_gone(key):
                 self._end(key, "not configured any more", now, at)
+
+    def _is_gone(self, key: Key) -> bool:
+        if key[0] not in ("link", "stuck"):
+            return False
+        pair, path = link_of(key[1])
+        return not self._fleet.has(pair) or (path != "" and path not in self._fleet.paths_of(pair))
 
     # --- what becomes of them ------------------------------------------------------------------------------------
 
