@@ -365,6 +365,18 @@ def test_who_stood_still_hears_the_fleet_before_it_decides() -> None:
     assert floor.word("a", "b").path == "backup", "it is still so"
 
 
+def test_who_stood_still_hears_what_became_of_a_trial_before_it_ends_it() -> None:
+    floor = Floor()
+    floor.commands.switchover("a--b", "backup", floor.now, who="ann", reason="work")
+    floor.now += 7.0
+    floor.brain.tick(floor.now)
+    assert floor.word("a", "b").path == "backup", "their answers wait to be read"
+    floor.answer()
+    floor.run(1)
+    word = floor.word("a", "b")
+    assert (word.path, word.trial) == ("backup", False)
+
+
 def test_an_old_agent_is_not_sent_back_onto_a_dead_path() -> None:
     floor = Floor()
     floor.manner = dict.fromkeys(NODES, "old")

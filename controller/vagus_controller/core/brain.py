@@ -220,6 +220,7 @@ class Brain:
         slept, self._awake_at = now - self._awake_at, now
         if slept > _ASLEEP_S:
             self.fleet.on_sleep(slept, now)
+            self.plans.executor.be_patient(now)
             self._observer = self._liveness.controller(self.fleet, now)
             text = f"stood still for {slept:.0f} s (stopped, or starved): it hears the fleet before it decides"
             self.outbox.event("controller", "session", self.config.name, text, Severity.WARNING)
