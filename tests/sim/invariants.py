@@ -34,6 +34,8 @@ SENTENCES: Final = {
     "no-older-word": "An agent never accepts a desired that is not newer than all it has on its disk.",
     "known-author": "An agent accepts only what a controller of this fleet said, to this node.",
     "one-voice": "Under one epoch, an agent follows one life of one controller; in the end all follow who leads.",
+    "ends-agree": "Where nothing but controllers, old words and old disks go wrong, the ends of a pair go by different "
+    "paths for no longer than a probe interval and a message.",
     "converges": "Both ends of every pair go by the same path, a bounded time after the last fault.",
     "company-known": "A bounded time after the last fault, an agent knows whether a controller leads it.",
     "no-dead-path": "While another path carries packets and somebody may act, no pair stays on a dead one for long.",
@@ -58,6 +60,8 @@ SENTENCES: Final = {
 # A write to the kernel, and a report's interval for what is only looked at then.
 _SLACK_S: Final = 0.5
 _MOVES_FOR_NOTHING: Final = 4
+# A probe interval; and a message, by the broker to an agent, which has to connect first when it has just started.
+_APART_S: Final = 0.25 + 0.15
 _MOVES_PER_FAULT: Final = 1
 
 
@@ -103,6 +107,8 @@ class Invariants:
         self._cases = Cases(world, self.fail)
         self.incident, self.notice, self.lingering = self._cases.incident, self._cases.notice, self._cases.lingering
         self._faults = 0
+        # pair → since when its ends go by different paths
+        self._apart_since: dict[tuple[str, str], float] = {}
         # nothing time-bound can be broken before
         self._next_due = float("inf")
 
@@ -145,6 +151,7 @@ class Invariants:
     def agent_ended(self, member: Member) -> None:
         self._words.agent_changed(member.name)
         self._cases.agent(member.name)
+        self._apart_since = {pair: since for pair, since in self._apart_since.items() if member.name not in pair}
 
     def agent_began(self, member: Member) -> None:
         self._words.agent_changed(member.name)
@@ -207,6 +214,21 @@ class Invariants:
                         f"{member.name} → {peer} moved {book.moves[peer]} times with {self._faults} faults",
                     )
             book.paths[peer] = path
+        if self._world.schedule.fencing:
+            self._are_apart(member)
+
+    def _are_apart(self, member: Member) -> None:
+        now, members = self._world.engine.now, self._world.members
+        for peer, path in member.paths().items():
+            pair = (member.name, peer) if member.name < peer else (peer, member.name)
+            other = members[peer].paths()[member.name]
+            running = member.process.running and members[peer].process.running
+            # A machine that has just booted sends nothing yet.
+            if running and path != other and path and other:
+                since = self._apart_since.setdefault(pair, now)
+                self._next_due = min(self._next_due, since + _APART_S)
+            else:
+                self._apart_since.pop(pair, None)
 
     # --- what time may break -----------------------------------------------------------------------------------------
 
@@ -216,6 +238,11 @@ class Invariants:
             self._next_due = float("inf")
             for member in self._world.members.values():
                 self._trials_end(member)
+            for pair, since in self._apart_since.items():
+                lasted = self._world.engine.now - since
+                if lasted > _APART_S:
+                    self.fail("ends-agree", f"{'--'.join(pair)} is apart since {since:.3f} s, for {lasted:.2f} s")
+                self._next_due = min(self._next_due, since + _APART_S)
 
     def look(self) -> None:
         """Twice a second."""

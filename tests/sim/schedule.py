@@ -26,7 +26,7 @@ class Schedule:
     """`rest`: what stays broken after the last fault; one of `RESTS`. `probed`: real probers make the link states;
     `etcd`: every node runs a member; `mode`: of the controllers; `opted_out`: the node, or "", whose own configuration
     forbids automatic moves; `without`: (node, peer, path): the node, and not its peer, lacks that path between them;
-    `twins`: all controllers have one name."""
+    `twins`: all controllers have one name; `fencing`: nothing but controllers, old words and old disks go wrong."""
 
     seed: int
     nodes: tuple[str, ...]
@@ -44,6 +44,7 @@ class Schedule:
     paths: tuple[str, ...] = settings.PATHS
     without: tuple[str, str, str] | None = None
     twins: bool = False
+    fencing: bool = False
 
     @property
     def last_fault_at(self) -> float:
@@ -85,11 +86,19 @@ def draw(seed: int, *, probed: bool | None = None, only: tuple[int, ...] | None 
     if shape.random() < 0.06:
         without = (*shape.sample(nodes, 2), shape.choice(paths[1:]))
     twins = shape.random() < 0.15
+    kinds = _KINDS
+    fencing = shape.random() < 0.08 and not (with_probers or opted_out or etcd) and mode == "auto"
+    if fencing:
+        rest, kinds = "healed", _FENCING
     faults: list[Fault] = []
     warm_up = rng.choice((1.0, WARM_UP_S, WARM_UP_S))
     count = rng.randint(1, 7)
+    if fencing:
+        # Without a move old words say what new ones do.
+        faults.append(Fault(warm_up, "command", ("plan", settings.PATHS[1], "force")))
+        count += 3
     for _ in range(count):
-        faults += _draw_one(rng, nodes, controllers, paths, warm_up + rng.random() * _PHASE_S)
+        faults += _draw_one(rng, nodes, controllers, paths, kinds, warm_up + rng.random() * _PHASE_S)
     faults.sort(key=lambda fault: fault.at)
     kept = tuple(range(len(faults))) if only is None else only
     return Schedule(
@@ -108,6 +117,7 @@ def draw(seed: int, *, probed: bool | None = None, only: tuple[int, ...] | None 
         paths,
         without,
         twins,
+        fencing,
     )
 
 
@@ -116,7 +126,12 @@ PROBED_SHARE = 0.1
 
 
 def _draw_one(
-    rng: random.Random, nodes: tuple[str, ...], controllers: tuple[str, ...], paths: tuple[str, ...], at: float
+    rng: random.Random,
+    nodes: tuple[str, ...],
+    controllers: tuple[str, ...],
+    paths: tuple[str, ...],
+    kinds: tuple[str, ...],
+    at: float,
 ) -> list[Fault]:
     """One trouble: its beginning, and mostly its end."""
     lasts = rng.choice((0.3, 1.0, 3.0, 6.0, 12.0)) * rng.uniform(0.5, 1.5)
@@ -126,10 +141,10 @@ def _draw_one(
     chief = rng.choice(controllers)
     anybody = rng.choice((*nodes, *controllers))
     pair = "--".join(sorted((node, other)))
-    kind = rng.choice(_KINDS)
+    kind = rng.choice(kinds)
     if kind == "ambush":
         # In the middle of a move, wherever one begins next.
-        hit, *undone = _draw_one(rng, nodes, controllers, paths, at)
+        hit, *undone = _draw_one(rng, nodes, controllers, paths, kinds, at)
         delay = rng.choice((0.0, 0.01, 0.03, 0.1, 1.0)) * rng.uniform(0.5, 1.5)
         inner = hit.args[1:] if hit.kind == "ambush" else (hit.kind, *hit.args)
         return [Fault(at, "ambush", (delay, *inner)), *undone]
@@ -183,6 +198,9 @@ def _draw_one(
             Fault(at, "controller_dies_speaking", (chief, rng.randint(0, 8))),
             Fault(end, "controller_starts", (chief, rng.choice(_DISKS))),
         ]
+    if kind == "agent restored":
+        boots = rng.random() < 0.5
+        return [Fault(at, "agent_crashes", (node, boots)), Fault(end, "agent_starts", (node, rng.choice(_DISKS)))]
     if kind == "agent freeze":
         return [Fault(at, "agent_freezes", (node,)), Fault(end, "agent_thaws", (node,))]
     if kind == "controller crash":
@@ -290,4 +308,9 @@ _KINDS = (
     ),
     *("maintenance", "maintenance", "maintenance", "clock", "etcd", "etcd dies", "relayed"),
     *("ambush",) * 8,
+)
+_FENCING = (
+    *("controller crash", "controller freeze", "controller freeze", "replay", "replay", "replay", "forge"),
+    *("agent restored", "agent restored", "switchover", "switchover", "plan", "failback", "pause", "clock"),
+    *("ambush",) * 4,
 )

@@ -56,6 +56,20 @@ def _takes_any_word(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(desired, "judge", mutant)
 
 
+def _follows_what_it_refuses(patch: pytest.MonkeyPatch) -> None:
+    """An older word is no new term, and its paths are taken all the same."""
+    judge = desired.judge
+
+    def mutant(message: Desired, last: desired.Accepted, config: Any) -> Any:
+        verdict = judge(message, last, config)
+        if isinstance(verdict, desired.Refusal) and (message.epoch, message.generation) < last.term:
+            paths = {peer: word.path for peer, word in message.assignments.items()}
+            return desired.Accepted(last.epoch, last.generation, paths, {}, last.author)
+        return verdict
+
+    patch.setattr(desired, "judge", mutant)
+
+
 def _reads_no_address(patch: pytest.MonkeyPatch) -> None:
     """A desired for somebody else, or by nobody, is as good as ours."""
 
@@ -266,6 +280,7 @@ MUTANTS: tuple[tuple[str, Patch], ...] = (
     ("no-older-word", _takes_any_word),
     ("known-author", _reads_no_address),
     ("one-voice", _never_counts_epochs_up),
+    ("ends-agree", _follows_what_it_refuses),
     ("converges", _tells_one_end),
     ("company-known", _believes_what_the_broker_remembers),
     ("no-dead-path", _sees_no_death),
