@@ -42,7 +42,8 @@ def _path(
     yield _check(f"{path} proven", unfit, "from both ends")
     down = failover.down(fleet, pair, path, now)
     yield _check(f"{path} alive", "; ".join(down), "no end calls it down, or the other does not agree")
-    trials = failover.trials.words(pair, path, now)
+    dead = bool(failover.down(fleet, pair, intent.path, now))
+    trials = failover.trials.words(pair, path, now, dead=dead)
     if trials:
         yield _info(f"{path} trials", trials)
     quality = failover.quality

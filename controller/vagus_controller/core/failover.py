@@ -381,9 +381,10 @@ class Failover:
 
     def unfit(self, fleet: Fleet, pair: Pair, path: str, now: float) -> str:
         """Why the pair must not be moved to `path`; "" when it may."""
-        return self.trials.obstacle(pair, path, now) or evidence.unproven(
-            fleet, pair, path, now, self.settings.proven_within_s
-        )
+        failed = self.trials.obstacle(pair, path, now)
+        if failed and self.down(fleet, pair, self.intent(fleet, pair).path, now):
+            failed = self.trials.obstacle(pair, path, now, dead=True)
+        return failed or evidence.unproven(fleet, pair, path, now, self.settings.proven_within_s)
 
     def _reflex(
         self, fleet: Fleet, situation: Situation, pair: Pair, paths: list[str], intent: Intent, now: float
