@@ -319,6 +319,17 @@ def test_a_clock_that_jumps_begins_no_drill() -> None:
     assert schedule.due(SUNDAY - 28 * 86400 + 30)
 
 
+def test_when_neither_path_of_its_pair_answers_it_ends_at_once(floor: Ground) -> None:
+    """An end has died, and there is nothing to wait for."""
+    floor.drill()
+    floor.answer()
+    floor.run(1)
+    floor.kill("overlay", "a--b")
+    floor.kill("backup", "a--b")
+    floor.event("a", "b")
+    assert (floor.newest().state, floor.path()) == ("stopped", "overlay")
+
+
 def test_none_begins_while_another_node_is_down(floor: Ground) -> None:
     floor.kill("overlay", "a--c", "b--c")
     floor.kill("backup", "a--c", "b--c")

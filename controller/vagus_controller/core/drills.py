@@ -263,11 +263,12 @@ class Drills:
             if at_home:
                 self._plans.cancel(pair, at_home, now)
             return
-        if at_home and not self._failover.down(self._fleet, pair, each.home, now):
+        out_there = self._trouble(pair, (each.path,), now)
+        if at_home and not out_there and not self._failover.down(self._fleet, pair, each.home, now):
             # It may be dying: nobody is sent there before that is known. The ends' own time bounds the wait.
             each.doubt = at_home
             return
-        why = at_home or each.doubt or self._trouble(pair, (each.path,), now) or self._incident(now, pair)
+        why = at_home or each.doubt or out_there or self._incident(now, pair)
         if why:
             self._plans.cancel(pair, why, now)
 
