@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from vagus_controller.core.causes import Cause, Key, link_of
@@ -77,6 +77,10 @@ class Cases:
         elif kind == "rest":
             for what in list(self._disturbed):
                 self._note(*what)
+
+    def remembers(self, chief: Chief, incidents: Sequence[int]) -> None:
+        """An older disk has those of then."""
+        self._known.update((chief.name, chief.disks, number) for number in incidents)
 
     def incident(self, chief: Chief, view: IncidentView) -> None:
         key = (chief.name, chief.disks, view.id)

@@ -40,6 +40,9 @@ class Witness(Protocol):
 
     def drill_asked(self) -> None: ...
 
+    def remembers(self, chief: Chief, incidents: Sequence[int]) -> None:
+        """It starts, and has these on its disk."""
+
     def incident(self, chief: Chief, view: IncidentView) -> None: ...
 
     def notice(self, chief: Chief, notice: notices.Notice) -> None: ...
@@ -103,6 +106,7 @@ class Chief:
         self.brain = Brain(self._config, settings.FLEET_KEY, session, _Outbox(self), now, version="sim")
         book, cases = self.disk
         self.casebook = Casebook(self.process, self._config, self.brain, cases, self._keep_cases, self, self._mail)
+        self._witness.remembers(self, [view.id for view in self.casebook.incidents.every(now)])
         if book:
             trouble = self.brain.restore(book, now)
             assert not trouble, trouble

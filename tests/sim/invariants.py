@@ -59,6 +59,10 @@ SENTENCES: Final = {
 }
 # A write to the kernel, and a report's interval for what is only looked at then.
 _SLACK_S: Final = 0.5
+# Two to find it, five for a leader that knows itself and its fleet, and as much for a trial that failed.
+_SUFFERS_S: Final = 12.0
+# Of echoes lost: above, a path is not proven all the time.
+_DOUBTFUL: Final = 0.3
 _MOVES_FOR_NOTHING: Final = 4
 # A probe interval; and a message, by the broker to an agent, which has to connect first when it has just started.
 _APART_S: Final = 0.25 + 0.15
@@ -106,9 +110,12 @@ class Invariants:
         self._words = Words(world, self.fail, lambda node: self._book(world.members[node]).confirmed)
         self._cases = Cases(world, self.fail)
         self.incident, self.notice, self.lingering = self._cases.incident, self._cases.notice, self._cases.lingering
+        self.remembers = self._cases.remembers
         self._faults = 0
         # pair → since when its ends go by different paths
         self._apart_since: dict[tuple[str, str], float] = {}
+        # pair on a dead path → since when, and what carries packets all the while
+        self._suffers: dict[tuple[str, str], tuple[float, frozenset[str]]] = {}
         # nothing time-bound can be broken before
         self._next_due = float("inf")
 
@@ -249,6 +256,54 @@ class Invariants:
         for chief in self._world.chiefs.values():
             self._words.goes_on(chief)
             self._cases.look(chief)
+        self._none_suffers()
+
+    def _none_suffers(self) -> None:
+        """No pair is on a dead path for long while another carries packets without a break, and somebody can act."""
+        now = self._world.engine.now
+        for pair in self._pairs():
+            carries = self._way_out(*pair)
+            since, before = self._suffers.get(pair, (now, carries))
+            still = before & carries
+            if not carries:
+                self._suffers.pop(pair, None)
+            elif not still:
+                self._suffers[pair] = (now, carries)
+            else:
+                self._suffers[pair] = (since, still)
+                if now - since > _SUFFERS_S:
+                    ways = self._ways(*pair)
+                    text = f"{'--'.join(pair)} goes by {ways[0]} and {ways[1]} since {since:.1f} s"
+                    self.fail("no-dead-path", f"{text}, and {', '.join(sorted(still))} carries packets all the while")
+
+    def _ways(self, a: str, b: str) -> tuple[str, str]:
+        members = self._world.members
+        return members[a].paths()[b], members[b].paths()[a]
+
+    def _way_out(self, a: str, b: str) -> frozenset[str]:
+        """The paths that carry packets while those in use do not; none when nobody may or can do anything about it."""
+        world, network = self._world, self._world.network
+        there, back = self._ways(a, b)
+        if not (there and back) or (network.carries(a, b, there) and network.carries(b, a, back)):
+            return frozenset()
+        ends = world.members[a], world.members[b]
+        if any(not (end.able and end.connected) or end.steering_s > _SLACK_S for end in ends):
+            return frozenset()
+        leading = [chief for chief in world.chiefs.values() if chief.leads]
+        if (
+            len(leading) != 1
+            or not leading[0].speaks
+            or any(world.broker.delay.get(name) for name in (a, b, leading[0].name))
+        ):
+            return frozenset()
+        held = any(leading[0].paused(node) or leading[0].in_window(node) for node in (a, b))
+        if held or world.schedule.mode != "auto" or world.schedule.opted_out in (a, b):
+            return frozenset()
+        return frozenset(
+            path
+            for path in world.offered(a, b)
+            if network.both_ways(a, b, path) and max(network.loss(a, b, path), network.loss(b, a, path)) < _DOUBTFUL
+        )
 
     def _plan(self, book: _Book) -> None:
         for trial in book.trials.values():
@@ -312,7 +367,7 @@ class Invariants:
     def _quorumless(self) -> bool:
         """Whether the members have no quorum, and a controller could give them one."""
         world = self._world
-        led = not world.abandoned and not world.schedule.opted_out
+        led = not world.abandoned and not world.schedule.opted_out and world.schedule.without is None
         return led and bool(world.etcd.members) and not world.etcd.has_quorum
 
     def _astray(self) -> list[str]:

@@ -303,6 +303,8 @@ class ProbedLinks:
         # node → datagrams that its kernel has received: when, from whom, on which path
         self._inbox: dict[str, list[tuple[float, str, str, bytes]]] = {}
         self._turn_at: dict[str, float] = {}
+        # when the newest packet on each wire arrives
+        self._arrives_at: dict[Key, float] = {}
 
     def begin(self, owner: Owner) -> Mapping[str, Sequence[Link]]:
         process = owner.process
@@ -385,10 +387,14 @@ class ProbedLinks:
                 else:
                     self._probers[node].unroutable(send.peer, why)
             elif network.passes(node, send.peer, path):
-                copies = 2 if self._rng.random() < network.wires[node, send.peer, path].duplicate else 1
+                wire = (node, send.peer, path)
+                copies = 2 if self._rng.random() < network.wires[wire].duplicate else 1
                 for _ in range(copies):
-                    delay = network.delay(node, send.peer, path)
-                    self._engine.after(delay, self._arrive, send.peer, node, path, send.data)
+                    at = self._engine.now + network.delay(*wire)
+                    if not network.wires[wire].reorder:
+                        # What was sent together is not overtaken by chance.
+                        at = self._arrives_at[wire] = max(at, self._arrives_at.get(wire, 0.0))
+                    self._engine.at(at, self._arrive, send.peer, node, path, send.data)
 
     def _arrive(self, node: str, sender: str, path: str, data: bytes) -> None:
         if node not in self._inbox or not self._network.interfaces[node, path]:
