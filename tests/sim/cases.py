@@ -173,7 +173,7 @@ class Cases:
         if kind in ("link", "stuck"):
             pair, path = link_of(subject)
             minute = self._disturbed.get(("wire", *pair, path), -_MINUTE_S) > world.engine.now - _MINUTE_S
-            return self._impaired(pair, path) or (state in ("degraded", "reordering") and minute)
+            return self._impaired(pair, path) or (state in ("degraded", "reordering", "one-way-loss") and minute)
         if kind == "quorum":
             # Two members have none to spare.
             doubtful = len(world.etcd.members) < 3 or world.etcd.churned or not world.etcd.has_quorum

@@ -19,7 +19,7 @@ from sim.world import World
 
 _CHUNK = 50
 _USUAL = {each.name: each for each in fields(schedules.Schedule)}
-_UNUSUAL = ("etcd", "mode", "opted_out", "paths", "without", "twins", "fencing")
+_UNUSUAL = ("etcd", "mode", "opted_out", "paths", "without", "twins", "fencing", "adopts")
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ class Schedule:
     """`rest`: what stays broken after the last fault; one of `RESTS`. `probed`: real probers make the link states;
     `etcd`: every node runs a member; `mode`: of the controllers; `opted_out`: the node, or "", whose own configuration
     forbids automatic moves; `without`: (node, peer, path): the node, and not its peer, lacks that path between them;
-    `twins`: all controllers have one name; `fencing`: nothing but controllers, old words and old disks go wrong."""
+    `twins`: all controllers have one name; `fencing`: nothing but controllers, old words and old disks go wrong;
+    `adopts`: what agents did alone is taken over."""
 
     seed: int
     nodes: tuple[str, ...]
@@ -45,6 +46,7 @@ class Schedule:
     without: tuple[str, str, str] | None = None
     twins: bool = False
     fencing: bool = False
+    adopts: bool = True
 
     @property
     def last_fault_at(self) -> float:
@@ -86,6 +88,7 @@ def draw(seed: int, *, probed: bool | None = None, only: tuple[int, ...] | None 
     if shape.random() < 0.06:
         without = (*shape.sample(nodes, 2), shape.choice(paths[1:]))
     twins = shape.random() < 0.15
+    adopts = shape.random() < 0.85
     kinds = _KINDS
     fencing = shape.random() < 0.08 and not (with_probers or opted_out or etcd) and mode == "auto"
     if fencing:
@@ -118,6 +121,7 @@ def draw(seed: int, *, probed: bool | None = None, only: tuple[int, ...] | None 
         without,
         twins,
         fencing,
+        adopts,
     )
 
 

@@ -118,7 +118,7 @@ def agent_config(
 
 
 @cache
-def controller_config(name: str, mode: str = "auto") -> controller.Config:
+def controller_config(name: str, mode: str = "auto", adopts: bool = True) -> controller.Config:
     return controller.Config(
         fleet=FLEET,
         name=name,
@@ -127,6 +127,7 @@ def controller_config(name: str, mode: str = "auto") -> controller.Config:
         failover=controller.Failover(
             mode=mode,  # type: ignore[arg-type]
             failback_hold_s=FAILBACK_HOLD_S,
+            adopt_reflex=adopts,
             windows=WINDOWS,
         ),
         drill=controller.Drill(schedule=DRILLS),

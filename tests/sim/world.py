@@ -68,7 +68,9 @@ class World(Faults):
                 name,
                 self.engine,
                 self.broker,
-                settings.controller_config(schedule.controllers[0] if schedule.twins else name, schedule.mode),
+                settings.controller_config(
+                    schedule.controllers[0] if schedule.twins else name, schedule.mode, schedule.adopts
+                ),
                 rng,
                 self.invariants,
                 self.trace,
