@@ -17,6 +17,7 @@ import msgspec
 from sim import settings
 from sim.cases import Cases
 from sim.kernel import run
+from sim.ways import Ways
 from sim.words import Words
 from vagus_agent.core.conduct import State
 from vagus_agent.net import steering
@@ -59,13 +60,7 @@ SENTENCES: Final = {
 }
 # A write to the kernel, and a report's interval for what is only looked at then.
 _SLACK_S: Final = 0.5
-# Two to find it, five for a leader that knows itself and its fleet, and as much for a trial that failed.
-_SUFFERS_S: Final = 12.0
-# Of echoes lost: above, a path is not proven all the time.
-_DOUBTFUL: Final = 0.3
 _MOVES_FOR_NOTHING: Final = 4
-# A probe interval; and a message, by the broker to an agent, which has to connect first when it has just started.
-_APART_S: Final = 0.25 + 0.15
 _MOVES_PER_FAULT: Final = 1
 
 
@@ -109,13 +104,10 @@ class Invariants:
         self._authors: dict[bytes, tuple[str, int, str]] = {}
         self._words = Words(world, self.fail, lambda node: self._book(world.members[node]).confirmed)
         self._cases = Cases(world, self.fail)
+        self._ways = Ways(world, self.fail)
         self.incident, self.notice, self.lingering = self._cases.incident, self._cases.notice, self._cases.lingering
         self.remembers = self._cases.remembers
         self._faults = 0
-        # pair → since when its ends go by different paths
-        self._apart_since: dict[tuple[str, str], float] = {}
-        # pair on a dead path → since when, and what carries packets all the while
-        self._suffers: dict[tuple[str, str], tuple[float, frozenset[str]]] = {}
         # nothing time-bound can be broken before
         self._next_due = float("inf")
 
@@ -158,7 +150,7 @@ class Invariants:
     def agent_ended(self, member: Member) -> None:
         self._words.agent_changed(member.name)
         self._cases.agent(member.name)
-        self._apart_since = {pair: since for pair, since in self._apart_since.items() if member.name not in pair}
+        self._ways.agent_ended(member)
 
     def agent_began(self, member: Member) -> None:
         self._words.agent_changed(member.name)
@@ -221,21 +213,7 @@ class Invariants:
                         f"{member.name} → {peer} moved {book.moves[peer]} times with {self._faults} faults",
                     )
             book.paths[peer] = path
-        if self._world.schedule.fencing:
-            self._are_apart(member)
-
-    def _are_apart(self, member: Member) -> None:
-        now, members = self._world.engine.now, self._world.members
-        for peer, path in member.paths().items():
-            pair = (member.name, peer) if member.name < peer else (peer, member.name)
-            other = members[peer].paths()[member.name]
-            running = member.process.running and members[peer].process.running
-            # A machine that has just booted sends nothing yet.
-            if running and path != other and path and other:
-                since = self._apart_since.setdefault(pair, now)
-                self._next_due = min(self._next_due, since + _APART_S)
-            else:
-                self._apart_since.pop(pair, None)
+        self._next_due = min(self._next_due, self._ways.steered(member))
 
     # --- what time may break -----------------------------------------------------------------------------------------
 
@@ -245,65 +223,14 @@ class Invariants:
             self._next_due = float("inf")
             for member in self._world.members.values():
                 self._trials_end(member)
-            for pair, since in self._apart_since.items():
-                lasted = self._world.engine.now - since
-                if lasted > _APART_S:
-                    self.fail("ends-agree", f"{'--'.join(pair)} is apart since {since:.3f} s, for {lasted:.2f} s")
-                self._next_due = min(self._next_due, since + _APART_S)
+            self._next_due = min(self._next_due, self._ways.check())
 
     def look(self) -> None:
         """Twice a second."""
         for chief in self._world.chiefs.values():
             self._words.goes_on(chief)
             self._cases.look(chief)
-        self._none_suffers()
-
-    def _none_suffers(self) -> None:
-        """No pair is on a dead path for long while another carries packets without a break, and somebody can act."""
-        now = self._world.engine.now
-        for pair in self._pairs():
-            carries = self._way_out(*pair)
-            since, before = self._suffers.get(pair, (now, carries))
-            still = before & carries
-            if not carries:
-                self._suffers.pop(pair, None)
-            elif not still:
-                self._suffers[pair] = (now, carries)
-            else:
-                self._suffers[pair] = (since, still)
-                if now - since > _SUFFERS_S:
-                    ways = self._ways(*pair)
-                    text = f"{'--'.join(pair)} goes by {ways[0]} and {ways[1]} since {since:.1f} s"
-                    self.fail("no-dead-path", f"{text}, and {', '.join(sorted(still))} carries packets all the while")
-
-    def _ways(self, a: str, b: str) -> tuple[str, str]:
-        members = self._world.members
-        return members[a].paths()[b], members[b].paths()[a]
-
-    def _way_out(self, a: str, b: str) -> frozenset[str]:
-        """The paths that carry packets while those in use do not; none when nobody may or can do anything about it."""
-        world, network = self._world, self._world.network
-        there, back = self._ways(a, b)
-        if not (there and back) or (network.carries(a, b, there) and network.carries(b, a, back)):
-            return frozenset()
-        ends = world.members[a], world.members[b]
-        if any(not (end.able and end.connected) or end.steering_s > _SLACK_S for end in ends):
-            return frozenset()
-        leading = [chief for chief in world.chiefs.values() if chief.leads]
-        if (
-            len(leading) != 1
-            or not leading[0].speaks
-            or any(world.broker.delay.get(name) for name in (a, b, leading[0].name))
-        ):
-            return frozenset()
-        held = any(leading[0].paused(node) or leading[0].in_window(node) for node in (a, b))
-        if held or world.schedule.mode != "auto" or world.schedule.opted_out in (a, b):
-            return frozenset()
-        return frozenset(
-            path
-            for path in world.offered(a, b)
-            if network.both_ways(a, b, path) and max(network.loss(a, b, path), network.loss(b, a, path)) < _DOUBTFUL
-        )
+        self._ways.look()
 
     def _plan(self, book: _Book) -> None:
         for trial in book.trials.values():
