@@ -43,7 +43,7 @@ class Commands:
         self._end_drill(who, now)
         known = self._known(pair)
         step = self._step(known, path, reason)
-        limitation = self._brain.failover.limitation(self._brain.fleet, known, path, now)
+        limitation = self._brain.failover.limitation(self._brain.fleet, known, step.path, now)
         if limitation and not force:
             raise Refused(f"{limitation}. To move it all the same, force it and give a reason")
         if limitation:

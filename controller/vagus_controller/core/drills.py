@@ -224,8 +224,10 @@ class Drills:
             if forbidden:
                 return forbidden
         home = self._failover.limitation(self._fleet, pair, paths[0], now)
+        if home:
+            return f"{home}: mend that first, see `vagusctl why {'--'.join(pair)}`"
         standby, why = self._standby(pair, now)
-        return home or why or self._trouble(pair, (paths[0], standby), now)
+        return why or self._trouble(pair, (paths[0], standby), now)
 
     def _standby(self, pair: Pair, now: float) -> tuple[str, str]:
         """The path to drill, or why there is none."""
