@@ -12,7 +12,7 @@ from vagus_protocol.messages import Payload
 
 P = TypeVar("P", bound=Payload)
 
-names = st.from_regex(r"[a-z0-9]([a-z0-9._-]{0,10}[a-z0-9])?", fullmatch=True)
+names = st.from_regex(r"[a-z0-9]([a-z0-9._-]{0,10}[a-z0-9])?", fullmatch=True).filter(lambda name: "--" not in name)
 # JSON has no lone surrogates; msgspec refuses to encode them.
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 json_values = st.recursive(

@@ -13,9 +13,10 @@ from msgspec import Meta, Struct
 
 VERSION = 1
 
-# A name must be one MQTT topic level and a file or unit name on disk. `$` alone also matches before a final newline.
-# Written so that matching never goes back: a report has a dozen names.
-NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}(?<![._-])$(?!\n)"
+# A name must be one MQTT topic level and a file or unit name on disk, and no part of it may look like the "--" between
+# the names of a pair. `$` alone also matches before a final newline. Written so that matching is quick: a report has a
+# dozen names.
+NAME_PATTERN = r"^(?!.*--)[a-z0-9][a-z0-9._-]{0,62}(?<![._-])$(?!\n)"
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 Text = Annotated[str, Meta(max_length=1024)]
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]

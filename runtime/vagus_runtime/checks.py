@@ -12,7 +12,7 @@ from vagus_runtime.settings import Say, show, unreadable, within
 T = TypeVar("T")
 
 PORT: Final = (1, 65535)
-_NAME = "1 to 63 of a-z 0-9 . _ -, beginning and ending with a letter or digit"
+_NAME = "1 to 63 of a-z 0-9 . _ -, beginning and ending with a letter or digit, and no -- in it"
 MQTT_FILES: Final = ("password_file", "ca_file", "cert_file", "key_file")
 
 

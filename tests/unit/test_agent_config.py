@@ -100,6 +100,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("fleet", "Home", 'fleet: "Home" is not a name: 1 to 63 of a-z'),
     ("node", 7, 'node: must be text "…", not 7'),
     ("node", "tokyo\n", 'node: "tokyo\\n" is not a name'),
+    ("node", "tokyo--1", 'node: "tokyo--1" is not a name: '),
     ("site", "x" * 65, "site: must be at most 64 printable"),
     ("nodee", "x", "nodee: unknown key: did you mean node?"),
     ("xyzzy", 1, "xyzzy: unknown key: allowed are addresses, "),
