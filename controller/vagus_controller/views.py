@@ -413,6 +413,9 @@ class FleetView(View, frozen=True, kw_only=True):
     pauses: tuple[PauseView, ...]
     # those that are open, the worst first, at most 1000
     incidents: tuple[IncidentBrief, ...] = ()
+    # whether this controller decides, and why it does or does not: of several one leads, the others stand by
+    leads: bool = True
+    standing: str = ""
 
 
 class FleetChange(View, frozen=True, kw_only=True):

@@ -403,6 +403,11 @@ def blind() -> FleetView:
     return replace(calm(), summary=summary, severity=Severity.CRITICAL, observer=seen, broker="")
 
 
+def standby() -> FleetView:
+    """The bad hour, as a controller sees it that stands by."""
+    return replace(bad_hour(), controller="brain-2", epoch=0, leads=False, standing="brain-1 leads under epoch 3")
+
+
 def empty() -> FleetView:
     """A controller that nobody has spoken to yet."""
     nothing = QuorumView(

@@ -102,6 +102,14 @@ def test_what_to_do_is_told_the_most_urgent_first(page: Page, site: Site) -> Non
     expect(page.locator("#vitals")).to_contain_text("1 pair cut off")
 
 
+def test_what_a_standby_did_not_decide_is_not_told_as_nothing_done(page: Page, site: Site, board: Board) -> None:
+    board.ledger_entries = []
+    site.tell("fleet", samples.standby())
+    expect(page.locator("#vitals")).to_contain_text("Stands by")
+    expect(page.locator("#vitals")).to_contain_text("Brain-1 leads under epoch 3.")
+    expect(page.locator("#vitals")).not_to_contain_text("Did nothing yet")
+
+
 def test_an_empty_fleet_says_what_will_come(page: Page, site: Site) -> None:
     site.tell("fleet", samples.empty())
     expect(page.get_by_role("heading", level=1)).to_have_text("No node has reported yet.")

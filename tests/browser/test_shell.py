@@ -43,6 +43,17 @@ def test_a_controller_without_its_broker_is_said(page: Page, site: Site) -> None
     expect(told).to_have_count(0)
 
 
+@pytest.mark.parametrize("path", PAGES)
+def test_a_controller_that_stands_by_says_so_on_every_page(page: Page, site: Site, path: str) -> None:
+    site.open(page, path)
+    banners = page.locator("#banners")
+    expect(banners).to_be_empty()
+    site.tell("fleet", samples.standby())
+    expect(banners).to_contain_text("This controller stands by, and decides nothing: brain-1 leads under epoch 3.")
+    site.tell("fleet", samples.calm())
+    expect(banners).to_be_empty()
+
+
 def test_every_page_is_one_click_away_and_says_how_the_fleet_is(page: Page, site: Site) -> None:
     site.tell("fleet", samples.bad_hour())
     pages = page.get_by_role("navigation", name="Pages")

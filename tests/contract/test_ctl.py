@@ -74,6 +74,9 @@ def test_status_says_how_the_fleet_is(running: Running, ctl: Command) -> None:
         if node.load.severity is Severity.CRITICAL:
             assert f"load {node.name}" in bad
     assert samples.bad_hour().pauses[0].reason in bad
+    assert "stands by" not in bad
+    running.operator.view = samples.standby()
+    assert "this controller stands by, and decides nothing: brain-1 leads under epoch 3" in ctl("status").stdout
 
 
 def test_nodes_links_and_quorum(running: Running, ctl: Command) -> None:

@@ -377,6 +377,20 @@ def test_a_standby_shows_the_pauses_of_who_leads_and_refuses_its_own() -> None:
     assert leader.explain("a--b", floor.now)[0].what != "leadership"
 
 
+def test_the_picture_of_a_standby_says_who_leads() -> None:
+    floor = Ground()
+    leader, outbox = floor.brain, floor.outbox
+    assert leader.fleet_view(floor.now).leads
+    floor.config = build.config(name="second", failover=floor.config.failover)
+    floor.outbox = Mortal()
+    floor.outbox.retained = dict(outbox.retained)
+    floor.start(session="t1")
+    floor.brain.on_message(*leader.presence(online=True), floor.now)
+    floor.run(1)
+    shown = floor.brain.fleet_view(floor.now)
+    assert (shown.leads, shown.standing) == (False, f"brain leads under epoch {leader.leadership.epoch}")
+
+
 def test_a_pause_is_told_again_so_that_who_comes_later_knows_what_is_left_of_it() -> None:
     floor = Ground()
     floor.run(REFRESH_S * 2)

@@ -107,6 +107,11 @@ def test_a_link_says_state_traffic_figures_and_whether_the_standby_is_proven() -
     assert "! waits 12 min" in relayed
 
 
+def test_a_controller_that_stands_by_says_so() -> None:
+    assert "controller brain-1, mode auto" in shown(picture(bad_hour()))
+    assert "controller brain-2, stands by: brain-1 leads" in shown(picture(samples.standby()), 120)
+
+
 def test_the_worst_comes_first() -> None:
     screen = shown(picture(bad_hour()))
     places = [

@@ -44,6 +44,7 @@ class _Collector(Collector):
         info.add_metric([fleet.fleet, fleet.controller, fleet.version, fleet.mode], 1)
         yield info
         yield _one("vagus_controller_epoch", "Leadership term", fleet.epoch)
+        yield _one("vagus_controller_leads", "1 for the controller that decides, 0 for one that stands by", fleet.leads)
         yield _one("vagus_controller_uptime_seconds", "Since the controller started", fleet.uptime_s)
         yield _one("vagus_controller_broker_connected", "1 with a broker session", bool(fleet.broker))
         yield _one("vagus_controller_problems", "What keeps it from its work, as /healthz says", self._problems)

@@ -108,6 +108,8 @@ def _head(sources: Sources) -> FleetView:
         quorum=sources.quorum,
         pauses=sources.pauses,
         incidents=sources.incidents,
+        leads=sources.leads,
+        standing=sources.standing,
     )
 
 

@@ -67,10 +67,14 @@ def _title(picture: Picture, width: int, now: float, at: float, signs: Signs) ->
         fresh = text("connecting" if picture.fleet is None else f"{signs.severity[Severity.OK]} live")
     fresh.append(f"  {time.strftime('%H:%M:%S', time.localtime(at))}")
     fleet = picture.fleet
-    left = text("vagus" if fleet is None else f"{fleet.fleet}  controller {fleet.controller}, mode {fleet.mode}")
+    left = text("vagus" if fleet is None else f"{fleet.fleet}  controller {fleet.controller}, {_part(fleet)}")
     left.stylize("bold")
     left.truncate(max(width - fresh.cell_len - 2, 0), overflow="ellipsis", pad=True)
     return left.append("  ").append_text(fresh) if left.plain.strip() else fresh
+
+
+def _part(fleet: FleetView) -> str:
+    return f"mode {fleet.mode}" if fleet.leads else f"stands by: {fleet.standing}"
 
 
 # --- what fills the top ---------------------------------------------------------------------------------------------

@@ -98,6 +98,8 @@ def status(console: Console, fleet: FleetView) -> None:
             f"epoch {fleet.epoch}, up {duration(fleet.uptime_s)}, broker {fleet.broker or 'none'}"
         )
     )
+    if not fleet.leads:
+        console.print(text(f"this controller stands by, and decides nothing: {fleet.standing}", Severity.INFO))
     troubled: list[VerdictView] = [fleet.observer, fleet.quorum.verdict]
     for node in fleet.nodes:
         troubled += [node.liveness, node.load]

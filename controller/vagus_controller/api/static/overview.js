@@ -61,7 +61,7 @@ function incidentLine(one, fleet) {
 export function drawVitals(target, fleet, ledger) {
   const answers = [observer(fleet), ...[network(fleet), quorum(fleet)].map((answer) => (fleet.observer.state === 'blind' ? remembered(answer) : answer))];
   const moving = fleet.pairs.filter((pair) => pair.status === 'moving').length;
-  redraw(target, [answers.join('\n'), moving, fleet.pauses.length, ledger], () => [
+  redraw(target, [answers.join('\n'), moving, fleet.pauses.length, ledger, fleet.leads, fleet.standing], () => [
     ...answers.map((answer) => vital(...answer)),
     vital(...deeds(fleet, ledger, moving)),
   ]);
@@ -115,6 +115,7 @@ function deeds(fleet, ledger, moving) {
   const paused = fleet.pauses.length ? ` ${plural(fleet.pauses.length, 'pause')} in force.` : '';
   const severity = fleet.pauses.length ? 'warning' : 'ok';
   if (moving) return ['deeds', 'vagus', 'info', `Moves ${plural(moving, 'pair')} now`, h('a', { href: '/failover' }, 'See it happen'), '.', paused];
+  if (!fleet.leads) return ['deeds', 'vagus', 'info', 'Stands by', `${closed(sentence(fleet.standing))}${paused}`];
   const [last] = ledger;
   if (!last) return ['deeds', 'vagus', severity, 'Did nothing yet', `No decision so far.${paused}`];
   const word = `${DID[last.action] ?? sentence(last.action)}: ${last.subject.replace('--', '–')}`;

@@ -87,6 +87,8 @@ function drawBanners() {
       : ['The controller lost the broker', aside(since(observer.since_s, fleet.heard, 'ago')), ' and moves nothing.'];
     const words = `${closed(sentence(observer.reason))} What you see of the nodes is from before; they save their own links by their rules.`;
     banners.push(banner('blind', 'critical', lost, words));
+  } else if (fleet && !fleet.leads) {
+    banners.push(banner('standby', 'info', 'This controller stands by, and decides nothing:', `${closed(fleet.standing)} What is decided, and commands, are on the page of the one that leads.`));
   }
   document.body.classList.toggle('blind', fleet?.observer.state === 'blind');
   replaceChildren(place('banners'), ...banners);
