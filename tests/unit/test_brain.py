@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from browser.incident_samples import brief, spike_of_last_week
 from unit import fleet_builders as build
 from vagus_controller.config import Failover
 from vagus_controller.core.brain import TICK_S, Brain
@@ -16,7 +17,7 @@ from vagus_controller.core.fleet import Notice
 from vagus_controller.core.leadership import TAKEOVER_S
 from vagus_controller.core.transaction import PATIENCE_S
 from vagus_controller.core.verdict import Verdict
-from vagus_controller.views import LedgerEntry, PairView, PlanAsk, PlanView, Refused, Severity
+from vagus_controller.views import IncidentBrief, LedgerEntry, PairView, PlanAsk, PlanView, Refused, Severity
 from vagus_protocol import topics
 from vagus_protocol.codec import encode
 from vagus_protocol.messages import (
@@ -639,6 +640,27 @@ def test_an_epoch_that_was_anothers_is_left() -> None:
     )
     floor.say("a", "observed", refused)
     assert floor.desired("a").epoch == epoch + 2
+
+
+def test_the_sentence_of_the_fleet_is_not_that_all_is_well_while_an_incident_lasts() -> None:
+    floor = Floor()
+    lasts = msgspec.structs.replace(
+        brief(spike_of_last_week()), title="overlay between a and b is degraded", troubles=1
+    )
+    quiet = msgspec.structs.replace(lasts, troubles=0)
+
+    def head(*incidents: IncidentBrief) -> tuple[str, Severity]:
+        shown = floor.brain.canvas(floor.now, incidents=incidents).head
+        return shown.summary, shown.severity
+
+    assert head(quiet)[0].startswith("All is well")
+    assert head(lasts, quiet) == (lasts.title, lasts.severity)
+    assert head(lasts, lasts)[0] == f"{lasts.title} and 1 more incident"
+    # What is told with its own words is not told twice, nor worse than it is.
+    floor.kill("overlay", "a--b")
+    floor.run(5)
+    dead = msgspec.structs.replace(lasts, title="overlay between a and b is dead", severity=Severity.CRITICAL)
+    assert head(dead) == ("a–b has a dead path, traffic goes by another", Severity.WARNING)
 
 
 def test_who_comes_new_hears_that_the_leader_lives() -> None:

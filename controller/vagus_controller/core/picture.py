@@ -164,6 +164,11 @@ def summary(sources: Sources) -> tuple[str, Severity]:
     ]
     if busy:
         parts.append((sources.loads[busy[0]].severity, f"load spike on {_names(busy)}"))
+    lasts = [one for one in sources.incidents if one.troubles]
+    if lasts and all(severity in (Severity.OK, Severity.INFO) for severity, _ in parts):
+        # A path that is degraded, say: what is an open incident is not well, whatever else there is to tell.
+        more = f" and {_count(len(lasts) - 1, 'more incident')}" if len(lasts) > 1 else ""
+        parts.append((lasts[0].severity, f"{lasts[0].title}{more}"))
     if not parts:
         found = [_count(len(sources.fleet.nodes), "node"), _count(len(sources.fleet.pairs()), "pair")]
         if quorum.state != "none":
