@@ -510,6 +510,48 @@ def large(count: int = 100, sites: int = 6, *, dead: int = 3) -> FleetView:
     )
 
 
+def backup_dead() -> FleetView:
+    """The calm fleet with the backup of Osaka dead: its traffic is at home."""
+    still = calm()
+
+    def without(each: PairView) -> PairView:
+        if OSAKA not in each.nodes:
+            return each
+        found = verdict("link", f"{each.name}/backup", "down", Severity.CRITICAL, "no answer", since_s=41.0)
+        return replace(
+            each, paths=(each.paths[0], path_view(*each.nodes, "backup", 0.2, state=LinkState.DOWN, found=found))
+        )
+
+    return replace(still, severity=Severity.WARNING, pairs=tuple(map(without, still.pairs)))
+
+
+def silent_node() -> FleetView:
+    """The calm fleet with the rented machine gone from all of its peers."""
+    still = calm()
+    gone = verdict("liveness", VPS, "node down", Severity.CRITICAL, "silent, and no peer reaches it on any path")
+    nodes = tuple(replace(each, liveness=gone) if each.name == VPS else each for each in still.nodes)
+
+    def cut(each: PairView) -> PairView:
+        if VPS not in each.nodes:
+            return each
+        found = verdict("link", each.name, "down", Severity.CRITICAL, "no answer", since_s=41.0)
+        paths = [path_view(*each.nodes, name, 0.2, state=LinkState.DOWN, found=found) for name in ("overlay", "backup")]
+        return replace(each, paths=tuple(paths))
+
+    return replace(still, severity=Severity.CRITICAL, nodes=nodes, pairs=tuple(map(cut, still.pairs)))
+
+
+def degraded() -> FleetView:
+    """The calm fleet with an overlay that loses packets, and still carries."""
+    still = calm()
+    found = verdict("link", "x", "degraded", Severity.WARNING, "loses 12 % of packets towards pi-lisbon", since_s=41.0)
+    ill = path_view(BERLIN, LISBON, "overlay", 0.046, found=found, loss=0.12)
+    pairs = tuple(
+        replace(each, paths=(ill, each.paths[1])) if each.nodes == (BERLIN, LISBON) else each for each in still.pairs
+    )
+    return replace(still, severity=Severity.WARNING, pairs=pairs)
+
+
 def hostile() -> FleetView:
     """Names and reasons that would be markup, if anyone let them."""
     a, b = HOSTILE, "constructor"

@@ -13,7 +13,7 @@ from browser import samples
 from browser.board import Board, Site
 from browser.incident_samples import brief, overlay_of_osaka
 from browser.samples import BERLIN, HOSTILE, LISBON, OSAKA, VPS
-from vagus_controller.views import FleetView
+from vagus_controller.views import FleetView, Severity
 
 BERLIN_OSAKA = f"{BERLIN}--{OSAKA}"
 
@@ -102,6 +102,23 @@ def test_what_to_do_is_told_the_most_urgent_first(page: Page, site: Site) -> Non
     expect(page.locator("#vitals")).to_contain_text("1 pair cut off")
 
 
+def test_whatever_is_not_well_there_is_something_to_do(page: Page, site: Site) -> None:
+    advice = page.locator("#headline .advice").first
+    site.tell("fleet", samples.backup_dead())
+    expect(advice).to_contain_text(
+        f"Mend a standby before it is needed: backup of {OSAKA} is not proven. No answer for 41 s"
+    )
+    site.tell("fleet", samples.silent_node())
+    expect(advice).to_contain_text(f"See to {VPS}: silent, and no peer reaches it on any path.")
+    expect(page.locator("#headline")).not_to_contain_text("traffic goes by another path")
+    expect(page.locator("#headline")).not_to_contain_text("more thing")
+    site.tell("fleet", samples.degraded())
+    expect(advice).to_contain_text(f"Look at the overlay of {BERLIN}–{LISBON}: loses 12 % of packets towards {LISBON}.")
+    unfit = brief(replace(overlay_of_osaka(), title=f"the standby of {BERLIN} and {OSAKA} failed its drill"))
+    site.tell("fleet", replace(samples.calm(), severity=Severity.WARNING, incidents=(unfit,)))
+    expect(advice).to_contain_text(f"See what incident {unfit.id} comes of: the standby of {BERLIN} and {OSAKA} failed")
+
+
 def test_what_a_standby_did_not_decide_is_not_told_as_nothing_done(page: Page, site: Site, board: Board) -> None:
     board.ledger_entries = []
     site.tell("fleet", samples.standby())
@@ -151,6 +168,9 @@ def test_nodes_sort_by_their_columns(page: Page, site: Site) -> None:
     expect(names.last).to_have_text(VPS)  # what has no temperature is last either way
     temperature.click()
     expect(names.last).to_have_text(VPS)
+    for column in ("Pressure", "Power"):
+        nodes.get_by_role("button", name=column).click()
+        expect(names.first).to_have_text(OSAKA)
 
 
 def test_a_thousand_nodes_are_built_only_as_far_as_one_looks(page: Page, site: Site) -> None:

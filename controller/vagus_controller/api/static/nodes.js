@@ -33,14 +33,14 @@ const COLUMNS = [
   },
   { title: 'State', value: (node) => -rank(nodeMood(node)), cell: alive },
   { title: 'Load per core', value: perCore, first: 'desc', cell: load },
-  { title: 'Pressure', value: (node) => system(node)?.psi_cpu?.some ?? null, first: 'desc', cell: (node) => pressure(system(node)) },
+  { title: 'Pressure', value: (node) => greatestPressure(system(node)), first: 'desc', cell: (node) => pressure(system(node)) },
   {
     title: 'Temperature',
     value: (node) => system(node)?.temperature_c ?? null,
     first: 'desc',
     cell: (node) => h('span', { class: hot(system(node)?.temperature_c) }, celsius(system(node)?.temperature_c)),
   },
-  { title: 'Power', cell: (node) => power(system(node)?.throttling) },
+  { title: 'Power', value: (node) => throttled(system(node)?.throttling), first: 'desc', cell: (node) => power(system(node)?.throttling) },
   { title: 'Memory', value: (node) => memoryUsed(system(node)), first: 'desc', cell: (node) => memory(system(node)) },
   { title: 'Disk', value: (node) => fullest(system(node))?.used ?? null, first: 'desc', cell: (node) => disk(system(node)) },
   {
@@ -159,6 +159,12 @@ function bar(value, severity) {
   );
 }
 
+// Of cores, disks and memory the worst; null where nothing is measured.
+function greatestPressure(system) {
+  const told = [system?.psi_cpu, system?.psi_io, system?.psi_memory].filter(Boolean);
+  return told.length ? Math.max(...told.map((psi) => psi.some)) : null;
+}
+
 function pressure(system) {
   const kinds = [['cpu', system?.psi_cpu], ['io', system?.psi_io], ['mem', system?.psi_memory]];
   if (kinds.every(([, psi]) => !psi)) return [ABSENT];
@@ -174,6 +180,13 @@ function pressure(system) {
 const HOT_C = 80; // where a Raspberry Pi 4 begins to slow itself down
 
 const hot = (value) => (value != null && value >= HOT_C ? 'text-warning' : null);
+
+// Slowed down now, earlier, or never; null where no firmware tells.
+function throttled(flags) {
+  if (!flags) return null;
+  if (flags.undervoltage || flags.throttled || flags.frequency_capped || flags.soft_temp_limit) return 2;
+  return flags.undervoltage_since_boot || flags.throttled_since_boot ? 1 : 0;
+}
 
 function power(throttling) {
   if (!throttling) return [ABSENT];

@@ -13,6 +13,9 @@ import { MOODS } from './shell.js';
 export function drawHeadline(target, fleet) {
   const found = advice(fleet).sort((a, b) => rank(b.severity) - rank(a.severity));
   const severity = known(fleet.severity);
+  const [lasts] = fleet.incidents;
+  // What is not well is never answered by "nothing".
+  if (!found.length && lasts && rank(severity) > rank('info')) found.push({ severity, words: `See what incident ${lasts.id} comes of: ${closed(lasts.title)}`, href: `/incidents/${lasts.id}` });
   redraw(target, [severity, fleet.summary, JSON.stringify(found)], () => [
     icon(severity, severity, 40),
     h('div.headline-words', {}, h(`p.mood.${severity}`, {}, MOODS[severity]), h('h1', {}, closed(fleet.summary)), todo(found)),
