@@ -110,6 +110,24 @@ def test_history_pages_and_filters(running: Running, client: httpx.Client) -> No
     assert client.get("/api/v1/ledger").json()[0]["id"] == decided.id
 
 
+@pytest.mark.parametrize(("path", "part"), [("nodes", "nodes"), ("links", "pairs")])
+def test_what_has_a_name_comes_in_pages_too(running: Running, client: httpx.Client, path: str, part: str) -> None:
+    whole = json.loads(msgspec.json.encode(running.operator.view))[part]
+    found, place = [], f"/api/v1/{path}?limit=3"
+    while place:
+        answer = client.get(place)
+        found.append(answer.json())
+        place = answer.links.get("next", {}).get("url", "")
+    assert [entry for page in found for entry in page] == whole
+    assert [len(page) for page in found] == [3] * (len(whole) // 3) + [1] * (len(whole) % 3 == 1)
+    rest = client.get(f"/api/v1/{path}", params={"after": whole[0]["name"]})
+    assert rest.json() == whole[1:]
+    assert "link" not in rest.headers
+    assert client.get(f"/api/v1/{path}", params={"after": "zzz"}).json() == []
+    for query in ("limit=0", "limit=1001", "after=" + "x" * 201):
+        assert query.partition("=")[0] in problem(client.get(f"/api/v1/{path}?{query}"), 400)
+
+
 def test_why_brings_findings_decisions_and_events(running: Running, client: httpx.Client) -> None:
     running.decision(PAIR)
     running.event(f"{PAIR}/overlay", "the overlay is down")

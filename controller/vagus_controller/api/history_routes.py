@@ -64,7 +64,7 @@ def history_routes(operator: Operator, charts: Charts) -> tuple[HTTPRouteHandler
     ) -> NodeHistory:
         # The picture of a large fleet takes longer to draw than the chart.
         if not charts.knows(name):
-            known = {node.name for node in operator.fleet().nodes}
+            known = operator.canvas().names
             if name not in known:
                 raise unknown("node", name, known)
         start, end, step_s = asked(range, since, until, step)
@@ -85,7 +85,7 @@ def history_routes(operator: Operator, charts: Charts) -> tuple[HTTPRouteHandler
             found = await asyncio.to_thread(charts.pair_history, a, b, start, end, step_s)
             if any(each.paths for each in found.ends):
                 return found
-        a, b = find_pair(operator.fleet(), pair).nodes
+        a, b = find_pair(operator.canvas(), pair)
         return await asyncio.to_thread(charts.pair_history, a, b, start, end, step_s)
 
     @get("/sparklines", summary="Load per core of every node in the last hour")

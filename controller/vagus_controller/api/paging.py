@@ -1,7 +1,10 @@
-"""Lists that go back in time, a page at a time: `limit` and `before`, and a Link to the next page (RFC 8288)."""
+"""Lists a page at a time, with a Link to the next page (RFC 8288): back in time by `limit` and `before`, or what has a
+name by `limit` and `after`."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from typing import Annotated, Final, Protocol, TypeVar
 from urllib.parse import urlencode
 
@@ -15,6 +18,10 @@ from vagus_controller.views import Wanted
 
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="At most so many, newest first.")]
 Before = Annotated[int | None, QueryParameter(ge=0, le=2**53, description="Only ids below this one: the next page.")]
+Many = Annotated[int | None, QueryParameter(ge=1, le=1000, description="At most so many; all when left out.")]
+After = Annotated[
+    str | None, QueryParameter(max_length=200, description="Only names that come after this one: the next page.")
+]
 Subject = Annotated[
     str | None, QueryParameter(max_length=200, description="A node with its pairs, or a pair with its paths.")
 ]
@@ -46,9 +53,25 @@ E = TypeVar("E", bound=Entry)
 
 def paged(request: Asked, entries: list[E], limit: int) -> Response[list[E]]:
     """`entries`, newest first, as what was asked for with `limit`."""
-    headers = {}
-    if len(entries) >= limit:
-        query = [(key, value) for key, value in request.query_params.items() if key != "before"]
-        next_page = urlencode([*query, ("before", entries[-1].id)])
-        headers["Link"] = f'<{request.url.path}?{next_page}>; rel="next"'
-    return Response(entries, headers=headers)
+    return Response(entries, headers=_next(request, "before", entries[-1].id) if len(entries) >= limit else {})
+
+
+V = TypeVar("V")
+
+
+def by_name(
+    request: Asked, names: Sequence[str], draw: Callable[[str], V], limit: int | None, after: str | None
+) -> Response[tuple[V, ...]]:
+    """Of `names`, which are sorted, what was asked for, drawn."""
+    start = bisect_right(names, after) if after is not None else 0
+    end = len(names) if limit is None else start + limit
+    shown = names[start:end]
+    return Response(
+        tuple(map(draw, shown)), headers=_next(request, "after", shown[-1]) if shown and end < len(names) else {}
+    )
+
+
+def _next(request: Asked, key: str, value: int | str) -> dict[str, str]:
+    """The header that leads on: the same, from there."""
+    query = [(name, given) for name, given in request.query_params.items() if name != key]
+    return {"Link": f'<{request.url.path}?{urlencode([*query, (key, value)])}>; rel="next"'}

@@ -18,7 +18,7 @@ from msgspec import Meta, Struct
 
 from vagus_controller.api import metrics
 from vagus_controller.api.auth import Asked
-from vagus_controller.api.paging import LINK, WANTED, Which, paged
+from vagus_controller.api.paging import LINK, WANTED, After, Many, Which, by_name, paged
 from vagus_controller.api.stream import (
     ChangeFeed,
     Full,
@@ -30,6 +30,7 @@ from vagus_controller.api.stream import (
 from vagus_controller.views import (
     ABOUT_PERSONS,
     AgentView,
+    Canvas,
     ChannelView,
     CheckView,
     DrillAsk,
@@ -42,6 +43,7 @@ from vagus_controller.views import (
     NodeView,
     NotificationTest,
     Operator,
+    Pair,
     PairView,
     PauseView,
     PlanAsk,
@@ -139,39 +141,48 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
     def fleet() -> FleetView:
         return operator.fleet()
 
-    @get("/nodes", sync_to_thread=False, summary="All nodes")
-    def nodes() -> tuple[NodeView, ...]:
-        return operator.fleet().nodes
+    @get("/nodes", sync_to_thread=False, response_headers=[LINK], summary="All nodes, by name")
+    def nodes(request: Asked, limit: Many = None, after: After = None) -> Response[tuple[NodeView, ...]]:
+        canvas = operator.canvas()
+        return by_name(request, canvas.names, canvas.node, limit, after)
 
     @get("/nodes/{name:str}", sync_to_thread=False, summary="One node")
     def node(name: FromPath[str]) -> NodeView:
-        known = {each.name: each for each in operator.fleet().nodes}
-        if name not in known:
-            raise unknown("node", name, known)
-        return known[name]
+        canvas = operator.canvas()
+        if name not in canvas.names:
+            raise unknown("node", name, canvas.names)
+        return canvas.node(name)
 
     @get("/nodes/{name:str}/agent", sync_to_thread=False, summary="What the agent on a node is set to do")
     def agent(name: FromPath[str]) -> AgentView:
         try:
             return operator.agent(name)
         except KeyError:
-            raise unknown("node", name, {each.name for each in operator.fleet().nodes}) from None
+            raise unknown("node", name, operator.canvas().names) from None
 
-    @get("/links", sync_to_thread=False, summary="All pairs of nodes, with their paths from both ends")
-    def links() -> tuple[PairView, ...]:
-        return operator.fleet().pairs
+    @get(
+        "/links",
+        sync_to_thread=False,
+        response_headers=[LINK],
+        summary="All pairs of nodes, by name, with their paths from both ends",
+    )
+    def links(request: Asked, limit: Many = None, after: After = None) -> Response[tuple[PairView, ...]]:
+        canvas = operator.canvas()
+        known = {"--".join(pair): pair for pair in canvas.pairs}
+        return by_name(request, [*known], lambda name: canvas.pair(known[name]), limit, after)
 
     @get("/links/{pair:str}", sync_to_thread=False, summary="One pair of nodes")
     def link(pair: FromPath[str]) -> PairView:
-        return find_pair(operator.fleet(), pair)
+        canvas = operator.canvas()
+        return canvas.pair(find_pair(canvas, pair))
 
     @get("/quorum", sync_to_thread=False, summary="etcd, from every member's own view")
     def quorum() -> QuorumView:
-        return operator.fleet().quorum
+        return operator.canvas().head.quorum
 
     @get("/pauses", sync_to_thread=False, summary="Pauses in force")
     def pauses() -> tuple[PauseView, ...]:
-        return operator.fleet().pauses
+        return operator.canvas().head.pauses
 
     @get("/events", dependencies=WANTED, response_headers=[LINK], summary="What happened, newest first")
     async def events(request: Asked, wanted: Which) -> Response[list[EventEntry]]:
@@ -192,17 +203,17 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
 
     @post("/switchover", status_code=202, sync_to_thread=False, summary="Move a pair to a path, and hold it there")
     def switchover(request: Asked, data: RequestBody[SwitchoverAsk]) -> LedgerEntry:
-        name = find_pair(operator.fleet(), data.pair).name
+        name = _pair_name(operator, data.pair)
         return operator.switchover(name, data.path, who=_who(request), reason=data.reason, force=data.force)
 
     @post("/failback", status_code=202, sync_to_thread=False, summary="Move a pair to its first path")
     def failback(request: Asked, data: RequestBody[FailbackAsk]) -> LedgerEntry:
-        name = find_pair(operator.fleet(), data.pair).name
+        name = _pair_name(operator, data.pair)
         return operator.failback(name, who=_who(request), reason=data.reason)
 
     @post("/pairs/{pair:str}/approve", status_code=202, sync_to_thread=False, summary="Carry out what is recommended")
     def approve(request: Asked, pair: FromPath[str], data: RequestBody[ApproveAsk]) -> LedgerEntry:
-        name = find_pair(operator.fleet(), pair).name
+        name = _pair_name(operator, pair)
         return operator.approve(name, who=_who(request), reason=data.reason)
 
     @get("/plans", sync_to_thread=False, summary="Plans of moves under way, and the last ones, newest first")
@@ -211,10 +222,10 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
 
     @post("/plans", status_code=202, sync_to_thread=False, summary="Move many pairs, canary first; or rehearse it")
     def plan(request: Asked, data: RequestBody[PlansAsk]) -> PlanView:
-        fleet = operator.fleet()
-        names = tuple(find_pair(fleet, name).name for name in data.pairs)
+        canvas = operator.canvas()
+        names = tuple("--".join(find_pair(canvas, name)) for name in data.pairs)
         if data.scope in ("site", "node"):
-            targets = _targets(fleet, data.scope)
+            targets = _targets(canvas, data.scope)
             if data.target not in targets:
                 raise unknown(data.scope, data.target, targets)
         ask = PlanAsk(
@@ -234,21 +245,20 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
 
     @post("/drills", status_code=202, sync_to_thread=False, summary="Rehearse failover and failback, pair by pair")
     def drill(request: Asked, data: RequestBody[DrillsAsk]) -> DrillView:
-        fleet, target = operator.fleet(), data.target
+        canvas, target = operator.canvas(), data.target
         if data.scope == "pair":
-            target = find_pair(fleet, target).name
-        elif data.scope == "site" and target not in _targets(fleet, "site"):
-            raise unknown("site", target, _targets(fleet, "site"))
+            target = "--".join(find_pair(canvas, target))
+        elif data.scope == "site" and target not in _targets(canvas, "site"):
+            raise unknown("site", target, _targets(canvas, "site"))
         elif data.scope == "fleet" and target:
             raise Refused("target: must be empty when the scope is the fleet")
         return operator.drill(DrillAsk(scope=data.scope, target=target, reason=data.reason), who=_who(request))
 
     @post("/pauses", sync_to_thread=False, summary="Stop automatic moves for a while")
     def pause(request: Asked, data: RequestBody[PauseAsk]) -> PauseView:
-        targets = _targets(operator.fleet(), data.scope)
         if data.scope == "fleet" and data.target:
             raise Refused("target: must be empty when the scope is the fleet")
-        if data.scope != "fleet" and data.target not in targets:
+        if data.scope != "fleet" and data.target not in (targets := _targets(operator.canvas(), data.scope)):
             raise unknown(data.scope, data.target, targets)
         return operator.pause(data.scope, data.target, who=_who(request), reason=data.reason, for_s=data.for_s)
 
@@ -257,7 +267,7 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
         try:
             operator.resume(pause_id, who=_who(request))
         except KeyError:
-            known = ", ".join(str(each.id) for each in operator.fleet().pauses) or "none"
+            known = ", ".join(str(each.id) for each in operator.canvas().head.pauses) or "none"
             raise NotFoundException(detail=f"no pause {pause_id}; there are: {known}") from None
 
     @get(
@@ -374,26 +384,27 @@ def other_routes(operator: Operator, changes: ChangeFeed, problems: Problems) ->
 
 async def _why(operator: Operator, history: History, subject: str) -> WhyView:
     """Raises NotFoundException for a subject that is neither in the fleet nor in history."""
-    fleet = operator.fleet()
+    canvas = operator.canvas()
+    fleet = canvas.head
     name, _, path = subject.partition("/")
     pairs: tuple[PairView, ...] = ()
     checks: tuple[CheckView, ...] = ()
     verdicts: list[VerdictView] = []
-    nodes = {node.name: node for node in fleet.nodes}
     if subject in ("fleet", fleet.fleet, fleet.controller):
         verdicts = [fleet.observer, fleet.quorum.verdict]
         asked = None if subject in ("fleet", fleet.fleet) else subject
     elif subject == "quorum":
         verdicts = [fleet.quorum.verdict]
         asked = fleet.quorum.verdict.subject
-    elif subject in nodes:
-        verdicts = [nodes[subject].liveness, nodes[subject].load]
-        pairs = tuple(pair for pair in fleet.pairs if subject in pair.nodes)
+    elif subject in canvas.names:
+        node = canvas.node(subject)
+        verdicts = [node.liveness, node.load]
+        pairs = tuple(canvas.pair(pair) for pair in canvas.pairs if subject in pair)
         asked = subject
     elif "--" not in name:
-        raise unknown("node", name, nodes)
+        raise unknown("node", name, canvas.names)
     else:
-        pair = find_pair(fleet, name)
+        pair = canvas.pair(find_pair(canvas, name))
         verdicts = [each.verdict for each in pair.paths if not path or each.path == path]
         if not verdicts:
             raise unknown("path", path, [each.path for each in pair.paths])
@@ -421,12 +432,16 @@ def _is_about(incident: IncidentView, subject: str) -> bool:
     return concerns(incident.subject, subject) or any(concerns(each.subject, subject) for each in incident.troubles)
 
 
-def find_pair(fleet: FleetView, name: str) -> PairView:
+def find_pair(canvas: Canvas, name: str) -> Pair:
     """The pair "a--b", named in either order. Raises NotFoundException with what may have been meant."""
-    for pair in fleet.pairs:
-        if name in (pair.name, "--".join(reversed(pair.nodes))):
+    for pair in canvas.pairs:
+        if name in ("--".join(pair), "--".join(reversed(pair))):
             return pair
-    raise unknown("pair", name, [pair.name for pair in fleet.pairs])
+    raise unknown("pair", name, ["--".join(pair) for pair in canvas.pairs])
+
+
+def _pair_name(operator: Operator, name: str) -> str:
+    return "--".join(find_pair(operator.canvas(), name))
 
 
 def unknown(what: str, name: str, known: Any) -> NotFoundException:
@@ -446,8 +461,9 @@ def _no_incident(operator: Operator, incident_id: int) -> NotFoundException:
     return NotFoundException(detail=f"no incident {incident_id} that is open or was lately; open are: {known}")
 
 
-def _targets(fleet: FleetView, scope: str) -> set[str]:
-    return {node.site if scope == "site" else node.name for node in fleet.nodes} - {""}
+def _targets(canvas: Canvas, scope: str) -> set[str]:
+    names = {canvas.node(name).site for name in canvas.names} if scope == "site" else set(canvas.names)
+    return names - {""}
 
 
 def _who(request: Asked) -> str:
