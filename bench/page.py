@@ -2,7 +2,8 @@
 report is another than before.
 
 - server: the page's HTML, and the first message of a stream, which is the whole picture drawn, encoded and
-  compressed; from the request on; when nobody looked before, and when somebody else does already;
+  compressed; from the request, on a connection that stands, to the last byte; what is done with it is not the server's;
+  when nobody looked before, and when somebody else does already;
 - stream: 50 clients; from when a change was drawn until the last of them has it, and what it costs the controller;
 - browser: the fleet page in Chromium; the work of its main thread per message of the stream, from a trace of all
   tasks, in the thread's own time, until what the message brought is drawn;
@@ -16,6 +17,7 @@ import asyncio
 import json
 import random
 import re
+import socket
 import statistics
 import subprocess
 import sys
@@ -24,7 +26,7 @@ import zlib
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parent)]
 
@@ -56,25 +58,55 @@ class Lively(ingest.Node):
 # --- server and stream ---------------------------------------------------------------------------------------------
 
 
-def first_picture(url: str, headers: dict[str, str]) -> tuple[float, int]:
-    """Seconds from the request to the end of the first picture, and its bytes on the wire."""
-    began = time.perf_counter()
-    with httpx.stream("GET", f"{url}/api/v1/stream", headers=headers, timeout=30) as answer:
-        answer.raise_for_status()
-        for line in answer.iter_lines():
-            if line.startswith('data: {"fleet"'):
-                return time.perf_counter() - began, answer.num_bytes_downloaded
+def _request(path: str, token: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nAccept-Encoding: gzip\r\n\r\n".encode()
+
+
+def _answer(stream: BinaryIO) -> None:
+    """Reads the head of an answer that is no refusal."""
+    if b" 200 " not in (first := stream.readline()):
+        raise SystemExit(f"refused: {first!r}")
+    while stream.readline().strip():
+        pass
+
+
+def page_html(port: int, token: str, rounds: int) -> list[float]:
+    """Seconds from the request to the last byte of the page's HTML."""
+    took = []
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {token}"}) as client:
+        client.get("/").raise_for_status()
+        for _ in range(rounds):
+            began = time.perf_counter()
+            client.get("/").raise_for_status()
+            took.append(time.perf_counter() - began)
+    return took
+
+
+def first_picture(port: int, token: str) -> tuple[float, int]:
+    """Seconds from the request to the last byte of the first picture, and its bytes on the wire."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as wire, wire.makefile("rb") as stream:
+        began = time.perf_counter()
+        wire.sendall(_request("/api/v1/stream", token))
+        _answer(stream)
+        inflate, told, taken = zlib.decompressobj(16 + zlib.MAX_WBITS), b"", 0
+        while size := int(stream.readline(), 16):
+            packed = stream.read(size + 2)
+            took = time.perf_counter() - began
+            taken += size
+            told += inflate.decompress(packed[:-2])
+            if told.endswith(b"\n\n") and b'event: fleet\ndata: {"fleet"' in told:
+                return took, taken
     raise SystemExit("the stream ended before its first picture")
 
 
-def pictures(brain: ingest.Brain, headers: dict[str, str], rounds: int) -> tuple[list[tuple[float, int]], list[float]]:
+def pictures(brain: ingest.Brain, token: str, rounds: int) -> tuple[list[tuple[float, int]], list[float]]:
     """Of so many first pictures what `first_picture` says, and the controller's CPU seconds meanwhile."""
     process = psutil.Process(brain.process.pid)
     found, costs = [], []
     for _ in range(rounds):
         time.sleep(_APART_S)
         cpu = ingest._cpu_s(process)
-        found.append(first_picture(f"http://127.0.0.1:{brain._http}", headers))
+        found.append(first_picture(brain._http, token))
         costs.append(ingest._cpu_s(process) - cpu)
     return found, costs
 
@@ -88,10 +120,7 @@ class Client:
 
     async def run(self, port: int, token: str) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        request = (
-            f"GET /api/v1/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nAccept-Encoding: gzip\r\n\r\n"
-        )
-        writer.write(request.encode())
+        writer.write(_request("/api/v1/stream", token))
         head = await reader.readuntil(b"\r\n\r\n")
         if b" 200 " not in head.split(b"\r\n")[0]:
             raise SystemExit(f"the stream is refused: {head!r}")
@@ -262,17 +291,12 @@ def measure(size: int, clients: int, seconds: float, rounds: int) -> dict[str, A
     with ingest._setting("controller", nodes, rng) as (brain, publisher), publisher.pace():
         assert isinstance(brain, ingest.Brain)
         url, token = f"http://127.0.0.1:{brain._http}", brain._token
-        headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": "gzip"}
         process = psutil.Process(brain.process.pid)
-        shells = []
-        for _ in range(rounds):
-            began = time.perf_counter()
-            httpx.get(url + "/", headers=headers).raise_for_status()
-            shells.append(time.perf_counter() - began)
-        first, costs = pictures(brain, headers, rounds)
+        shells = page_html(brain._http, token, rounds)
+        first, costs = pictures(brain, token, rounds)
         _say(f"first pictures: {statistics.median(took for took, _ in first) * 1000:.0f} ms")
         other = listeners(brain, token, 1, 2 * rounds * _APART_S)
-        second, second_costs = pictures(brain, headers, rounds)
+        second, second_costs = pictures(brain, token, rounds)
         other.terminate()
         other.wait(30)
         _say(f"while another listens: {statistics.median(took for took, _ in second) * 1000:.0f} ms")
@@ -281,7 +305,7 @@ def measure(size: int, clients: int, seconds: float, rounds: int) -> dict[str, A
         alone = (ingest._cpu_s(process) - cpu) / (time.monotonic() - began)
         spread = fan_out(brain, token, clients, seconds)
         _say(f"{clients} clients: the last has a change after {statistics.median(spread['last_s']) * 1000:.0f} ms")
-        page = browse(url, token, seconds)
+        seen = browse(url, token, seconds)
     return {
         "nodes": size,
         "clients": clients,
@@ -296,12 +320,12 @@ def measure(size: int, clients: int, seconds: float, rounds: int) -> dict[str, A
         "client_bytes_per_s": spread["bytes_per_s"],
         "cpu_share_without": alone,
         "cpu_share_with": spread["cpu_share"],
-        "weight_bytes": page["weight_bytes"],
-        "update_ms": table.spread(page["work_ms"]),
-        "update_p95_ms": _p95(page["work_ms"]),
-        "between_ms_per_s": page["between_ms"] / page["seconds"],
-        "long_tasks": sum(length > _LONG_TASK_MS for length in page["task_ms"]),
-        "updates_per_s": page["messages"] / page["seconds"],
+        "weight_bytes": seen["weight_bytes"],
+        "update_ms": table.spread(seen["work_ms"]),
+        "update_p95_ms": _p95(seen["work_ms"]),
+        "between_ms_per_s": seen["between_ms"] / seen["seconds"],
+        "long_tasks": sum(length > _LONG_TASK_MS for length in seen["task_ms"]),
+        "updates_per_s": seen["messages"] / seen["seconds"],
     }
 
 
