@@ -98,6 +98,8 @@ def _check_config(config: Config, say: Say) -> None:
     for index, window in enumerate(config.failover.windows):
         if window.scope == "node" and config.nodes and window.target not in config.nodes:
             say(element("failover.windows", index) + ".target", f"{show(window.target)} is not in nodes")
+    if config.notify.channel and not config.http.url:
+        say("http.url", "is missing: with notify.channel, each notice links to its incident on the page")
     if not config.fleet_key_file:
         say("fleet_key_file", "must not be empty")
     checks.check_absolute(config.fleet_key_file, "fleet_key_file", say)

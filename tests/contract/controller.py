@@ -22,7 +22,7 @@ class Controller:
         self._folder, self.port = folder, free_port()
         self._base = (
             f'fleet = "lab"\nname = "brain"\nfleet_key_file = "{folder}/fleet.key"\n'
-            f'http = {{ port = {self.port}, token_file = "{folder}/token" }}\n'
+            f'http = {{ port = {self.port}, token_file = "{folder}/token", url = "https://vagus.example" }}\n'
             f'store.url = "sqlite:///{folder}/vagus.db"\n'
             f'mqtt.brokers = [{{ host = "127.0.0.1", port = {broker.port} }}]\n'
         )

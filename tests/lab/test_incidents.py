@@ -13,6 +13,7 @@ from lab.harness import Lab
 from lab.harness.hosts import HERE
 
 PORT = 8300
+URL = "https://vagus.example"
 # On a machine that is busy with something else every host of the lab is at load, and its links are degraded now and
 # then: both are warnings, and no part of these tests.
 CHANNEL = {"name": "ops", "url": f"json://127.0.0.1:{PORT}/hook", "severities": ["critical"]}
@@ -20,7 +21,7 @@ CHANNEL = {"name": "ops", "url": f"json://127.0.0.1:{PORT}/hook", "severities": 
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Lab]:
-    with running(FOUR, controller={"notify": {"channel": [CHANNEL]}}) as lab:
+    with running(FOUR, controller={"http": {"url": URL}, "notify": {"channel": [CHANNEL]}}) as lab:
         host = lab.the("controller")
         host.python(HERE / "webhook.py", PORT, host.directory / "told", name="hook")
         until(lambda: host.listens(PORT), "the web hook listens")

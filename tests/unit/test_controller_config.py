@@ -101,6 +101,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
         'http.public_status.group: "a" is named twice',
     ),
     ("http.oidc", OIDC, "http.url: is missing: with oidc, the provider must know"),
+    ("notify.channel", [CHANNEL], "http.url: is missing: with notify.channel, each notice links to its incident"),
     ("store.url", "vagus.db", "store.url: must be a URL such as sqlite:////var"),
     ("store.url", "mysql://localhost/vagus", "store.url: mysql is not supported; allowed are sqlite, postgresql"),
     ("store.url", "sqlite:///vagus.db", "store.url: must name an absolute path"),
@@ -343,6 +344,7 @@ def test_check_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_check_config_opens_a_channels_file_and_tells_nothing_of_it(tmp_path: Path) -> None:
     secret = tmp_path / "hook"
     raw = tomllib.loads(FULL) | {"notify": {"channel": [{"name": "ops", "url_file": str(secret)}]}}
+    change(raw, "http.url", "https://vagus.example.org")
     raw["fleet_key_file"] = str(tmp_path / "key")
     raw["mqtt"] = {"brokers": [{"host": "127.0.0.1"}]}
     Path(raw["fleet_key_file"]).write_text("0" * 64)
