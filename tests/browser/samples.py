@@ -496,6 +496,18 @@ def wide(count: int = 1000, sites: int = 50) -> FleetView:
     )
 
 
+def one_site(count: int = 100) -> FleetView:
+    """`count` nodes that name no site, every pair of them."""
+    fleet = large(count, 1, dead=1)
+    return replace(fleet, nodes=tuple(replace(node, site="") for node in fleet.nodes))
+
+
+def as_many_sites(count: int = 100) -> FleetView:
+    """`count` nodes, each at a site of its own."""
+    fleet = large(count, 1, dead=1)
+    return replace(fleet, nodes=tuple(replace(node, site=f"home of {node.name}") for node in fleet.nodes))
+
+
 def large(count: int = 100, sites: int = 6, *, dead: int = 3) -> FleetView:
     """`count` nodes in `sites` sites, every pair of them, the overlay of the last `dead` nodes down."""
     cities = ("austin", "berlin", "lisbon", "osaka", "quito", "tallinn", "zagreb")[:sites]

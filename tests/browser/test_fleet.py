@@ -213,6 +213,38 @@ def test_odd_and_large_fleets_fit_a_phone(page: Page, site: Site, view: Callable
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
+def test_a_hundred_nodes_of_no_site_are_read_by_node_at_once(page: Page, site: Site) -> None:
+    site.tell("fleet", samples.one_site())
+    expect(page.locator("#links .count")).to_contain_text("4950 pairs · 99 need attention")
+    nodes = page.get_by_role("region", name="Nodes by nodes")
+    expect(nodes.locator("a.cell")).to_have_count(4950)
+    one = nodes.locator('a[href="/pairs/austin-00--austin-99"]')
+    expect(one).to_have_attribute("aria-label", "austin-00 and austin-99: overlay down; backup up, traffic")
+    expect(page.get_by_role("region", name="Sites by sites")).to_have_count(0)
+    expect(page.locator("#links")).to_contain_text("69 more pairs not shown: filter by node or site.")
+    # A figure that changes draws none of it anew.
+    one.evaluate("link => { window.stays = link; }")
+    slower = samples.one_site()
+    [first, *others] = slower.pairs
+    overlay = samples.path_view(*first.nodes, "overlay", 0.077)
+    first = replace(first, paths=(overlay, first.paths[1]))
+    site.tell("fleet", replace(slower, summary="Another sentence", pairs=(first, *others)))
+    expect(page.get_by_role("heading", level=1)).to_have_text("Another sentence.")
+    assert page.evaluate("window.stays.isConnected")
+    page.get_by_label("Find a node or site").fill("austin-07")
+    expect(nodes).to_have_count(0)
+    expect(page.locator("#links .count")).to_contain_text("99 match")
+
+
+def test_a_hundred_sites_of_one_node_are_read_by_site(page: Page, site: Site) -> None:
+    site.tell("fleet", samples.as_many_sites())
+    sites = page.get_by_role("region", name="Sites by sites")
+    expect(sites.locator("button.cell")).to_have_count(4950)
+    sites.locator('[data-a="home of austin-00"][data-b="home of austin-99"]').click()
+    expect(page.get_by_role("region", name="Nodes by nodes").get_by_role("link")).to_have_count(1)
+    expect(page.get_by_role("table", name="Pairs and their paths").locator("tbody tr")).to_have_count(1)
+
+
 def test_a_hundred_nodes_are_read_by_site_and_then_by_node(page: Page, site: Site) -> None:
     site.tell("fleet", samples.large())
     expect(page.locator("#links .count")).to_contain_text("4950 pairs · 294 need attention")

@@ -4,15 +4,16 @@ import { since } from './ages.js';
 import { h, icon } from './dom.js';
 import { closed, duration, known, plural, sentence } from './format.js';
 import { when } from './history.js';
+import { named } from './store.js';
 
 export const incidentUrl = (id) => `/incidents/${id}`;
 
 const pairOf = (subject) => subject.split('/')[0];
 
-// Where a verdict's subject has a page: a pair or one of its paths, or one of the fleet's nodes.
+// Where a verdict's subject has a page: one of the fleet's pairs, or one of its paths, or one of its nodes.
 export function subjectLink(subject, fleet) {
   const name = pairOf(subject);
-  if (name.includes('--')) return h('a', { href: `/pairs/${encodeURIComponent(name)}` }, subject.replace('--', '–').replace('/', ' by '));
+  if (fleet && named(fleet.pairs, name)) return h('a', { href: `/pairs/${encodeURIComponent(name)}` }, subject.replace('--', '–').replace('/', ' by '));
   return fleet?.nodes.some((node) => node.name === subject) ? h('a', { href: `/nodes/${encodeURIComponent(subject)}` }, subject) : subject;
 }
 

@@ -1,5 +1,5 @@
 // The links card: pairs of nodes over their paths. A small fleet shows every pair; a large one a matrix of its sites, one
-// level down the matrix of two sites' nodes, and the pairs that need attention.
+// level down the matrix of two sites' nodes (at once where all are at one site), and the pairs that need attention.
 
 import { since } from './ages.js';
 import { h, icon, redraw } from './dom.js';
@@ -10,8 +10,8 @@ import { named } from './store.js';
 // Above this many pairs only those that need attention are listed, below a matrix.
 export const MANY_PAIRS = 40;
 const MOST_ROWS = 30;
-const MOST_SITES = 60;
-const MOST_CELLS = 1600;
+const MOST_SITES = 100;
+const MOST_CELLS = 10_000;
 
 const MOOD_WORDS = { __proto__: null, ok: 'well', info: 'moved', warning: 'needs attention', critical: 'critical', unknown: 'not known' };
 
@@ -30,14 +30,15 @@ export function drawLinks(place, fleet, ui) {
   redraw(place('links-count'), [words], () => [h('span', {}, words)]);
   const cells = many ? siteCells(fleet.pairs, siteOf) : null;
   redraw(place('links-sites'), [cells && signature(cells), String(ui.sites)], () => [cells && siteMatrix(cells, ui)]);
-  const inner = many && ui.sites ? wanted : [];
-  redraw(place('links-nodes'), [String(ui.sites), ...inner], () => (inner.length ? [nodeMatrix(inner, siteOf, ui.sites), chosen(ui.sites)] : []));
+  const sites = ui.sites ?? (ui.filter ? null : onlySite(cells));
+  const inner = !many || !sites ? [] : ui.sites ? wanted : fleet.pairs;
+  redraw(place('links-nodes'), [String(ui.sites), ...inner.map(seen)], () => (inner.length ? [nodeMatrix(inner, siteOf, sites), ui.sites && chosen(ui.sites)] : []));
   if (many) wanted.sort((a, b) => rank(mood(b)) - rank(mood(a)));
   const shown = many ? wanted.slice(0, MOST_ROWS) : wanted;
   const left = wanted.length - shown.length;
   redraw(place('links-pairs'), [many, ui.filter, left, ...shown], () => [
     shown.length > 0 && pairTable(shown),
-    left > 0 && h('p.empty', { 'data-key': 'rest' }, `${plural(left, 'more pair')} not shown: choose a cell above, or filter by node or site.`),
+    left > 0 && h('p.empty', { 'data-key': 'rest' }, `${plural(left, 'more pair')} not shown: ${place('links-sites').firstChild ? 'choose a cell above, or ' : ''}filter by node or site.`),
     fleet.pairs.length > 0 && !shown.length && h('p.empty', { 'data-key': 'none' }, ui.filter ? 'No pair matches.' : 'No pair needs attention.'),
   ]);
 }
@@ -142,6 +143,13 @@ function siteCells(pairs, siteOf) {
   return cells;
 }
 
+// [site, site], where all pairs are within one.
+function onlySite(cells) {
+  if (cells?.size !== 1) return null;
+  const [sites] = [...cells.keys()].map((key) => key.split('\n'));
+  return sites[0] === sites[1] ? sites : null;
+}
+
 const signature = (cells) => [...cells].map(([key, cell]) => `${key} ${cell.worst} ${cell.troubled} ${cell.total}`).join('\n');
 
 function siteMatrix(cells, ui) {
@@ -191,6 +199,18 @@ function siteButton(a, b, cell, ui) {
     icon(cell.worst === 'ok' ? 'up' : cell.worst, cell.worst, 14),
     h('span', {}, cell.troubled ? cell.troubled : ''),
   );
+}
+
+const seals = new WeakMap();
+
+// What the matrix of nodes shows of a pair: another text when that is another.
+function seen(pair) {
+  let found = seals.get(pair);
+  if (found === undefined) {
+    found = [pair.name, pair.observed, mood(pair), ...pair.paths.map(({ path, verdict }) => [path, verdict.state, verdict.severity])].join(' ');
+    seals.set(pair, found);
+  }
+  return found;
 }
 
 // --- nodes × nodes of two sites ----------------------------------------------------------------------------------------
