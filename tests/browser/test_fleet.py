@@ -173,6 +173,19 @@ def test_nodes_sort_by_their_columns(page: Page, site: Site) -> None:
         expect(names.first).to_have_text(OSAKA)
 
 
+def test_a_row_that_moves_keeps_the_keyboard(page: Page, site: Site) -> None:
+    calm = samples.wide(30)
+    site.tell("fleet", calm)
+    names = page.locator("#nodes tbody .node-name")
+    link = page.get_by_role("link", name="node-0017", exact=True)
+    link.focus()
+    spike = samples.verdict("load", "node-0017", "spike", Severity.WARNING, "5 tasks per core")
+    nodes = tuple(replace(each, load=spike) if each.name == "node-0017" else each for each in calm.nodes)
+    site.tell("fleet", replace(calm, nodes=nodes))
+    expect(names.first).to_have_text("node-0017")
+    expect(link).to_be_focused()
+
+
 def test_a_thousand_nodes_are_built_only_as_far_as_one_looks(page: Page, site: Site) -> None:
     site.tell("fleet", samples.wide())
     expect(page.get_by_role("heading", level=1)).to_contain_text("1000 nodes")

@@ -37,7 +37,7 @@ export function replaceChildren(target, ...fresh) {
       continue;
     }
     if (match === cursor) cursor = cursor.nextSibling;
-    else target.insertBefore(match, cursor);
+    else place(target, match, cursor);
     update(match, wanted);
   }
   while (cursor) {
@@ -45,6 +45,13 @@ export function replaceChildren(target, ...fresh) {
     cursor = cursor.nextSibling;
     gone.remove();
   }
+}
+
+// Moves `element`, which stands already, before another; who is in it with the keyboard stays.
+export function place(parent, element, before) {
+  const focused = element.contains(document.activeElement) ? document.activeElement : null;
+  parent.insertBefore(element, before);
+  focused?.focus({ preventScroll: true });
 }
 
 const drawn = new WeakMap();

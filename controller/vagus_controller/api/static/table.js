@@ -1,7 +1,7 @@
 // A table that sorts, keeps its rows, and builds them only as far as one has scrolled: a thousand nodes cost what can be
 // seen of them. A row is built anew only when its item is another object.
 
-import { h, replaceChildren } from './dom.js';
+import { h, place, replaceChildren } from './dom.js';
 
 const BATCH = 40;
 
@@ -92,7 +92,7 @@ export class Table {
       let cursor = this.table.tHead.nextSibling;
       for (const body of bodies) {
         if (body === cursor) cursor = cursor.nextSibling;
-        else this.table.insertBefore(body, cursor);
+        else place(this.table, body, cursor);
       }
       this.#body = bodies;
     }
