@@ -202,6 +202,11 @@ class Site:
             await asyncio.sleep(0.5)
             self._ready.set()
 
+    @property
+    def streams(self) -> int:
+        """Those that are open."""
+        return self._feed.subscribers
+
     def stop(self) -> None:
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stopped.set)

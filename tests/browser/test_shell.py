@@ -10,8 +10,9 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from browser import samples
 from browser.axe import serious
-from browser.board import Site
+from browser.board import Board, Site
 from browser.samples import LISBON, OSAKA
+from vagus_controller.api import stream
 
 # One address of each page.
 PAGES = ("/", "/nodes/pi-osaka", f"/pairs/{LISBON}--{OSAKA}", "/incidents", "/incidents/12", "/failover", "/events")
@@ -32,6 +33,59 @@ def test_a_lost_stream_is_said_and_heals_by_itself(page: Page, site: Site, compl
     expect(page.get_by_role("heading", level=1)).to_have_text(samples.bad_hour().summary)
     assert all("ERR_" in line for line in complaints)  # refused and broken connections, which the test made
     complaints.clear()
+
+
+def test_a_controller_that_gives_no_stream_says_why(
+    page: Page, context: BrowserContext, site: Site, complaints: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "MAX_SUBSCRIBERS", 1)
+    second = context.new_page()
+    second.goto(site.url + "/")
+    refused = second.get_by_role("alert").filter(has_text="The controller gives this page no news.")
+    expect(refused).to_contain_text("too many streams are open; close some pages or `vagusctl watch`.")
+    expect(page.get_by_role("alert")).to_have_count(0)
+    monkeypatch.undo()
+    expect(refused).to_have_count(0)
+    expect(second.get_by_role("heading", level=1)).to_have_text(samples.calm().summary)
+    complaints.clear()
+
+
+# As a tab in the background; Playwright's pages are all in front.
+HIDE = """hidden => {
+  Object.defineProperty(document, 'hidden', { configurable: true, get: () => hidden });
+  document.dispatchEvent(new Event('visibilitychange'));
+}"""
+
+
+def few_streams(page: Page, site: Site) -> None:
+    """So few that others have connections left; one that was given up ends at the controller a moment later."""
+    for _ in range(200):
+        if site.streams <= 4:
+            return
+        page.wait_for_timeout(50)
+    pytest.fail(f"{site.streams} streams of one browser")
+
+
+def test_many_tabs_of_one_browser_leave_each_other_connections(
+    page: Page, context: BrowserContext, site: Site, board: Board
+) -> None:
+    """A browser makes six to a host, and each stream keeps one."""
+    tabs = [page]
+    for _ in range(8):
+        tabs[-1].evaluate(HIDE, True)
+        tabs.append(context.new_page())
+        site.open(tabs[-1], "/")
+    few_streams(page, site)
+    site.tell("fleet", samples.bad_hour())
+    expect(tabs[-1].get_by_role("heading", level=1)).to_have_text(samples.bad_hour().summary)
+    tabs[-1].evaluate(HIDE, True)
+    page.evaluate(HIDE, False)
+    expect(page.get_by_role("heading", level=1)).to_have_text(samples.bad_hour().summary)
+    page.get_by_role("button", name="Resume").click()
+    page.get_by_role("dialog").get_by_role("button", name="Resume").click()
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    assert board.asked == [("resume", 4)]
+    few_streams(page, site)
 
 
 def test_a_controller_without_its_broker_is_said(page: Page, site: Site) -> None:

@@ -2,7 +2,7 @@
 
 export class ApiError extends Error {}
 
-export async function call(method, path, body) {
+async function send(method, path, body, signal) {
   const headers = { Accept: 'application/json', 'X-Vagus-Request': 'page' };
   if (body !== undefined) headers['Content-Type'] = 'application/json';
   let answer;
@@ -12,6 +12,7 @@ export async function call(method, path, body) {
       headers,
       credentials: 'same-origin',
       body: body === undefined ? undefined : JSON.stringify(body),
+      signal,
     });
   } catch {
     throw new ApiError('The controller does not answer. Nothing is known of what became of this request.');
@@ -21,9 +22,13 @@ export async function call(method, path, body) {
     location.assign(`/login?${new URLSearchParams(here === '/' ? { over: 1 } : { next: here, over: 1 })}`);
     throw new ApiError('Signed out: sign in again.');
   }
-  const data = await answer.json().catch(() => null);
-  if (!answer.ok) throw new ApiError(data?.detail || `The controller answered ${answer.status}.`);
-  return data;
+  if (!answer.ok) throw new ApiError((await answer.json().catch(() => null))?.detail || `The controller answered ${answer.status}.`);
+  return answer;
+}
+
+export async function call(method, path, body) {
+  const answer = await send(method, path, body);
+  return answer.json().catch(() => null);
 }
 
 const query = (words) => {
@@ -51,11 +56,14 @@ export const resume = (id) => call('DELETE', `/pauses/${id}`);
 
 // Why the controller gives no stream: "" when it should now; a page that is signed out goes to sign in.
 export async function refusal() {
+  const heard = new AbortController();
   try {
-    await call('GET', '/quorum');
+    await send('GET', '/stream', undefined, heard.signal);
     return '';
   } catch (error) {
     return error.message;
+  } finally {
+    heard.abort();
   }
 }
 

@@ -4,7 +4,7 @@ import * as api from './api.js';
 import { since } from './ages.js';
 import { h, icon, redraw, replaceChildren } from './dom.js';
 import { closed, known, sentence } from './format.js';
-import { drawNow, drawSoon, follow, store, stream } from './store.js';
+import { begin, drawNow, drawSoon, follow, store, stream } from './store.js';
 
 export const MOODS = {
   __proto__: null,
@@ -50,7 +50,7 @@ export function page({ draw, opened, title }) {
       drawSoon();
     },
   });
-  stream.open();
+  begin();
   drawNow();
 }
 

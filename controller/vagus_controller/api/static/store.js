@@ -109,3 +109,30 @@ export function drawNow() {
 }
 
 document.addEventListener('visibilitychange', drawSoon);
+
+// --- one browser, many pages ---------------------------------------------------------------------------------------------
+
+// A browser makes six connections to a host, and a stream keeps one: with a stream in each of six tabs no tab could ask
+// for anything. So a page that nobody sees gives up its stream when so many others were opened or looked at since.
+const OTHERS = 3;
+const pages = new BroadcastChannel('vagus pages');
+let others = 0;
+
+pages.onmessage = () => {
+  others += 1;
+  if (document.hidden && others >= OTHERS) stream.close();
+};
+
+function looked() {
+  if (document.hidden) return;
+  others = 0;
+  pages.postMessage('looked at');
+  if (stream.closed) stream.open();
+}
+
+// Opens the stream, of a page that is made.
+export function begin() {
+  pages.postMessage('opened');
+  stream.open();
+  document.addEventListener('visibilitychange', looked);
+}

@@ -25,6 +25,11 @@ export class Stream {
     return (performance.now() - this.#lastAt) / 1000;
   }
 
+  // Given up until somebody opens it again.
+  get closed() {
+    return this.#source === null && this.#timer === 0;
+  }
+
   get stale() {
     return this.silence > STALE_AFTER_S;
   }
@@ -55,6 +60,7 @@ export class Stream {
 
   close() {
     clearTimeout(this.#timer);
+    this.#timer = 0;
     this.#source?.close();
     this.#source = null;
   }
