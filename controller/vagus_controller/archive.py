@@ -19,7 +19,7 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
@@ -421,8 +421,11 @@ class Archive:
         hours = -(-(end - start) // (HOUR.record_s * MOST_SLOTS))
         return HOUR.record_s * hours
 
-    def node_history(self, node: str, start: int, end: int, step_s: int, *, links: bool = False) -> NodeHistory:
-        return charts.node_history(self._chunks(node, start, end, step_s), node, start, end, step_s, links=links)
+    def node_history(
+        self, node: str, start: int, end: int, step_s: int, *, links: bool = False, peers: Collection[str] = ()
+    ) -> NodeHistory:
+        chunks = self._chunks(node, start, end, step_s)
+        return charts.node_history(chunks, node, start, end, step_s, links=links, peers=peers)
 
     def pair_history(self, a: str, b: str, start: int, end: int, step_s: int) -> PairHistory:
         ends = [(node, self._chunks(node, start, end, step_s)) for node in (a, b)]

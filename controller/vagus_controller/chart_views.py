@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 from vagus_controller.views import View
@@ -92,6 +93,10 @@ class Charts(Protocol):
 
     def knows(self, node: str) -> bool: ...
     def best_step(self, start: int, end: int) -> int: ...
-    def node_history(self, node: str, start: int, end: int, step_s: int, *, links: bool = False) -> NodeHistory: ...
+    def node_history(
+        self, node: str, start: int, end: int, step_s: int, *, links: bool = False, peers: Collection[str] = ()
+    ) -> NodeHistory:
+        """`links`: with all of its links, or those to `peers` when there are any."""
+
     def pair_history(self, a: str, b: str, start: int, end: int, step_s: int) -> PairHistory: ...
     def sparklines(self) -> Sparklines: ...

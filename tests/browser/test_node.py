@@ -288,7 +288,13 @@ def test_drift_and_a_route_that_is_none_of_ours_are_said(page: Page, site: Site)
 def test_of_many_peers_the_worst_are_drawn_until_one_is_chosen(page: Page, site: Site) -> None:
     site.tell("fleet", samples.large(20))
     name = site.board.view.nodes[3].name
-    site.open(page, f"/nodes/{name}")
+    worst = {site.board.view.nodes[number].name for number in (17, 18, 19)}
+    with page.expect_request("**/history?*") as request:
+        site.open(page, f"/nodes/{name}")
+    # Of so many, no more than what is drawn is fetched.
+    peers = parse_qs(urlsplit(request.value.url).query)["peer"]
+    assert len(peers) == 4
+    assert worst < set(peers)
     rows = chart(page, "Round trip, by link").locator("tbody tr")
     expect(rows).to_have_count(8)
     peer = site.board.view.nodes[7].name

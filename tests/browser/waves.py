@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from vagus_controller.chart_views import NodeHistory, PairHistory, Sparklines
 from vagus_controller.core import charts
@@ -41,8 +41,11 @@ class Waves:
     def best_step(self, start: int, end: int) -> int:
         return next((step for step in (10, 60, 3600) if (end - start) / step <= 1500), 86400)
 
-    def node_history(self, node: str, start: int, end: int, step_s: int, *, links: bool = False) -> NodeHistory:
-        return charts.node_history([self._chunk(node, start, end, step_s)], node, start, end, step_s, links=links)
+    def node_history(
+        self, node: str, start: int, end: int, step_s: int, *, links: bool = False, peers: Collection[str] = ()
+    ) -> NodeHistory:
+        chunks = [self._chunk(node, start, end, step_s)]
+        return charts.node_history(chunks, node, start, end, step_s, links=links, peers=peers)
 
     def pair_history(self, a: str, b: str, start: int, end: int, step_s: int) -> PairHistory:
         ends = [(node, [self._chunk(node, start, end, step_s)]) for node in (a, b)]

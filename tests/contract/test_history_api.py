@@ -61,6 +61,9 @@ def test_a_nodes_chart(running: Running, client: httpx.Client) -> None:
     assert [(each["peer"], each["path"]) for each in full["links"]] == [(B, "backup"), (B, "overlay")]
     assert full["links"][0]["loss"]["mean"][0] == 0.5
     assert full["links"][0]["jitter_s"] is None
+    for peers, found in (([B], full["links"]), (["nobody"], []), ([B, "nobody"], full["links"])):
+        some = get(client, f"nodes/{A}/history", peer=peers, step=60, since=began, until=began + 300)
+        assert (some["links"], some["columns"]) == (found, full["columns"])
 
 
 def test_a_pairs_chart_in_either_order(running: Running, client: httpx.Client) -> None:

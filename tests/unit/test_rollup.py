@@ -244,6 +244,10 @@ def test_a_nodes_columns_have_units_and_no_links_unless_asked_for() -> None:
     assert full.links[0].rtt_s.mean == [0.02, 0.02]
     assert full.links[0].loss is None
     assert full.columns == plain.columns
+    both = [chunk(told("b"), told("b")), chunk(told("c"), told("c"))]
+    some = charts.node_history(both, "a", HOUR_AT, HOUR_AT + 60, 10, links=True, peers=("c", "d"))
+    assert [(each.peer, each.path) for each in some.links] == [("c", "backup"), ("c", "overlay")]
+    assert [column.metric for column in some.columns] == [column.metric for column in plain.columns]
 
 
 def test_a_pair_has_both_ends_and_the_shares_of_time() -> None:

@@ -11,6 +11,7 @@ from litestar import get
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, QueryParameter
+from msgspec import Meta
 
 from vagus_controller.api.routes import find_pair, unknown
 from vagus_controller.chart_views import Charts, NodeHistory, PairHistory, Sparklines
@@ -32,6 +33,10 @@ Step = Annotated[
     int | None, QueryParameter(ge=_LEAST_STEP_S, le=_LAST, description="Seconds of a slot; by itself what is kept.")
 ]
 WithLinks = Annotated[bool, QueryParameter(description="Also round trips, jitter and loss of all its links.")]
+Peers = Annotated[
+    list[Annotated[str, Meta(max_length=63)]] | None,
+    QueryParameter(max_items=100, description="Links to these peers only: each `peer=NAME` adds one."),
+]
 
 
 def history_routes(operator: Operator, charts: Charts) -> tuple[HTTPRouteHandler, ...]:
@@ -61,6 +66,7 @@ def history_routes(operator: Operator, charts: Charts) -> tuple[HTTPRouteHandler
         until: Until = None,
         step: Step = None,
         links: WithLinks = False,
+        peer: Peers = None,
     ) -> NodeHistory:
         # The picture of a large fleet takes longer to draw than the chart.
         if not charts.knows(name):
@@ -68,7 +74,9 @@ def history_routes(operator: Operator, charts: Charts) -> tuple[HTTPRouteHandler
             if name not in known:
                 raise unknown("node", name, known)
         start, end, step_s = asked(range, since, until, step)
-        return await asyncio.to_thread(charts.node_history, name, start, end, step_s, links=links)
+        peers = frozenset(peer or ())
+        read = charts.node_history
+        return await asyncio.to_thread(read, name, start, end, step_s, links=links or bool(peers), peers=peers)
 
     @get("/links/{pair:str}/history", summary="A pair's paths over time, from both ends, and which one traffic took")
     async def pair_history(

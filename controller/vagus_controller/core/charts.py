@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
 from vagus_controller.chart_views import Band, Column, EndHistory, LinkBands, NodeHistory, PairHistory, Shares, Ways
@@ -16,8 +16,19 @@ _OF_LINKS: Final = frozenset((*LINK_METRICS, *ROUTE_METRICS))
 _ORDER: Final = {name: number for number, name in enumerate(METRICS)}
 
 
-def node_history(chunks: Iterable[Chunk], node: str, start: int, end: int, step_s: int, *, links: bool) -> NodeHistory:
-    cells, samples = gather(chunks, start, end, step_s, _known if links else _of_the_machine)
+def node_history(
+    chunks: Iterable[Chunk],
+    node: str,
+    start: int,
+    end: int,
+    step_s: int,
+    *,
+    links: bool,
+    peers: Collection[str] = (),
+) -> NodeHistory:
+    """`links`: with all of its links, or those to `peers` when there are any."""
+    wanted = _with_links(peers) if links and peers else _known if links else _of_the_machine
+    cells, samples = gather(chunks, start, end, step_s, wanted)
     first, last = _used(samples)
     columns = [
         Column(
@@ -87,6 +98,14 @@ def _known(key: str) -> bool:
 
 def _of_the_machine(key: str) -> bool:
     return _known(key) and key.partition(":")[0] not in _OF_LINKS
+
+
+def _with_links(peers: Collection[str]) -> Callable[[str], bool]:
+    def wanted(key: str) -> bool:
+        metric, _, which = key.partition(":")
+        return which.partition(":")[0] in peers if metric in _OF_LINKS else metric in METRICS
+
+    return wanted
 
 
 def _about(peer: str) -> Callable[[str], bool]:

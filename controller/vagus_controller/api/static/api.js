@@ -31,8 +31,10 @@ export async function call(method, path, body) {
   return answer.json().catch(() => null);
 }
 
+// A list is given item by item.
 const query = (words) => {
-  const given = Object.entries(words).filter(([, value]) => value !== undefined && value !== null && value !== '');
+  const pairs = Object.entries(words).flatMap(([name, value]) => (Array.isArray(value) ? value.map((item) => [name, item]) : [[name, value]]));
+  const given = pairs.filter(([, value]) => value !== undefined && value !== null && value !== '');
   return given.length ? `?${new URLSearchParams(given)}` : '';
 };
 
@@ -68,7 +70,7 @@ export async function refusal() {
 }
 
 export const agent = (name) => call('GET', `/nodes/${encodeURIComponent(name)}/agent`);
-// `since`, `until`, `step`: seconds.
+// `since`, `until`, `step`: seconds. `peer`: whose links, a list; null for all.
 export const nodeHistory = (name, words) => call('GET', `/nodes/${encodeURIComponent(name)}/history${query({ ...words, links: true })}`);
 export const pairHistory = (pair, words) => call('GET', `/links/${encodeURIComponent(pair)}/history${query(words)}`);
 export const sparklines = () => call('GET', '/sparklines');

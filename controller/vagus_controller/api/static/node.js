@@ -15,7 +15,7 @@ import { OverTime, ofNode } from './overtime.js';
 import { dark, dead, moved } from './pairs.js';
 import { onPauseClick, pauseButton, pauseList, pausesOn } from './pauses.js';
 import { MOODS, page } from './shell.js';
-import { drawSoon, listen, named } from './store.js';
+import { drawSoon, listen, named, store } from './store.js';
 
 const place = (id) => document.getElementById(id);
 const name = decodeURIComponent(location.pathname.split('/')[2]);
@@ -27,8 +27,10 @@ let askedFor = '';
 // whether figures are asked for, of a node that is known
 let watching = false;
 
-const time = new OverTime(place('range'), { load: async (words) => ofNode(await api.nodeHistory(name, words)), subject: () => name });
+const time = new OverTime(place('range'), { load: async (words) => ofNode(await api.nodeHistory(name, { ...words, peer: charts.peers(myPairs(store.fleet), name) })), subject: () => name });
 const charts = new NodeCharts(place('charts'), time);
+
+const myPairs = (fleet) => (fleet?.pairs ?? []).filter((pair) => pair.nodes.includes(name));
 
 async function ask() {
   try {
@@ -55,7 +57,7 @@ function draw(fleet) {
     replaceChildren(place('missing'), h('p.empty', {}, `There is no node ${name}. A node appears when its agent has reported once. `, h('a', { href: '/' }, 'Back to the fleet')));
     return;
   }
-  const pairs = fleet.pairs.filter((pair) => pair.nodes.includes(name));
+  const pairs = myPairs(fleet);
   const now = [node.version, node.epoch, node.generation, node.drift.length, node.report?.session, node.liveness.state].join(' ');
   if (now !== askedFor) {
     askedFor = now;

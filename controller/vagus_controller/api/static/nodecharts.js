@@ -4,8 +4,9 @@ import { Chart, extent } from './chart.js';
 import { h, replaceChildren } from './dom.js';
 import { celsius, duration, number, share } from './format.js';
 
-// Up to so many peers are drawn in one chart.
+// Up to so many peers are drawn in one chart, and of so many all figures are asked for.
 const MOST_PEERS = 4;
+const ALL_UP_TO = 12;
 
 const SHARE = { unit: 'share', format: share };
 
@@ -25,6 +26,9 @@ export class NodeCharts {
   #charts = new Map();
   #shown = null;
   #peer = '';
+  // All peers where they are too many to ask for all, and those that were asked for; else null.
+  #known = null;
+  #asked = null;
 
   constructor(root, time) {
     this.root = root;
@@ -33,12 +37,23 @@ export class NodeCharts {
     this.choice.addEventListener('change', (event) => {
       this.#peer = event.target.value;
       this.#shown = null;
-      this.draw(this.node);
+      if (this.#asked) this.time.anew();
+      else this.draw(this.node);
     });
     for (const [title, how, , absent] of MACHINE) this.#add(title, { ...how, absent });
     root.append(this.choice);
     this.#add('Round trip, by link', { unit: 's', format: duration, absent: 'No link was measured in this time.' });
     this.#add('Loss, by link', { ...SHARE, absent: 'No link was measured in this time.' });
+  }
+
+  // Whose links to ask for; null: everybody's. Of many, the worst ones now, or the one that is chosen, as long as what is
+  // known goes on.
+  peers(pairs, name) {
+    const names = pairs.map((pair) => pair.nodes.find((one) => one !== name));
+    this.#known = names.length > ALL_UP_TO ? names : null;
+    if (!this.#known) this.#asked = null;
+    else if (!this.time.data) this.#asked = this.#peer ? [this.#peer] : worstNow(pairs, name);
+    return this.#asked;
   }
 
   #add(title, how) {
@@ -79,7 +94,7 @@ export class NodeCharts {
     const peers = [...new Set(links.map((link) => link.peer))].sort();
     const many = peers.length > MOST_PEERS;
     const chosen = peers.includes(this.#peer) ? [this.#peer] : many ? worstOf(links, peers) : peers;
-    this.#drawChoice(peers, many);
+    this.#drawChoice(this.#known ?? peers);
     const paths = [...new Set(links.map((link) => link.path))].sort((a, b) => rung(this.node, a) - rung(this.node, b));
     for (const [title, metric] of [['Round trip, by link', 'rtt'], ['Loss, by link', 'loss']]) {
       const series = links
@@ -90,10 +105,10 @@ export class NodeCharts {
     }
   }
 
-  #drawChoice(peers, many) {
-    this.choice.hidden = !many;
-    if (!many) return;
-    const options = [['', `The ${MOST_PEERS} worst`], ...peers.map((peer) => [peer, peer])];
+  #drawChoice(peers) {
+    this.choice.hidden = peers.length <= MOST_PEERS;
+    if (this.choice.hidden) return;
+    const options = [['', `The ${MOST_PEERS} worst${this.#known ? ' now' : ''}`], ...peers.map((peer) => [peer, peer])];
     replaceChildren(this.choice, h('label', { for: 'peer' }, 'Links to'), h('select', { id: 'peer' }, options.map(([value, words]) => h('option', { value, selected: value === this.#peer }, words))));
   }
 }
@@ -102,6 +117,13 @@ const rung = (node, path) => {
   const at = node.paths.indexOf(path);
   return at < 0 ? node.paths.length : at;
 };
+
+function worstNow(pairs, name) {
+  const figures = (pair) => pair.paths.map((path) => path.ends.find((end) => end.node === name)?.link).filter(Boolean);
+  const most = (pair, key) => Math.max(0, ...figures(pair).map((link) => link[key] ?? 0));
+  const sorted = [...pairs].sort((a, b) => most(b, 'loss_10s') - most(a, 'loss_10s') || most(b, 'rtt_s') - most(a, 'rtt_s'));
+  return sorted.slice(0, MOST_PEERS).map((pair) => pair.nodes.find((one) => one !== name));
+}
 
 // The peers with the most loss, then the longest round trips.
 function worstOf(links, peers) {

@@ -160,6 +160,13 @@ export class OverTime {
     if (!this.#zoom && !document.hidden) this.#timer = setTimeout(() => this.refresh(), Math.min(pause, 300) * 1000);
   }
 
+  // All of it is another.
+  anew() {
+    this.data = null;
+    drawSoon();
+    this.refresh();
+  }
+
   // What happened has changed.
   again() {
     this.#pastAt = 0;
