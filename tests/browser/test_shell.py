@@ -156,6 +156,22 @@ def test_static_files_are_kept_for_ever_and_compressed(context: BrowserContext, 
     assert context.request.get(f"{site.url}/static/x/no-such.js").status == 404
 
 
+def test_an_address_with_a_slip_leads_back(page: Page, site: Site, complaints: list[str]) -> None:
+    for path in ("/nodse/pi-osaka", "/incidents/twelve", "/nodes/"):
+        answer = page.goto(site.url + path)
+        assert answer is not None
+        assert answer.status == 404
+        expect(page.get_by_role("heading", level=1)).to_have_text("There is no such page")
+        assert serious(page) == []
+    page.get_by_role("link", name="To the fleet").click()
+    expect(page).to_have_url(site.url + "/")
+    for path, words in (("/nodes/%ff", "There is no node"), ("/pairs/%ff--a", "There is no pair")):
+        site.open(page, path)
+        expect(page.locator("#missing")).to_contain_text(words)
+    assert all("40" in line for line in complaints)  # what is not there was asked for
+    complaints.clear()
+
+
 def test_dark_mode_follows_the_system(page: Page) -> None:
     brightness = "(() => getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0])()"
     page.emulate_media(color_scheme="light")
@@ -235,6 +251,34 @@ def test_axe_finds_no_serious_fault(page: Page, site: Site, path: str, scheme: L
     site.open(page, path)
     expect(page.locator("#content")).to_contain_text(OSAKA)
     assert serious(page) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault_in_a_large_fleet(page: Page, site: Site, scheme: Literal["light", "dark"]) -> None:
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    site.tell("fleet", samples.large(40))
+    for path in ("/failover", "/nodes/austin-00", "/pairs/austin-00--berlin-06", "/"):
+        site.open(page, path)
+        expect(page.locator("#content")).to_contain_text("austin-00")
+        assert serious(page) == []
+    page.get_by_role("button", name=re.compile("^austin and berlin: ")).click()
+    expect(page.get_by_role("region", name="Nodes by nodes")).to_be_visible()
+    assert serious(page) == []
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_4k_shows_the_same_page_larger(page: Page, site: Site, path: str) -> None:
+    site.tell("fleet", samples.bad_hour())
+    site.open(page, path)
+    size = "parseFloat(getComputedStyle(document.body).fontSize)"
+    before = page.evaluate(size)
+    page.set_viewport_size({"width": 3840, "height": 2160})
+    expect(page.locator("#content")).to_contain_text(OSAKA)
+    assert page.evaluate(size) >= 1.5 * before
+    assert page.evaluate("document.documentElement.scrollWidth") <= 3840
+    used = page.locator("#content").bounding_box()
+    assert used is not None
+    assert used["width"] > 0.6 * 3840
 
 
 @pytest.mark.parametrize("path", PAGES)

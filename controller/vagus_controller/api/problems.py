@@ -15,6 +15,7 @@ from litestar.types import ExceptionHandlersMap
 
 from vagus_controller.accounts.access import TooMany, Unsaved, Wrong
 from vagus_controller.accounts.passwords import Busy
+from vagus_controller.api.page import shell
 from vagus_controller.views import Refused, View
 
 log = logging.getLogger("vagus.api")
@@ -92,8 +93,10 @@ def _on_deep_nesting(_request: Request[Any, Any, Any], _error: RecursionError) -
     return problem(400, "body: nested too deeply")
 
 
-def _on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
+def _on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
     """Also Litestar's own: of a body that does not fit, `extra` names each field."""
+    if error.status_code == 404 and _is_person(request):
+        return Response(shell("lost"), status_code=404, media_type="text/html")
     if error.status_code >= 500 and error.__cause__ is not None:
         return _on_bug(request, error)
     wrong = [each for each in error.extra if isinstance(each, dict)] if isinstance(error.extra, list) else []
@@ -103,6 +106,11 @@ def _on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Res
         generic = error.detail == HTTPStatus(error.status_code).phrase
         detail = _GENERIC.get(error.status_code, error.detail) if generic else error.detail
     return problem(error.status_code, detail, error.headers)
+
+
+def _is_person(request: Request[Any, Any, Any]) -> bool:
+    """Who types addresses, or follows old links."""
+    return not request.url.path.startswith("/api/") and "text/html" in request.headers.get("accept", "")
 
 
 def _on_bug(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:

@@ -14,11 +14,11 @@ import { linksBody } from './nodelinks.js';
 import { OverTime, ofNode } from './overtime.js';
 import { dark, dead, moved } from './pairs.js';
 import { onPauseClick, pauseButton, pauseList, pausesOn } from './pauses.js';
-import { MOODS, page } from './shell.js';
+import { MOODS, page, subject } from './shell.js';
 import { drawSoon, listen, named, store } from './store.js';
 
 const place = (id) => document.getElementById(id);
-const name = decodeURIComponent(location.pathname.split('/')[2]);
+const name = subject();
 
 let agent = null;
 let trouble = '';

@@ -10,11 +10,11 @@ import { OverTime, ofPair } from './overtime.js';
 import { PairCharts } from './paircharts.js';
 import { dark, lastDrill, ORIGINS, senders, standing } from './pairs.js';
 import { evidence } from './quorum.js';
-import { page } from './shell.js';
+import { page, subject } from './shell.js';
 import { drawSoon, listen, named } from './store.js';
 
 const place = (id) => document.getElementById(id);
-const asked = decodeURIComponent(location.pathname.split('/')[2]);
+const asked = subject();
 const reversed = asked.split('--').reverse().join('--');
 
 const time = new OverTime(place('range'), { load: async (words) => ofPair(await api.pairHistory(drawn?.name ?? asked, words)), subject: () => drawn?.name ?? asked });

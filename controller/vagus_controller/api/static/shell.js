@@ -26,6 +26,16 @@ const place = (id) => document.getElementById(id);
 // Why the controller gives no stream, in words; "" when it does.
 let refusal = '';
 
+// Whom or what the page is about, by its address.
+export function subject() {
+  const [, , name] = location.pathname.split('/');
+  try {
+    return decodeURIComponent(name);
+  } catch {
+    return name;
+  }
+}
+
 // A page: `draw(fleet)` shows it, again after each change. `opened()` per new connection, for what is not in the
 // stream. `title(fleet)`: of the document, where the page's name is not enough.
 export function page({ draw, opened, title }) {
