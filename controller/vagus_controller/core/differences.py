@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Final, NamedTuple, TypeVar
 
 from msgspec import Struct
-from msgspec.structs import fields, replace
+from msgspec.structs import replace
 
 from vagus_controller.views import Canvas, FleetChange, FleetView, LinkEnd, NodeView, Pair, PairView, PathView, Severity
 from vagus_protocol.messages import Link, Report
@@ -285,9 +285,7 @@ def _near(told: LinkEnd, end: LinkEnd) -> bool:
 def _alike(a: object, b: object) -> bool:
     """Whether nothing but ages and the like differ."""
     if isinstance(a, Struct) and type(a) is type(b):
-        return all(
-            _alike(getattr(a, field.name), getattr(b, field.name)) for field in fields(a) if field.name not in _AGES
-        )
+        return all(_alike(getattr(a, name), getattr(b, name)) for name in a.__struct_fields__ if name not in _AGES)
     if isinstance(a, tuple) and isinstance(b, tuple):
         return len(a) == len(b) and all(map(_alike, a, b))
     return a == b
