@@ -112,6 +112,17 @@ def secrets(fleet: FleetView) -> set[str]:
     return {word for word in found if word}
 
 
+@pytest.mark.parametrize(
+    "where",
+    ["10.70.0.1:2379", "10.70.0.1", "[fd70::1]:2379", "fd70::1", "fd70::1:2379", "192.168.40.0/24", "(10.0.0.1),"],
+)
+def test_titles_of_incidents_tell_no_address(where: str) -> None:
+    title = f"etcd needs attention: the certificate of pi-osaka at {where} expires in 3 days: renew"
+    brief = replace(incident_samples.brief(incident_samples.overlay_of_osaka()), title=title)
+    text = render(replace(CHOSEN, incidents=True), replace(samples.calm(), incidents=(brief,)), {}, 1_700_000_000.0)
+    assert "Etcd needs attention: the certificate of pi-osaka at … expires in 3 days: renew" in text
+
+
 @pytest.mark.parametrize("groups", [(), (PI, RENTED), (StatusGroup(name="All", sites=("osaka", "lisbon")),)])
 def test_nothing_leaks_that_was_not_chosen(groups: tuple[StatusGroup, ...]) -> None:
     brief = incident_samples.brief(incident_samples.overlay_of_osaka())

@@ -7,7 +7,9 @@ they are asked for. It is made anew at most every few seconds, whatever the traf
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import html
+import ipaddress
 import time
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -136,7 +138,7 @@ def _percent(share: float) -> str:
 
 def _incidents(fleet: FleetView) -> str:
     rows = "".join(
-        f"<li>{_icon(_severity(each.severity), 18)}<span>{html.escape(each.title[:1].upper() + each.title[1:])}"
+        f"<li>{_icon(_severity(each.severity), 18)}<span>{html.escape(_told(each.title))}"
         f' <span class="muted">since {_moment(each.at)}</span></span></li>'
         for each in fleet.incidents[:20]
     )
@@ -144,6 +146,21 @@ def _incidents(fleet: FleetView) -> str:
     return (
         f'<section class="card" aria-labelledby="incidents"><h2 id="incidents">Current incidents</h2>{body}</section>'
     )
+
+
+def _told(title: str) -> str:
+    """As a sentence begins, and without any address: a certificate is told with where it is shown."""
+    words = " ".join("…" if _is_address(word) else word for word in title.split(" "))
+    return words[:1].upper() + words[1:]
+
+
+def _is_address(word: str) -> bool:
+    bare = word.strip(",;.()")
+    for text in (bare, bare.rpartition(":")[0], bare.strip("[]"), bare.rpartition(":")[0].strip("[]")):
+        with contextlib.suppress(ValueError):
+            ipaddress.ip_interface(text)
+            return True
+    return False
 
 
 def _severity(name: str) -> str:
