@@ -305,6 +305,15 @@ def test_a_large_body_is_refused(client: httpx.Client) -> None:
     assert "at most 16384 bytes" in problem(answer, 413)
 
 
+def test_a_plan_may_name_as_many_pairs_as_the_document_says(running: Running, client: httpx.Client) -> None:
+    long = f"{'x' * 63}--{'y' * 63}"
+    answer = client.post("/api/v1/plans", json={"path": "backup", "pairs": [PAIR] * 500 + [long] * 500})
+    assert "no pair 'xxx" in problem(answer, 404)
+    assert "pairs" in problem(client.post("/api/v1/plans", json={"path": "backup", "pairs": [long] * 1001}), 400)
+    assert "at most 280000 bytes" in problem(client.post("/api/v1/plans", content=b"x" * 280_001), 413)
+    assert running.operator.asked == []
+
+
 def test_other_methods_and_paths_are_problems_too(client: httpx.Client) -> None:
     answer = client.put("/api/v1/pauses")
     assert "openapi.json" in problem(answer, 405)

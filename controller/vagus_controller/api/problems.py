@@ -24,7 +24,6 @@ MAX_BODY: Final = 16 * 1024
 _GENERIC: Final = {
     404: "nothing is served here; /api/v1/openapi.json lists what is",
     405: "this method is not served here; /api/v1/openapi.json lists those that are",
-    413: f"a request's body has at most {MAX_BODY} bytes",
 }
 _DESCRIBED: Final = {
     400: "The request is not as described; `detail` names each field",
@@ -104,8 +103,14 @@ def _on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Res
     detail = "; ".join(f"{'body' if key == 'data' else key}: {message}" for key, message in fields)
     if not detail:
         generic = error.detail == HTTPStatus(error.status_code).phrase
+        if error.status_code == 413:
+            return problem(413, f"a request's body has at most {_largest(request)} bytes here", error.headers)
         detail = _GENERIC.get(error.status_code, error.detail) if generic else error.detail
     return problem(error.status_code, detail, error.headers)
+
+
+def _largest(request: Request[Any, Any, Any]) -> object:
+    return request.route_handler.resolve_request_max_body_size()
 
 
 def _is_person(request: Request[Any, Any, Any]) -> bool:

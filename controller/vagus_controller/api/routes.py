@@ -62,6 +62,9 @@ Problems = Callable[[], list[str]]
 
 _HISTORY_OF_WHY: Final = 20
 _MAX_PAUSE_S: Final = 30 * 86400
+_MAX_PAIRS: Final = 1000
+# With the longest names, and as many that are wrong, so that each is told so.
+_MAX_PLAN: Final = 2 * _MAX_PAIRS * 140
 
 Reason = Annotated[str, Meta(max_length=1000)]
 PairName = Annotated[str, Meta(min_length=1, max_length=130)]
@@ -95,7 +98,7 @@ class PlansAsk(Ask, frozen=True, kw_only=True):
 
     # Empty: each pair to its first path.
     path: Annotated[str, Meta(max_length=63)]
-    pairs: Annotated[tuple[PairName, ...], Meta(max_length=1000)] = ()
+    pairs: Annotated[tuple[PairName, ...], Meta(max_length=_MAX_PAIRS)] = ()
     scope: Literal["", "fleet", "site", "node"] = ""
     target: Annotated[str, Meta(max_length=200)] = ""
     reason: Reason = ""
@@ -220,7 +223,13 @@ def api_routes(operator: Operator, history: History, changes: ChangeFeed) -> tup
     def plans() -> tuple[PlanView, ...]:
         return operator.plans()
 
-    @post("/plans", status_code=202, sync_to_thread=False, summary="Move many pairs, canary first; or rehearse it")
+    @post(
+        "/plans",
+        status_code=202,
+        sync_to_thread=False,
+        request_max_body_size=_MAX_PLAN,
+        summary="Move many pairs, canary first; or rehearse it",
+    )
     def plan(request: Asked, data: RequestBody[PlansAsk]) -> PlanView:
         canvas = operator.canvas()
         names = tuple("--".join(find_pair(canvas, name)) for name in data.pairs)
