@@ -312,7 +312,7 @@ class NoteView(View, frozen=True, kw_only=True):
 
 class IncidentBrief(View, frozen=True, kw_only=True):
     """An open incident in short. `did`: what vagus did about it, in words; "" for nothing. `troubles`: how many of its
-    verdicts are bad now."""
+    verdicts are bad now, and `causes`: how many of these are its cause; the others are consequences."""
 
     id: int
     title: str
@@ -322,6 +322,7 @@ class IncidentBrief(View, frozen=True, kw_only=True):
     cause: CauseView
     did: str
     troubles: int
+    causes: int = 1
     acknowledged_by: str
 
 
@@ -332,7 +333,8 @@ class IncidentView(View, frozen=True, kw_only=True):
     merged (it was part of the incident `merged_into`). `why`: what came of what, as a chain in words, cause first;
     `doubts`: what the evidence does not decide, and what would. `severity`: the worst of what is bad now, and of one
     that is not open the worst that it was, as `worst` is for all. `troubles`: cause first, the worst first, at most 50
-    of `troubles_total`. `reopened`: how often it came back.
+    of `troubles_total`, of which `causes_total` are the cause (None: an older controller wrote it). `reopened`: how
+    often it came back.
     """
 
     id: int
@@ -356,6 +358,7 @@ class IncidentView(View, frozen=True, kw_only=True):
     merged_into: int | None = None
     troubles: tuple[TroubleView, ...] = ()
     troubles_total: int = 0
+    causes_total: int | None = None
     timeline: tuple[IncidentStep, ...] = ()
     notes: tuple[NoteView, ...] = ()
 

@@ -17,7 +17,10 @@ from vagus_controller.views import (
 
 def overlay_of_osaka(incident_id: int = 12) -> IncidentView:
     """Three pairs whose overlay died at one moment, and quorum at risk by it."""
-    links = [f"{BERLIN}--{OSAKA}", f"{LISBON}--{OSAKA}", f"{OSAKA}--{VPS}"]
+    return overlay_of(OSAKA, (f"{BERLIN}--{OSAKA}", f"{LISBON}--{OSAKA}", f"{OSAKA}--{VPS}"), incident_id)
+
+
+def overlay_of(node: str, links: tuple[str, ...], incident_id: int) -> IncidentView:
     dead = tuple(
         TroubleView(
             kind="link",
@@ -44,16 +47,17 @@ def overlay_of_osaka(incident_id: int = 12) -> IncidentView:
     return IncidentView(
         id=incident_id,
         at=AT - 41,
-        subject=OSAKA,
-        title=f"overlay of {OSAKA} is dead",
+        subject=node,
+        title=f"overlay of {node} is dead",
         severity=Severity.CRITICAL,
         worst=Severity.CRITICAL,
         state="open",
-        cause=CauseView(kind="link", scope="node", target=OSAKA, path="overlay"),
-        did="moved 3 pairs to backup",
+        cause=CauseView(kind="link", scope="node", target=node, path="overlay"),
+        did=f"moved {len(links)} pairs to backup",
         duration_s=41.0,
-        troubles=(*dead, quorum),
-        troubles_total=4,
+        troubles=(*dead, quorum)[:50],
+        troubles_total=len(links) + 1,
+        causes_total=len(links),
         timeline=(
             IncidentStep(
                 at=AT - 41,
@@ -100,6 +104,7 @@ def brief(incident: IncidentView) -> IncidentBrief:
         cause=incident.cause,
         did=incident.did,
         troubles=sum(not each.over for each in incident.troubles),
+        causes=sum(not each.over and each.is_cause for each in incident.troubles),
         acknowledged_by=incident.acknowledged_by,
     )
 

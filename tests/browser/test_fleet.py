@@ -145,6 +145,10 @@ def test_open_incidents_are_on_top(page: Page, site: Site) -> None:
     incidents = page.get_by_role("region", name="Open incidents")
     expect(incidents.get_by_role("link", name=found.title)).to_have_attribute("href", f"/incidents/{found.id}")
     expect(incidents).to_contain_text(found.did, ignore_case=True)
+    # All that is bad in it now is its cause.
+    expect(incidents).not_to_contain_text("consequence")
+    site.tell("fleet", replace(samples.bad_hour(), incidents=(replace(found, troubles=found.causes + 7),)))
+    expect(incidents).to_contain_text("7 consequences inside.")
 
 
 def test_the_load_of_the_last_hour_is_a_line(page: Page) -> None:

@@ -61,6 +61,13 @@ def test_a_dead_node_of_two() -> None:
     world.down = {"b"}
     world.run(60)
     assert world.the_one().title == "b is down"
+    told(world, causes=1)
+
+
+def told(world: IncidentWorld, *, causes: int) -> None:
+    """The rest of the one incident are consequences, in the list and in short."""
+    [brief] = world.incidents.briefs(world.now)
+    assert (world.the_one().causes_total, brief.causes) == (causes, causes)
 
 
 def test_a_site_that_loses_power_is_one_incident() -> None:
@@ -81,6 +88,7 @@ def test_the_overlay_dead_everywhere_is_one_incident(sites: dict[str, tuple[str,
     assert found.title == "overlay is dead everywhere"
     assert found.cause.path == "overlay"
     assert found.did == f"moved {len(world.pairs)} pairs to backup"
+    told(world, causes=len(world.pairs))
     world.heal()
     world.run(200)
     assert [each.state for each in world.told if each.id == found.id][-1] == "over"

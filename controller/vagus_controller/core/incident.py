@@ -97,6 +97,8 @@ class Incident:
         # since the last time that all of it was over, for how long that must be so
         self.quiet_since: float | None = None
         self.severity = Severity.OK
+        # of what is bad, how much is the cause
+        self.causes = 0
         # whether vagus moved something for it, and whether it is more than it was when a person resolved it
         self.acted = False
         self.joined = False
@@ -138,6 +140,7 @@ class Incident:
                 self.kept.why = chain.why(self.cause, every, self.is_cause, self._clock)
             return
         self.severity = max((trouble.severity for trouble in bad), key=RANK.index)
+        self.causes = sum(map(self.is_cause, bad))
         self.kept.worst = max(self.kept.worst, self.severity, key=RANK.index)
         if self.kept.id:
             kept = self.kept
@@ -243,6 +246,7 @@ class Incident:
             merged_into=kept.merged_into,
             troubles=tuple(self._shown(trouble, now) for trouble in shown),
             troubles_total=len(self.troubles),
+            causes_total=sum(map(self.is_cause, self.troubles.values())),
             timeline=tuple(kept.timeline),
             notes=tuple(kept.notes),
         )
@@ -258,6 +262,7 @@ class Incident:
             cause=kept.cause.view(),
             did=kept.did,
             troubles=sum(trouble.over is None for trouble in self.troubles.values()),
+            causes=self.causes,
             acknowledged_by=kept.acknowledged_by,
         )
 

@@ -5,7 +5,7 @@ import { ask } from './dialog.js';
 import { h, icon, replaceChildren } from './dom.js';
 import { closed, known, plural, sentence } from './format.js';
 import { when } from './history.js';
-import { severityOf, standing, subjectLink, troubleList } from './incidentlines.js';
+import { causesOf, severityOf, standing, subjectLink, troubleList } from './incidentlines.js';
 import { MOODS, page } from './shell.js';
 import { drawSoon, listen } from './store.js';
 import { toast } from './toast.js';
@@ -75,10 +75,12 @@ function standingBody() {
 function drawCause(fleet) {
   const causes = incident.troubles.filter((one) => one.is_cause);
   const others = incident.troubles.filter((one) => !one.is_cause);
-  const left = incident.troubles_total - incident.troubles.length;
+  const causesLeft = causesOf(incident) - causes.length;
+  const left = incident.troubles_total - incident.troubles.length - causesLeft;
   replaceChildren(
     place('cause'),
     causes.length ? troubleList(causes, fleet, heard) : h('p.empty', {}, 'Its verdicts are not kept any more.'),
+    causesLeft > 0 && h('p.muted', { 'data-key': 'causes' }, `${causesLeft} more of the same cause are not listed.`),
     others.length + left > 0 &&
       h(
         'details.consequences',

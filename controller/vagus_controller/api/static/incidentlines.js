@@ -32,8 +32,11 @@ export function incidentList(incidents, none, heard) {
   return h('ul.incident-lines', { 'data-key': 'list' }, incidents.map((one) => line(one, heard)));
 }
 
+// How many of its verdicts are its cause; what an older controller wrote tells it by those that are listed.
+export const causesOf = (one) => one.causes_total ?? one.troubles.filter((trouble) => trouble.is_cause).length;
+
 function line(one, heard) {
-  const consequences = Math.max(one.troubles_total - one.troubles.filter((trouble) => trouble.is_cause).length, 0);
+  const consequences = one.troubles_total - causesOf(one);
   const severity = severityOf(one);
   return h(
     'li',

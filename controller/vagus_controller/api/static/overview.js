@@ -46,7 +46,8 @@ export function incidentsBody(fleet) {
 
 function incidentLine(one, fleet) {
   const severity = known(one.severity);
-  const consequences = one.troubles > 1 && `${plural(one.troubles - 1, 'consequence')} inside.`;
+  const count = Math.max(one.troubles - one.causes, 0);
+  const consequences = count > 0 && `${plural(count, 'consequence')} inside.`;
   return h(
     'li',
     { 'data-key': one.id },
