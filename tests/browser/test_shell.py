@@ -270,11 +270,13 @@ def test_axe_finds_no_serious_fault_in_a_large_fleet(page: Page, site: Site, sch
 def test_4k_shows_the_same_page_larger(page: Page, site: Site, path: str) -> None:
     site.tell("fleet", samples.bad_hour())
     site.open(page, path)
-    size = "parseFloat(getComputedStyle(document.body).fontSize)"
-    before = page.evaluate(size)
-    page.set_viewport_size({"width": 3840, "height": 2160})
     expect(page.locator("#content")).to_contain_text(OSAKA)
-    assert page.evaluate(size) >= 1.5 * before
+    text = "() => parseFloat(getComputedStyle(document.body).fontSize)"
+    signs = "() => [...document.querySelectorAll('main svg.icon')].map((sign) => sign.getBoundingClientRect().width)"
+    before = page.evaluate(text), max(page.evaluate(signs))
+    page.set_viewport_size({"width": 3840, "height": 2160})
+    assert page.evaluate(text) >= 1.5 * before[0]
+    assert max(page.evaluate(signs)) >= 1.5 * before[1]
     assert page.evaluate("document.documentElement.scrollWidth") <= 3840
     used = page.locator("#content").bounding_box()
     assert used is not None

@@ -169,7 +169,8 @@ def _severity(name: str) -> str:
 
 def _icon(severity: str, size: int) -> str:
     return (
-        f'<svg class="icon {severity}" viewBox="0 0 16 16" width="{size}" height="{size}" aria-hidden="true">'
+        f'<svg class="icon {severity}" viewBox="0 0 16 16" width="{size / 16}rem" height="{size / 16}rem" '
+        'aria-hidden="true">'
         f"{_SHAPES[severity]}</svg>"
     )
 

@@ -181,7 +181,8 @@ export class Chart {
       series,
       bands,
       legend: { show: false },
-      padding: [10, 16, 0, 0],
+      // Half of the last time's words, which stand at the edge.
+      padding: [10, 26 * scale, 0, 0],
       scales: {
         x: { time: true, range: () => [this.#given.from, this.#given.until] },
         y: { range: (_, least, most) => this.#range(least, most) },

@@ -116,7 +116,8 @@ const SHAPES = {
   unproven: [['circle', { cx: 8, cy: 8, r: 5.5, class: 'line', 'stroke-dasharray': '2.4 2.2' }]],
 };
 
+// `size`: in pixels where text has its usual size; larger where all text is (base.css).
 export function icon(shape, severity = 'unknown', size = 16) {
   const parts = (SHAPES[shape] ?? SHAPES[severity] ?? SHAPES.unknown).map(([tag, attributes]) => h(tag, attributes));
-  return h(`svg.icon.${severity}`, { viewBox: '0 0 16 16', width: size, height: size, 'aria-hidden': 'true' }, parts);
+  return h(`svg.icon.${severity}`, { viewBox: '0 0 16 16', width: `${size / 16}rem`, height: `${size / 16}rem`, 'aria-hidden': 'true' }, parts);
 }

@@ -144,7 +144,7 @@ function spark(values, severity) {
   });
   return h(
     `svg.spark.${severity}`,
-    { viewBox: `0 0 ${SPARK_WIDTH} ${SPARK_HEIGHT}`, width: SPARK_WIDTH, height: SPARK_HEIGHT, 'aria-hidden': 'true' },
+    { viewBox: `0 0 ${SPARK_WIDTH} ${SPARK_HEIGHT}`, width: `${SPARK_WIDTH / 16}rem`, height: `${SPARK_HEIGHT / 16}rem`, 'aria-hidden': 'true' },
     h('path', { d: path.join('') || 'M0 0' }),
   );
 }
@@ -153,7 +153,7 @@ function bar(value, severity) {
   const width = Math.max(0, Math.min(1, value)) * 40;
   return h(
     `svg.bar.${severity}`,
-    { viewBox: '0 0 40 4', width: 40, height: 4, 'aria-hidden': 'true' },
+    { viewBox: '0 0 40 4', width: '2.5rem', height: '.25rem', 'aria-hidden': 'true' },
     h('rect', { class: 'track', width: 40, height: 4, rx: 2 }),
     h('rect', { class: 'level', width: width.toFixed(1), height: 4, rx: 2 }),
   );
