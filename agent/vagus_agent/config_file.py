@@ -30,7 +30,7 @@ from vagus_agent.config import (
     Steering,
     Tailscale,
 )
-from vagus_protocol.codec import Rejected
+from vagus_protocol.codec import MAX_LINKS, Rejected
 from vagus_protocol.probe import MAX_VIEWS, name_hash, path_hash
 from vagus_protocol.signing import parse_key
 from vagus_runtime import checks, settings
@@ -133,13 +133,17 @@ def _check_config(config: Config, say: Say) -> None:
 
 def _check_path(path: Path, say: Say) -> None:
     check_name(path.name, "name", say)
-    # Linux dev_valid_name(): 1 to 15 bytes, no blank, no slash, no colon.
-    if not 1 <= len(path.interface.encode()) <= 15 or any(c in "/:" or c.isspace() for c in path.interface):
+    if not _is_interface(path.interface):
         say("interface", f"{show(path.interface)} cannot be an interface: 1 to 15 characters without blanks, / and :")
     elif path.interface == "lo":
         say("interface", "lo leads to no peer: the network's own interface is wanted, such as tailscale0 or wg0")
     # Faster than 20 a second buys nothing, as the burst confirms anyway; the packet's interval field ends at 65 s.
     within({"idle_interval_s": (0.05, 60)})(path, say)
+
+
+def _is_interface(name: str) -> bool:
+    """Linux dev_valid_name(): 1 to 15 bytes, no blank, no slash, no colon."""
+    return 1 <= len(name.encode()) <= 15 and name.isprintable() and not any(c in "/:" or c.isspace() for c in name)
 
 
 def _check_peer(peer: Peer, say: Say) -> None:
@@ -242,6 +246,8 @@ def _check_etcd(etcd: Etcd, say: Say) -> None:
 
 
 def _check_tailscale(tailscale: Tailscale, say: Say) -> None:
+    if not tailscale.socket:
+        say("socket", "must not be empty")
     checks.check_absolute(tailscale.socket, "socket", say)
     within({"interval_s": (0.5, 300), "timeout_s": (0.1, 60)})(tailscale, say)
 
@@ -253,7 +259,7 @@ def _check_check(check: Check, say: Say) -> None:
     if check.tcp:
         check_host_port(check.tcp, "tcp", say)
     if check.http and not _is_url(check.http):
-        say("http", f'{show(check.http)} must be a URL such as "http://10.77.0.2:8080/healthz"')
+        say("http", f'{show(check.http)} must be a URL such as "http://10.77.0.2:8080/healthz", without user or blanks')
     checks.check_absolute(check.ca_file, "ca_file", say)
     if check.ca_file and not check.http.startswith("https:"):
         say("ca_file", "is for https only")
@@ -267,9 +273,11 @@ def _is_url(text: str) -> bool:
 
     try:
         url = urlsplit(text)
-        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0 and text.isprintable()
+        sound = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0 and "@" not in url.netloc
     except ValueError:  # a port that is no number, a broken [IPv6]
         return False
+    # As it is sent: what else there is must be written by %.
+    return sound and text.isascii() and text.isprintable() and " " not in text
 
 
 def _check_report(report: Report, say: Say) -> None:
@@ -320,6 +328,9 @@ def _check_names(config: Config, say: Say) -> None:
 def _check_paths(config: Config, say: Say) -> None:
     if len(config.paths) > MAX_VIEWS:
         say("paths", f"has {len(config.paths)}; a probe has room for {MAX_VIEWS}")
+    links = sum(len(config.paths_to(peer)) for peer in config.peers)
+    if links > MAX_LINKS:
+        say("peers", f"are {links} links over all paths; a report has room for {MAX_LINKS}: name fewer peers or paths")
     for interface in checks.twice(path.interface for path in config.paths):
         say("paths", f"interface {interface} serves two paths: cutting one would cut the other")
     for first, second in combinations(config.paths, 2):

@@ -400,7 +400,7 @@ class Agent:
                 dropped_events=self._uplink.dropped_events,
                 broker=self._session.name if self._session is not None else "",
             )
-            self._uplink.publish_report(encode(message))
+            self._uplink.publish_report(report.payload(message))
             self._status(now)
             self._tick()
             due = max(due + interval, now)

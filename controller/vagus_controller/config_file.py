@@ -89,6 +89,8 @@ def _check_config(config: Config, say: Say) -> None:
         check_name(getattr(config, key), key, say)
     for index, node in enumerate(config.nodes):
         check_name(node, element("nodes", index), say)
+    if config.name in config.nodes:
+        say("name", f"{show(config.name)} is a node's name too, in nodes: verdicts and events must tell them apart")
     for node in checks.twice(config.nodes):
         say("nodes", f"{show(node)} is named twice")
     for index, group in enumerate(config.http.public_status.group if config.http.public_status else ()):

@@ -9,6 +9,8 @@ import msgspec
 from vagus_protocol.messages import Payload
 
 MAX_PAYLOAD: Final = 64 * 1024
+# As many of them as a report has room for, with their names and figures.
+MAX_LINKS: Final = 160
 # Of a controller's orders, which may name every pair of a fleet.
 MAX_ORDERS: Final = 1024 * 1024
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from ipaddress import ip_address
 from typing import Final, Protocol, TypeVar
 
 from vagus_protocol.topics import is_name
@@ -62,16 +63,26 @@ def check_readable(path: str, key: str, say: Say) -> None:
 
 
 def check_host(host: str, key: str, say: Say) -> None:
-    if not host or any(c in "/@" or c.isspace() for c in host):
-        say(key, f"{show(host)} must be an address or a host name, without scheme, user or port")
+    if not _is_host(host):
+        say(key, f"{show(host)} must be an address or a host name, without scheme, user, port or [ ]")
 
 
 def check_host_port(text: str, key: str, say: Say) -> None:
     host, colon, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
-    sound = colon and host and (bracketed or ":" not in host) and not any(c in "/@" or c.isspace() for c in host)
+    sound = colon and (":" in host) == bracketed and _is_host(host[1:-1] if bracketed else host)
     if not (sound and port.isascii() and port.isdigit() and len(port) <= 5 and PORT[0] <= int(port) <= PORT[1]):
         say(key, f'{show(text)} must be "host:port", an IPv6 address in [ ], without scheme')
+
+
+def _is_host(text: str) -> bool:
+    """An address, or what may be a name: what ends in a number is no name, but an IPv4 address (RFC 3696)."""
+    try:
+        ip_address(text)
+    except ValueError:
+        forbidden = any(c in "/@:[]%" or c.isspace() for c in text)
+        return 0 < len(text) < 254 and text.isprintable() and not forbidden and not text.rpartition(".")[2].isdecimal()
+    return True
 
 
 def check_broker(broker: Broker, say: Say) -> None:
@@ -84,6 +95,8 @@ def check_mqtt(mqtt: Mqtt, say: Say) -> None:
         say("brokers", "must hold at least one table [[mqtt.brokers]]")
     for host, port in twice((broker.host, broker.port) for broker in mqtt.brokers):
         say("brokers", f"{host} port {port} is named twice")
+    if not mqtt.username.isprintable():
+        say("username", f"must be printable characters, not {show(mqtt.username)}")
     if mqtt.password_file and not mqtt.username:
         say("username", "is missing: password_file is set")
     check_certificate_pair(mqtt.cert_file, mqtt.key_file, say)

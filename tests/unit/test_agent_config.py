@@ -126,6 +126,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("paths.1.interface", "tailscale0", "paths: interface tailscale0 serves two paths"),
     ("paths.1.interface", "an-interface-too-long", 'paths[2] "backup".interface: "an-interface-too-long" cannot be'),
     ("paths.1.interface", "a/b", "cannot be an interface"),
+    ("paths.1.interface", "wg\0", 'paths[2] "backup".interface: "wg\\u0000" cannot be'),
     ("paths.1.interface", "lo", "interface: lo leads to no peer"),
     ("paths.0.idle_interval_s", 0.01, 'paths[1] "overlay".idle_interval_s: must be between 0.05 and 60, not 0.01'),
     ("paths.0.idle_interval_s", float("nan"), "must be between 0.05 and 60, not nan"),
@@ -161,12 +162,18 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("mqtt", None, "mqtt: is missing: a table"),
     ("mqtt.brokers", [], "mqtt.brokers: must hold at least one table"),
     ("mqtt.brokers.0.host", "mqtt://broker", 'mqtt.brokers[1].host: "mqtt://broker" must be an address or a host name'),
+    ("mqtt.brokers.0.host", "10.88.0.2:8883", "without scheme, user, port or [ ]"),
+    ("mqtt.brokers.0.host", "broker:8883", 'mqtt.brokers[1].host: "broker:8883" must be an address or a host name'),
+    ("mqtt.brokers.0.host", "[fd88::2]", 'mqtt.brokers[1].host: "[fd88::2]" must be an address'),
+    ("mqtt.brokers.0.host", "10.88.0.256", 'mqtt.brokers[1].host: "10.88.0.256" must be an address'),
+    ("mqtt.brokers.0.host", "broker\0", 'mqtt.brokers[1].host: "broker\\u0000" must be an address'),
     ("mqtt.brokers.0.port", 0, "mqtt.brokers[1].port: must be between 1 and 65535, not 0"),
     ("mqtt.brokers.0.port", "8883", 'mqtt.brokers[1].port: must be a whole number, not "8883"'),
     ("mqtt.brokers.0.port", 2**80, "mqtt.brokers[1].port: must be "),
     ("mqtt.brokers.0.peer", "oslo", 'mqtt.brokers[1].peer: there is no peer "oslo"; configured: austin, berlin'),
     ("mqtt.brokers.0.path", "satellite", 'mqtt.brokers[1].path: there is no path "satellite"'),
     ("mqtt.brokers.0.path", None, "mqtt.brokers[1].path: peer and path go together"),
+    ("mqtt.username", "tokyo\n", 'mqtt.username: must be printable characters, not "tokyo\\n"'),
     ("mqtt.username", None, "mqtt.username: is missing: password_file is set"),
     ("mqtt.cert_file", "/etc/c.pem", "mqtt.key_file: is missing: cert_file and key_file go together"),
     ("mqtt.ca_file", "ca.pem", 'mqtt.ca_file: must be an absolute path, not "ca.pem"'),
@@ -204,15 +211,20 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("etcd.key_file", None, "etcd.key_file: is missing"),
     ("etcd.username", "root", "etcd.password_file: is missing"),
     ("tailscale.path", "tunnel", 'tailscale.path: there is no path "tunnel"'),
+    ("tailscale.socket", "", "tailscale.socket: must not be empty"),
     ("tailscale", True, "tailscale: must be a table [tailscale], not true"),
     ("checks.0.http", "http://10.99.0.2/", 'checks[1] "etcd-austin": needs exactly one of tcp'),
     ("checks.0.tcp", None, 'checks[1] "etcd-austin": needs exactly one of tcp'),
     ("checks.0.tcp", "10.99.0.2", 'checks[1] "etcd-austin".tcp: "10.99.0.2" must be "host:port"'),
+    ("checks.0.tcp", "[zz]:80", 'tcp: "[zz]:80" must be "host:port"'),
     ("checks.0.tcp", "10.99.0.2:70000", 'must be "host:port"'),
     ("checks.0.peer", "oslo", 'checks[1] "etcd-austin".peer: there is no peer "oslo"'),
     ("checks.0.timeout_s", 20, 'checks[1] "etcd-austin".timeout_s: must not be above interval_s, 10'),
     ("checks.1.http", "ftp://10.99.0.3/", 'checks[2] "web-berlin".http: "ftp://10.99.0.3/" must be a URL'),
     ("checks.1.http", "http://[::1", "must be a URL"),
+    ("checks.1.http", "http://me:secret@10.99.0.3/", "must be a URL"),
+    ("checks.1.http", "http://10.99.0.3/a b", "must be a URL"),
+    ("checks.1.http", "http://10.99.0.3/größe", "must be a URL"),
     ("checks.1.http", "http://a:99999/", "must be a URL"),
     ("checks.1.ca_file", "/etc/ca.pem", 'checks[2] "web-berlin".ca_file: is for https only'),
     ("checks.1.status", 99, "status: must be between 100 and 599"),
@@ -270,6 +282,16 @@ def test_more_paths_than_a_probe_can_tell_are_told(tmp_path: Path) -> None:
     raw["paths"] = [{"name": f"p{n}", "interface": f"i{n}"} for n in range(9)]
     raw["peers"] = []
     assert mistakes(tmp_path, raw) == ["paths: has 9; a probe has room for 8"]
+
+
+def test_more_links_than_a_report_can_tell_are_told(tmp_path: Path) -> None:
+    raw = tomllib.loads(MINIMAL)
+    raw["peers"] = [{"name": f"n{each}", "addresses": [f"10.99.1.{each}"]} for each in range(81)]
+    assert mistakes(tmp_path, raw) == [
+        "peers: are 162 links over all paths; a report has room for 160: name fewer peers or paths"
+    ]
+    raw["peers"].pop()
+    assert len(load(written(tmp_path, raw)).peers) == 80
 
 
 def test_certificates_without_tls_are_told(tmp_path: Path) -> None:
@@ -383,6 +405,13 @@ def test_a_keys_file_that_is_wrong_is_told_without_showing_a_key(
     assert str(error.value).startswith(config.keys_file)
     assert told in str(error.value)
     assert "11" * 16 not in str(error.value)
+
+
+@pytest.mark.parametrize("host", ["10.88.0.2", "fd88::2", "fe80::2%eth0", "broker", "mqtt.example.org", "pi-1.local."])
+def test_a_broker_is_named_by_address_or_name(tmp_path: Path, host: str) -> None:
+    raw = tomllib.loads(FULL)
+    change(raw, "mqtt.brokers.0.host", host)
+    assert load(written(tmp_path, raw)).mqtt.brokers[0].host == host
 
 
 def test_files_that_are_named_must_be_there_when_asked_for(tmp_path: Path) -> None:

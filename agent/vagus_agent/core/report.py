@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from msgspec.structs import replace
+
 from vagus_agent.config import Config
 from vagus_agent.core.link import Link
 from vagus_protocol import messages
-from vagus_protocol.messages import Event, EventKind, LinkState, PathOffer, PeerOffer, Presence, Relay
+from vagus_protocol.codec import MAX_PAYLOAD, encode
+from vagus_protocol.messages import Event, EventKind, LinkState, PathOffer, PeerOffer, Presence, Relay, Report
 
 
 def birth(config: Config, session: str, boot_id: str, version: str, machine: str = "") -> Presence:
@@ -73,6 +76,16 @@ def describe(
         reordered=link.reordered,
         large_lost_s=link.large_lost_s(now),
     )
+
+
+def payload(report: Report) -> bytes:
+    """As it is sent. One that would be refused for its size says its figures without the words."""
+    whole = encode(report)
+    if len(whole) <= MAX_PAYLOAD:
+        return whole
+    links = tuple(replace(link, reason="", obstacle="") for link in report.links)
+    services = tuple(replace(service, reason="") for service in report.services)
+    return encode(replace(report, links=links, services=services))
 
 
 def link_event(config: Config, session: str, seq: int, link: Link, links: Sequence[messages.Link]) -> Event:
