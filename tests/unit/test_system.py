@@ -227,6 +227,15 @@ def test_what_the_machine_lacks_is_absent(tmp_path: Path, monkeypatch: pytest.Mo
     assert boot_id(str(tmp_path)) == ""
 
 
+def test_a_machine_without_swap_and_network_has_none_of_them_not_zero(host: Host) -> None:
+    host.put("proc/meminfo", MEMINFO.replace("102400 kB", "0 kB").replace("51200 kB", "0 kB"))
+    host.put("proc/net/dev", "".join(line for line in NET_DEV.splitlines(keepends=True) if "0:" not in line))
+    system = host.probe().read(0.0)
+    assert (system.swap_bytes, system.swap_used_bytes) == (None, None)
+    assert (system.net_errors, system.net_drops) == (None, None)
+    assert system.memory_bytes is not None
+
+
 def test_a_counter_that_ran_backwards_is_absent(host: Host) -> None:
     probe = host.probe()
     probe.read(0.0)

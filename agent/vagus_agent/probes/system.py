@@ -206,7 +206,8 @@ class SystemProbe:
             memory, swap = psutil.virtual_memory(), psutil.swap_memory()
         except (OSError, ValueError, KeyError):
             return _Memory(None, None, None, None)
-        return _Memory(memory.total, memory.available, swap.total, swap.used)
+        # A machine without swap has none, not one of 0 bytes.
+        return _Memory(memory.total, memory.available, swap.total or None, swap.used if swap.total else None)
 
     def _usage(self) -> tuple[Disk, ...]:
         disks = []
@@ -257,6 +258,8 @@ class SystemProbe:
         except (OSError, ValueError):
             return None
         nics = [nic for name, nic in counters.items() if name != "lo"]
+        if not nics:
+            return None
         return sum(n.errin + n.errout for n in nics), sum(n.dropin + n.dropout for n in nics)
 
     def _temperature(self) -> float | None:
