@@ -100,6 +100,7 @@ def test_events_and_why(running: Running, ctl: Command) -> None:
     assert "another thing" in ctl("events").stdout
     assert "another thing" not in ctl("events", PAIR).stdout
     assert "another thing" not in ctl("events", "-n", "1", PAIR).stdout
+    assert "no two nodes" not in ctl("why", "fleet").stdout, "what is not about pairs says nothing of them"
     why = ctl("why", PAIR)
     assert why.returncode == 0
     for words in ("failover", "6 probes in a row without an answer", "the overlay is down", "backup"):
@@ -253,7 +254,9 @@ def test_pause_and_resume(running: Running, ctl: Command) -> None:
     first, second = [str(pause.id) for pause in running.operator.view.pauses]
     assert f"pause {first} is over" in ctl("resume", first).stdout
     assert f"no pause {first}; there are: {second}" in failed(ctl("resume", first), 1)
-    assert f"pause {second} is over" in ctl("resume", "--all").stdout
+    assert json.loads(ctl("resume", "--all", "--json").stdout) == []
+    assert ctl("pause", "--fleet", "--for", "2h").returncode == 0
+    assert "is over" in ctl("resume", "--all").stdout
     assert "there is no pause" in ctl("resume", "--all").stdout
 
 

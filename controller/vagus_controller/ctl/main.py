@@ -334,6 +334,7 @@ def resume(
         typer.Argument(metavar="ID", min=1, help="The pause, as `status` shows it.", autocompletion=_names.pauses),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every pause.")] = False,
+    json: Json = False,
 ) -> None:
     """End a pause."""
     if (pause_id is None) == (not every):
@@ -346,8 +347,12 @@ def resume(
     )
     for each in ids:
         client.ask("DELETE", f"/pauses/{each}")
-        typer.echo(f"pause {each} is over")
-    if not ids:
+        if not json:
+            typer.echo(f"pause {each} is over")
+    if json:
+        # The pauses that are left.
+        typer.echo(client.ask("GET", "/pauses").decode())
+    elif not ids:
         typer.echo("there is no pause")
 
 

@@ -373,7 +373,8 @@ def why(console: Console, found: WhyView) -> None:
         console.print(text(f"incident {incident.id}: {incident.title}", incident.severity))
         for line in causes(incident):
             console.print(text(f"  {line}"))
-    links(console, found.pairs)
+    if found.pairs:
+        links(console, found.pairs)
     for pair in found.pairs:
         if pair.drill is not None:
             console.print(text(_last_drill(pair.name, pair.drill), None if pair.drill.ok else Severity.WARNING))
