@@ -262,13 +262,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--local", action="store_true", help="no lab: this machine as the only node")
     parser.add_argument("--port", type=int, default=0, help="the page's port on 127.0.0.1; a free one by default")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    if options.local or os.geteuid() != 0:
-        from lab import local
-
-        return local.run(once=options.once, port=options.port, json_file=options.json)
+    if options.json is not None and not options.json.parent.is_dir():
+        parser.error(f"--json {options.json}: there is no directory {options.json.parent}")
+    if not 0 <= options.port <= 65535:
+        parser.error(f"--port {options.port}: a port is 1 to 65535")
+    # Also when the terminal goes away, unless nohup says otherwise.
+    for ends in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(ends) is not signal.SIG_IGN:
+            signal.signal(ends, lambda number, _frame: sys.exit(128 + number))
     story = Story()
     try:
+        if options.local or os.geteuid() != 0:
+            from lab import local
+
+            return local.run(once=options.once, port=options.port, json_file=options.json)
         with Lab(HOSTS, controller={"failover": {"failback_hold_s": FAILBACK_HOLD_S}}) as lab:
             try:
                 tell_story(lab, story)
@@ -287,7 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\nCleaned up.")
         return 130
     except LabError as error:
-        print(f"The lab could not be built: {error}", file=sys.stderr)
+        print(f"The demo could not be built: {error}", file=sys.stderr)
         return 1
     return 0 if story.held else 1
 

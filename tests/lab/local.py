@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import secrets
 import shutil
 import signal
@@ -20,6 +21,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from lab.harness import LabError
 from lab.harness.services import to_toml, write_keys, write_private
 from vagus_protocol import signing
 
@@ -88,7 +90,7 @@ def _configure(directory: Path, broker_port: int, http_port: int, protocol: str)
     """Writes both configurations; returns the operator's token and password."""
     fleet_key, token = secrets.token_bytes(signing.KEY_BYTES), secrets.token_urlsafe(16)
     password = secrets.token_urlsafe(9)
-    node = "".join(c if c.isalnum() or c == "-" else "-" for c in socket.gethostname().lower()).strip("-") or "here"
+    node = re.sub("[^a-z0-9]+", "-", socket.gethostname().lower())[:63].strip("-") or "here"
     write_keys(directory / "keys.toml", fleet_key, node)
     write_private(directory / "fleet.key", fleet_key.hex() + "\n")
     write_private(directory / "token", token + "\n")
@@ -126,7 +128,10 @@ def _configure(directory: Path, broker_port: int, http_port: int, protocol: str)
 def _own_address() -> str:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         # Sends nothing: it only asks which address would be used.
-        probe.connect(("192.0.2.1", 9))
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError as error:
+            raise LabError(f"this machine has no address of its own to show: {error.strerror}") from None
         return str(probe.getsockname()[0])
 
 

@@ -620,7 +620,11 @@ class Lab:
 
     def publish(self, host: Host, inner_port: int, *, port: int = 0) -> str:
         """Makes 127.0.0.1:`inner_port` of the host reachable from outside, at 127.0.0.1 as well; returns the URL."""
-        with socket.create_server(("127.0.0.1", port)) as server:
+        try:
+            server = socket.create_server(("127.0.0.1", port))
+        except OSError as error:
+            raise LabError(f"127.0.0.1:{port}: {error.strerror}; choose another port") from None
+        with server:
             forward = [sys.executable, "-I", "-S", str(HERE / "forward.py"), str(server.fileno()), "127.0.0.1"]
             # In the host's network namespace only: it is not one of the host's processes.
             child = subprocess.Popen(
