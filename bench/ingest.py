@@ -380,6 +380,7 @@ async def _count_by_session(port: int, take: Callable[[str, bytes], None], say: 
         will=(topics.controller(FLEET, "counter"), b"{}"),
         on_message=lambda topic, payload, _retained: take(topic, payload),
         on_session=lambda *_: None,
+        on_refused=lambda text: print(text, file=sys.stderr),
     )
     session.start()
     await session.barrier()

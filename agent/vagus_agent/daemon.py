@@ -130,6 +130,7 @@ class Agent:
             on_desired=self._on_desired,
             on_controllers=self._on_controllers,
             on_session=self._on_session,
+            on_refused=partial(self._complain, "broker", EventKind.UPLINK),
         )
         self._steering = Steering(Netlink(self.config.steering), self.config, log)
         await self._steering.open()

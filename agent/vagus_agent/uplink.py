@@ -145,6 +145,7 @@ class Uplink:
     on_desired(payload): what was published on our `desired`, unchecked.
     on_controllers(topic, payload, retained): presence of controllers, unchecked; retained: what the broker remembers.
     on_session(session, reason): a session stands, or None and why there is none now.
+    on_refused(text): a broker does not let us in, at each attempt; only a person can mend it.
     """
 
     def __init__(
@@ -158,6 +159,7 @@ class Uplink:
         on_desired: Callable[[bytes], None],
         on_controllers: Callable[[str, bytes, bool], None],
         on_session: Callable[[Session | None, str], None],
+        on_refused: Callable[[str], object],
     ) -> None:
         self._settings = settings
         self._client_id = f"vagus-{fleet}-{node}"
@@ -168,6 +170,7 @@ class Uplink:
         self._on_desired = on_desired
         self._on_controllers = on_controllers
         self._on_session = on_session
+        self._on_refused = on_refused
 
         # Shared with the loop's thread, under the lock. Reentrant: paho may call `_published` from inside a publish.
         self._lock = threading.RLock()
@@ -288,6 +291,9 @@ class Uplink:
             if not isinstance(error, Unreachable):
                 error = Unreachable(f"broker {self._settings.brokers[index].host}: {type(error).__name__}: {error}")
             self._rotation.failed(monotonic(), index, random.random(), refused=error.refused)
+            if error.refused:
+                self._tell(self._on_refused, f"mqtt: {error}")
+                return None
             _, wait_s = self._rotation.next(monotonic())
             self._say(f"broker {index}", logging.WARNING, f"mqtt: {error}", f"; next attempt in {max(wait_s, 0):.1f} s")
             return None

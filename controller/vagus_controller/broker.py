@@ -141,7 +141,8 @@ class BrokerSession:
 
     subscriptions: (filter, QoS). will: (topic, payload), retained, QoS 1; the topic must be among the subscriptions at
     QoS 1, since `barrier` waits for its echo. on_message(topic, payload, retained): its exceptions are logged and end
-    nothing. on_session(connected, reason).
+    nothing. on_session(connected, reason). on_refused(text): a broker does not let us in, at each attempt; only a
+    person can mend it.
     """
 
     def __init__(
@@ -153,6 +154,7 @@ class BrokerSession:
         will: tuple[str, bytes],
         on_message: Callable[[str, bytes, bool], None],
         on_session: Callable[[bool, str], None],
+        on_refused: Callable[[str], object],
     ) -> None:
         self._settings = settings
         self._client_id = client_id
@@ -161,6 +163,7 @@ class BrokerSession:
         self._own_presence = will[1]
         self._on_message = on_message
         self._on_session = on_session
+        self._on_refused = on_refused
         self._rotation = Rotation(len(settings.brokers))
         self._said = Said()
         self._client: _Client | None = None
@@ -239,6 +242,9 @@ class BrokerSession:
             if not isinstance(error, Unreachable):
                 error = Unreachable(f"broker {self._settings.brokers[index].host}: {type(error).__name__}: {error}")
             self._rotation.failed(monotonic(), index, random.random(), refused=error.refused)
+            if error.refused:
+                self._on_refused(f"mqtt: {error}")
+                return None
             _, wait_s = self._rotation.next(monotonic())
             self._say(f"broker {index}", logging.WARNING, f"mqtt: {error}", f"; next attempt in {max(wait_s, 0):.1f} s")
             return None

@@ -48,10 +48,10 @@ class Chronicle:
         for notice in notices:
             self.event("controller", notice.kind, notice.subject, notice.text, notice.severity)
 
-    def complain(self, who: str, text: str) -> None:
+    def complain(self, who: str, text: str, kind: str = "refused") -> None:
         """Bad input, at most once a minute per kind of trouble, and a bounded number of kinds per sender."""
         now = monotonic()
-        told = {kind: at for kind, at in self._complained.get(who, {}).items() if now - at < _COMPLAIN_S}
+        told = {words: at for words, at in self._complained.get(who, {}).items() if now - at < _COMPLAIN_S}
         if text[:80] in told or len(told) >= _MOST_COMPLAINTS:
             return
         told[text[:80]] = now
@@ -59,7 +59,7 @@ class Chronicle:
         self._complained = {**fresh, who: told}
         if len(told) == _MOST_COMPLAINTS:
             text += "; more about this sender is not told for a minute"
-        self.event("controller", "refused", who, text, Severity.WARNING)
+        self.event("controller", kind, who, text, Severity.WARNING)
 
     def decision(
         self, who: str, action: str, subject: str, reason: str, *, evidence: Sequence[str] = (), outcome: str = "done"

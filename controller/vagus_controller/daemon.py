@@ -70,7 +70,7 @@ def run(file: Path, config: Config, fleet_key: bytes) -> int:
     try:
         return asyncio.run(Controller(file, config, fleet_key).run())
     except OSError as error:
-        log.error("%s", error)
+        log.error("%s", error if error.filename else error.strerror or error)
         return 1
 
 
@@ -130,8 +130,11 @@ class Controller:
             will=self._brain.presence(online=False),
             on_message=self._on_message,
             on_session=self._on_session,
+            on_refused=lambda text: self._outbox.complain(config.name, text, "session"),
         )
         self._notifier = Notifier(os.environ)
+        # what was told of disks that do not work
+        self._troubles: set[str] = set()
         self._stop = asyncio.Event()
         self._reread = asyncio.Event()
 
@@ -227,6 +230,7 @@ class Controller:
             self.casebook.tick(monotonic())
             if self._schedule is not None and self._schedule.due(time.time()):
                 self._commands.scheduled_drill(started)
+            self._tell_troubles()
             self._notifier.status(self._brain.summary(started))
             self._notifier.watchdog()
             due = max(due + TICK_S, monotonic())
@@ -270,9 +274,18 @@ class Controller:
         """Tell whoever watches what is another."""
         self._feed.show(self.canvas)
 
+    def _disk_problems(self) -> list[str]:
+        return [problem for problem in (self._store.problem, self._archive.problem) if problem]
+
+    def _tell_troubles(self) -> None:
+        """An event too, when it begins: who reads the page reads no log."""
+        before, self._troubles = self._troubles, set(self._disk_problems())
+        for problem in sorted(self._troubles - before):
+            self._outbox.complain(self.config.name, problem, "store")
+
     def _problems(self) -> list[str]:
         """What keeps this controller from doing its work, in words; empty when all is well."""
-        problems = [problem for problem in (self._store.problem, self._archive.problem) if problem]
+        problems = self._disk_problems()
         if not self.broker.connected:
             problems.append("no broker session")
         return problems + self._access.problems + self.casebook.problems()

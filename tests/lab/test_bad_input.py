@@ -385,14 +385,20 @@ def test_a_full_disk_under_the_store_is_told_and_stops_no_failover(lab: Lab) -> 
         assert "Traceback" not in fresh
         about = [line for line in fresh.splitlines() if "disk is full" in line or "No space" in line]
         assert 0 < len(about) < 10, about
+        until(lambda: _kept_in_memory(lab), "it is an event")
         (lab["vps"]).run(["rm", f"{directory}/ballast"])
         lab.mend("overlay")
         until_settled(lab, "overlay")
         until(lambda: not _problems(lab), "the trouble is over")
+        assert len(_kept_in_memory(lab)) < 5, "told too often"
         until(lambda: lab.api("/api/v1/ledger?limit=10")[0]["action"] == "failback", "the ledger goes on")
     finally:
         lab.kill_controller()
         lab.start_controller()
+
+
+def _kept_in_memory(lab: Lab) -> list[Any]:
+    return [one for one in _events(lab) if one["kind"] == "store" and "kept in memory only" in one["text"]]
 
 
 def _problems(lab: Lab) -> list[str]:
@@ -455,6 +461,13 @@ def test_a_broker_that_refuses_the_password_is_named_and_retried(lab: Lab) -> No
     for file, text in good.items():
         file.write_text(text)
     until_well(lab)
+    for source, user in (("pi1", "pi1"), ("controller", "controller")):
+        until(
+            lambda source=source, user=user: [  # type: ignore[misc]
+                one for one in _events(lab) if one["source"] == source and f"refuses user '{user}'" in one["text"]
+            ],
+            f"the refusal of {user} is an event",
+        )
     for process in (agent, brain):
         assert process.alive
         assert "Traceback" not in fresh(process)
