@@ -229,6 +229,21 @@ def test_with_its_session_a_nodes_own_birth_is_believed_again() -> None:
     assert world.fleet.nodes["a"].offers("b") == PATHS
 
 
+def test_a_machine_id_is_followed_also_through_a_birth_that_was_believed_late() -> None:
+    world = World("a")
+    world.tell(report("a", 1))
+    world.tell(presence("a", session="twin", machine="beef"))
+    world.tell(presence("a", machine="cafe"))
+    world.pass_time(12.0)
+    world.tell(report("a", 7))
+    held = world.fleet.nodes["a"].presence
+    assert held is not None
+    assert held.machine == "cafe"
+    world.tell(presence("a", session="a-s2", machine="f00d"))
+    assert world.fleet.clones.get("a", ()) == ()
+    assert world.fleet.nodes["a"].session == "a-s2"
+
+
 def test_a_stranger_is_refused_once_a_minute_and_leaves_no_trace() -> None:
     world = World(nodes=("a", "b"))
     for _ in range(3):

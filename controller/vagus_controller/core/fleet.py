@@ -432,12 +432,17 @@ class Fleet:
     def _find_clones(self, before: Presence | None, after: Presence) -> None:
         """Bring `clones` up to date with a node's new presence. Two agents on one machine share its boot too."""
         for machine in {before.machine if before is not None else "", after.machine} - {""}:
-            if before is not None and before.machine == machine != after.machine:
-                self._machines[machine].discard(after.node)
+            # A presence that was believed later, as a rival's, was never looked at here.
+            known = self._machines.setdefault(machine, set())
+            if machine == after.machine:
+                known.add(after.node)
+            else:
+                known.discard(after.node)
                 self.clones.pop(after.node, None)
-            elif machine == after.machine:
-                self._machines.setdefault(machine, set()).add(after.node)
-            found = {name: presence for name in self._machines[machine] if (presence := self._nodes[name].presence)}
+            if not known:
+                del self._machines[machine]
+            said = {name: self._nodes[name].presence for name in known}
+            found = {name: each for name, each in said.items() if each is not None and each.machine == machine}
             for name, mine in found.items():
                 others = tuple(
                     sorted(
