@@ -42,7 +42,8 @@ class Chronicle:
         )
         self._changes += 1
         self._feed.publish(Change(self._changes, "event", entry))
-        log.log(logging.INFO if severity in _QUIET else logging.WARNING, "%s %s: %s", subject, kind, text)
+        line = " ".join(text.splitlines())
+        log.log(logging.INFO if severity in _QUIET else logging.WARNING, "%s %s: %s", subject, kind, line)
 
     def notices(self, notices: Iterable[Notice]) -> None:
         for notice in notices:

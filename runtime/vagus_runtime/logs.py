@@ -11,7 +11,15 @@ from collections.abc import Mapping
 _PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 
-class JournalFormatter(logging.Formatter):
+class PlainFormatter(logging.Formatter):
+    """What a stranger sent may stand in a line: no control characters, for which journalctl shows no text at all."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+class JournalFormatter(PlainFormatter):
     """Every line with its priority: the journal takes each line of a message as a record of its own."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -35,7 +43,7 @@ def set_up(level: str, environ: Mapping[str, str]) -> None:
     if is_journal(environ, sys.stderr.fileno()):
         handler.setFormatter(JournalFormatter("%(name)s: %(message)s"))
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S"))
+        handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 

@@ -55,3 +55,12 @@ def test_an_obstacle_on_a_path_that_stays_up_is_told_when_it_comes_and_when_it_g
         ("up: up, but a: MTU", Severity.WARNING),
         ("up: because", Severity.OK),
     ]
+
+
+def test_what_a_node_says_is_one_line_of_the_log_and_kept_as_it_came(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "vagus"):
+        Chronicle(store, ChangeFeed()).event("pi-1", "agent", "pi-1", "all is well\nvps liveness: node down")
+    assert caplog.messages == ["pi-1 agent: all is well vps liveness: node down"]
+    assert store.events(Wanted(1))[0].text == "all is well\nvps liveness: node down"

@@ -6,7 +6,9 @@ import logging
 import os
 from pathlib import Path
 
-from vagus_runtime.logs import JournalFormatter, is_journal
+import pytest
+
+from vagus_runtime.logs import JournalFormatter, PlainFormatter, is_journal
 
 
 def record(level: int, text: str) -> logging.LogRecord:
@@ -24,6 +26,12 @@ def test_every_line_carries_its_priority() -> None:
         "<3>",
         "<2>",
     ]
+
+
+@pytest.mark.parametrize("formatter", [PlainFormatter("%(message)s"), JournalFormatter("%(message)s")])
+def test_what_a_stranger_sent_controls_no_terminal_and_is_a_text_to_the_journal(formatter: logging.Formatter) -> None:
+    told = formatter.format(record(logging.WARNING, "pi-1 says: \x1b[2J\x00\x9b31m\u202e\tZürich ⇄ Ōsaka"))
+    assert told.removeprefix("<4>") == "pi-1 says: \ufffd[2J\ufffd\ufffd31m\ufffd\tZürich ⇄ Ōsaka"
 
 
 def test_only_the_journals_own_stream_is_the_journal(tmp_path: Path) -> None:
