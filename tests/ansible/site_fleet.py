@@ -42,6 +42,8 @@ class Fleet:
         self.hosts = hosts
         self.release = release
         self.said: list[str] = []
+        # Every secret that there ever was.
+        self.private: set[str] = set()
         self.write()
 
     @property
@@ -66,6 +68,12 @@ class Fleet:
 
     def secrets(self) -> Any:
         return yaml.safe_load(self.secrets_file.read_text())
+
+    def _note_secrets(self) -> None:
+        if self.secrets_file.exists() and isinstance(found := self.secrets(), dict):
+            keys = [line for name in ("ca", "broker") for line in found[name]["key"].splitlines()[1:-1]]
+            self.private |= {found["fleet_key"], found["operator_password"], *found["passwords"].values(), *keys}
+            self.private |= set(found["wireguard"].values())
 
     def write(
         self,
@@ -107,6 +115,7 @@ class Fleet:
             timeout_s=900,
         )
         self.said.append(done.stdout + done.stderr)
+        self._note_secrets()
         if check and done.returncode != 0:
             raise LabError(f"{playbook}: {done.stdout[-6000:]}\n{done.stderr[-2000:]}")
         return done
@@ -134,6 +143,11 @@ class Fleet:
             if time.monotonic() > deadline:
                 raise LabError(f"{path} did not become what is wanted in {timeout_s:g} s: {json.dumps(answer)[:3000]}")
             time.sleep(0.5)
+
+
+def words(done: subprocess.CompletedProcess[str]) -> str:
+    """What a playbook said, in one line: as YAML its messages are folded, and their quotes doubled."""
+    return " ".join(done.stdout.split()).replace("''", "'")
 
 
 def changed(done: subprocess.CompletedProcess[str]) -> dict[str, int]:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from hosts import Hosts
-from site_fleet import REPOSITORY, Fleet, build_release, changed, proven
+from site_fleet import REPOSITORY, Fleet, build_release, changed, proven, words
 
 OLD, NEW = "0.1.0", "0.2.0"
 # A batch must be well for 4 s, within 45 s: an incident that a crash opened is over 30 s after all is well again.
@@ -98,8 +98,8 @@ def test_an_agent_that_crashes_at_its_start_stops_at_the_canary_and_goes_back(
     born = lives(fleet)
     done = roll_out(fleet, broken)
     assert done.returncode != 0
-    assert "0.1.1 was not healthy on austin: austin is " in done.stdout
-    assert "Gone back, and all is as it was before." in done.stdout
+    assert "0.1.1 was not healthy on austin: austin is " in words(done)
+    assert "Gone back, and all is as it was before." in words(done)
     # The controller went first, was found healthy, and stays: it works with agents of the version before.
     assert versions(fleet) == {"tokyo": OLD, "austin": OLD, "controller": "0.1.1"}
     assert lives(fleet)["tokyo"] == born["tokyo"], "no other node was touched"
@@ -115,9 +115,9 @@ def test_an_agent_that_runs_and_whose_links_are_down_stops_at_the_canary_and_goe
     born = lives(fleet)
     done = roll_out(fleet, deaf)
     assert done.returncode != 0
-    assert "0.1.2 was not healthy on austin: " in done.stdout
-    assert "austin--tokyo lost its standby: backup is " in done.stdout
-    assert "Gone back, and all is as it was before." in done.stdout
+    assert "0.1.2 was not healthy on austin: " in words(done)
+    assert "austin--tokyo lost its standby: backup is " in words(done)
+    assert "Gone back, and all is as it was before." in words(done)
     assert versions(fleet) == {"tokyo": OLD, "austin": OLD, "controller": "0.1.2"}
     assert lives(fleet)["tokyo"] == born["tokyo"]
     calm(fleet)
@@ -142,14 +142,14 @@ def test_again_it_has_nothing_to_do(fleet: Fleet) -> None:
 
 def test_a_drill_is_told(fleet: Fleet) -> None:
     calm(fleet)
-    done = fleet.play("drill.yml", "-e", "vagus_drill_pair=austin--tokyo", "-e", "vagus_drill_reason=a test")
-    assert "austin--tokyo: by backup and back; out " in done.stdout
+    done = fleet.play("drill.yml", "-e", "vagus_drill_pair=austin--tokyo", "-e", "vagus_drill_reason='a test'")
+    assert "austin--tokyo: by backup and back; out " in words(done)
     (drill, *_) = fleet.ask("/drills")
     assert (drill["state"], drill["reason"]) == ("done", "a test")
     assert set(changed(done).values()) == {0}
     done = fleet.play("drill.yml", "-e", "vagus_drill_site=nowhere", check=False)
     assert done.returncode != 0
-    assert "no site 'nowhere'" in done.stdout
+    assert "no site 'nowhere'" in words(done)
 
 
 def test_a_release_that_turns_out_bad_later_is_taken_back_everywhere(fleet: Fleet) -> None:
@@ -171,10 +171,10 @@ def test_it_refuses_while_a_node_is_away_and_changes_nothing(fleet: Fleet, relea
     fleet.until("/fleet", lambda view: view["incidents"], 60)
     done = roll_out(fleet, releases("0.3.0"))
     assert done.returncode != 0
-    assert "no rollout now: incident" in done.stdout
-    assert "tokyo is offline: its agent said goodbye" in done.stdout
+    assert "no rollout now: incident" in words(done)
+    assert "tokyo is offline: its agent said goodbye" in words(done)
     assert set(changed(done).values()) == {0}
     assert "0.3.0" not in fleet.hosts["austin"].ssh("ls /opt/vagus/releases").stdout
     done = fleet.play("rollout.yml", "-e", "vagus_rollout_force=true", check=False)
-    assert "it takes the reason" in done.stdout
+    assert "it takes the reason" in words(done)
     tokyo.ssh("systemctl start vagus-agent")
