@@ -39,6 +39,7 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         return {
             "vagus_look": hosts.look,
+            "vagus_active": lambda result: hosts.facts(result).get("active", ""),
             "vagus_target": lambda result: hosts.target(hosts.facts(result)),
             "vagus_has_parts": hosts.has_parts,
             "vagus_has_wireguard": lambda result: hosts.facts(result).get("wireguard") == "yes",
