@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).parents[2]
 UNITS = REPOSITORY / "packaging/systemd"
 _RELEASE = "/opt/vagus/releases/test"
 _PROGRAM = """\
-#!/usr/bin/python3 -I
+#!/usr/bin/python3 -sP
 import sys
 sys.path.insert(0, "{release}/lib")
 from {package}.__main__ import main
