@@ -67,13 +67,13 @@ class Fleet:
         return self.dir / "inventory/vagus-secrets.yml"
 
     def secrets(self) -> Any:
-        return yaml.safe_load(self.secrets_file.read_text())
-
-    def _note_secrets(self) -> None:
-        if self.secrets_file.exists() and isinstance(found := self.secrets(), dict):
+        """What is in the file, unless it is encrypted."""
+        found = yaml.safe_load(self.secrets_file.read_text())
+        if isinstance(found, dict):
             keys = [line for name in ("ca", "broker") for line in found[name]["key"].splitlines()[1:-1]]
             self.private |= {found["fleet_key"], found["operator_password"], *found["passwords"].values(), *keys}
             self.private |= set(found["wireguard"].values())
+        return found
 
     def write(
         self,
@@ -115,7 +115,8 @@ class Fleet:
             timeout_s=900,
         )
         self.said.append(done.stdout + done.stderr)
-        self._note_secrets()
+        if self.secrets_file.exists():
+            self.secrets()
         if check and done.returncode != 0:
             raise LabError(f"{playbook}: {done.stdout[-6000:]}\n{done.stderr[-2000:]}")
         return done

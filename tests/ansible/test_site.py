@@ -197,6 +197,25 @@ def test_after_new_keys_a_run_changes_nothing(fleet: Fleet) -> None:
     assert changed(fleet.play("site.yml")) == {"vps": 0, "tokyo": 0, "austin": 0}
 
 
+def test_a_change_of_keys_that_was_interrupted_is_carried_to_its_end(fleet: Fleet) -> None:
+    tokyo, file = fleet.hosts["tokyo"], "/etc/vagus/agent/keys.toml"
+    # Nobody can put another in its place.
+    tokyo.ssh(f"mount --bind {file} {file}")
+    assert fleet.play("rotate-keys.yml", check=False).returncode != 0
+    tokyo.ssh(f"umount {file}")
+    interrupted = fleet.secrets()
+    assert set(interrupted["next"]) == {"fleet_key"}
+    fleet.until("/nodes", lambda nodes: all(node["liveness"]["state"] == "fresh" for node in nodes))
+    assert "a change of keys was interrupted: run rotate-keys.yml again" in words(fleet.play("site.yml", check=False))
+    fleet.play("rotate-keys.yml")
+    after = fleet.secrets()
+    assert "next" not in after
+    assert after["fleet_key"] == interrupted["next"]["fleet_key"] != interrupted["fleet_key"]
+    fleet.until("/nodes", lambda nodes: all(node["epoch"] > 0 and not node["drift"] for node in nodes))
+    fleet.until("/links", proven)
+    assert changed(fleet.play("site.yml")) == {"vps": 0, "tokyo": 0, "austin": 0}
+
+
 def test_keys_are_not_changed_while_a_pause_is_in_force(fleet: Fleet) -> None:
     ctl = "/opt/vagus/current/bin/vagusctl"
     fleet.vps.ssh(f"{ctl} pause --fleet --for 10m --reason 'somebody works'")
@@ -205,7 +224,7 @@ def test_keys_are_not_changed_while_a_pause_is_in_force(fleet: Fleet) -> None:
     assert done.returncode != 0
     assert "a pause is in force (somebody works) and would be forgotten" in words(done)
     assert fleet.secrets_file.read_text() == secrets
-    fleet.vps.ssh(f"{ctl} resume --fleet")
+    fleet.vps.ssh(f"{ctl} resume --all")
 
 
 def test_a_lost_secrets_file_locks_nobody_out(fleet: Fleet) -> None:
@@ -247,7 +266,8 @@ def test_no_secret_was_ever_told(fleet: Fleet) -> None:
 
 
 def test_uninstall_leaves_nothing(fleet: Fleet, before: dict[str, Snapshot]) -> None:
-    fleet.play("uninstall.yml", "-e", "vagus_uninstall=another", check=False)
+    done = fleet.play("uninstall.yml", "-e", "vagus_uninstall=another", check=False)
+    assert "another is not the fleet's name: nothing was removed" in words(done)
     assert fleet.hosts["tokyo"].ssh("systemctl is-active vagus-agent").stdout.strip() == "active"
     fleet.play("uninstall.yml", "-e", "vagus_uninstall=proving")
     for name, host in fleet.hosts.items():
