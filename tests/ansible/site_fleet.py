@@ -36,11 +36,12 @@ def _python() -> str:
 
 
 class Fleet:
-    """Hosts with an inventory. `vps` has broker and controller; all others, and the vps with `node`, are nodes."""
+    """Hosts with an inventory. `vps` has broker and controller; all others, and the vps with `whole`, are nodes."""
 
-    def __init__(self, hosts: Hosts, release: Path) -> None:
+    def __init__(self, hosts: Hosts, release: Path, *, whole: bool = False) -> None:
         self.hosts = hosts
         self.release = release
+        self.whole = whole
         self.said: list[str] = []
         # Every secret that there ever was.
         self.private: set[str] = set()
@@ -52,7 +53,7 @@ class Fleet:
 
     @property
     def nodes(self) -> list[BootedHost]:
-        return [host for host in self.hosts.values() if host is not self.vps]
+        return [host for host in self.hosts.values() if self.whole or host is not self.vps]
 
     @property
     def dir(self) -> Path:
@@ -90,7 +91,7 @@ class Fleet:
             }
             for host in self.nodes
         }
-        each["vps"] = {"vagus_broker_addresses": [self.vps.underlay]}
+        each["vps"] = each.get("vps", {}) | {"vagus_broker_addresses": [self.vps.underlay]}
         for name, more in (host_variables or {}).items():
             each[name] = each.get(name, {}) | dict(more)
         shared: dict[str, object] = {

@@ -62,6 +62,14 @@ def fleet(booted: Callable[..., Hosts], releases: Callable[..., Path]) -> Fleet:
     return made
 
 
+def crashing(releases: Callable[..., Path], version: str) -> Path:
+    """A release whose agent ends as soon as it has started."""
+    start = "    async def run(self) -> int:\n        loop = "
+    return releases(
+        version, {DAEMON: (start, start.replace("loop = ", "raise RuntimeError('broken')\n        loop = "))}
+    )
+
+
 def calm(fleet: Fleet) -> None:
     """Waits until all is well, and no incident is open any more."""
     fleet.until("/links", proven, 120)
@@ -91,10 +99,7 @@ def moves(fleet: Fleet) -> list[dict[str, Any]]:
 def test_an_agent_that_crashes_at_its_start_stops_at_the_canary_and_goes_back(
     fleet: Fleet, releases: Callable[..., Path]
 ) -> None:
-    crash = "    async def run(self) -> int:\n        loop = "
-    broken = releases(
-        "0.1.1", {DAEMON: (crash, crash.replace("loop = ", "raise RuntimeError('broken')\n        loop = "))}
-    )
+    broken = crashing(releases, "0.1.1")
     born = lives(fleet)
     done = roll_out(fleet, broken)
     assert done.returncode != 0
@@ -178,3 +183,24 @@ def test_it_refuses_while_a_node_is_away_and_changes_nothing(fleet: Fleet, relea
     done = fleet.play("rollout.yml", "-e", "vagus_rollout_force=true", check=False)
     assert "it takes the reason" in words(done)
     tokyo.ssh("systemctl start vagus-agent")
+
+
+def test_a_host_with_controller_and_agent_goes_last_and_as_a_whole(fleet: Fleet, releases: Callable[..., Path]) -> None:
+    fleet.whole = True
+    fleet.write(PATIENCE)
+    fleet.play("site.yml", "-e", "vagus_activate=true")
+    fleet.until("/nodes", lambda nodes: len(nodes) == 3 and all(node["online"] for node in nodes))
+    before = dict.fromkeys(("vps", "tokyo", "austin", "controller"), "0.3.0")
+    assert versions(fleet) == before
+    calm(fleet)
+    done = roll_out(fleet, crashing(releases, "0.3.1"), canary="vps")
+    assert done.returncode != 0
+    assert "0.3.1 was not healthy on vps: " in words(done)
+    assert "Gone back, and all is as it was before." in words(done)
+    assert versions(fleet) == before
+    assert fleet.vps.ssh("readlink /opt/vagus/current").stdout.strip() == "releases/0.3.0"
+    calm(fleet)
+    done = roll_out(fleet, releases("0.4.0"), canary="")
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert versions(fleet) == dict.fromkeys(before, "0.4.0")
+    assert moves(fleet) == []
