@@ -130,7 +130,12 @@ def test_an_agent_that_runs_and_whose_links_are_down_stops_at_the_canary_and_goe
 
 
 def test_a_good_one_goes_to_all_and_moves_nothing(fleet: Fleet, releases: Callable[..., Path]) -> None:
-    done = roll_out(fleet, releases(NEW))
+    release, before = releases(NEW), versions(fleet)
+    done = roll_out(fleet, release, "--check")
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert versions(fleet) == before
+    assert NEW not in fleet.vps.ssh("ls /opt/vagus/releases").stdout
+    done = roll_out(fleet, release)
     assert done.returncode == 0, done.stdout[-4000:]
     assert versions(fleet) == {"tokyo": NEW, "austin": NEW, "controller": NEW}
     assert moves(fleet) == []
