@@ -39,13 +39,13 @@ def test_a_mistake_changes_nothing_anywhere(fleet: Fleet, before: dict[str, Snap
     tokyo = fleet.hosts["tokyo"]
     fleet.write(host_variables={"austin": {"vagus_service_addresses": [tokyo.service], "vagus_sit": "Austin"}})
     done = fleet.play("site.yml", check=False)
+    fleet.write()
     assert done.returncode != 0
     assert f"{tokyo.service}/32 is in vagus_service_addresses of" in words(done)
     assert "there is no such variable; did you mean vagus_site?" in words(done)
     assert "nothing was changed anywhere" in words(done)
     assert set(changed(done).values()) == {0}
     assert not fleet.secrets_file.exists()
-    fleet.write()
     for name, host in fleet.hosts.items():
         assert differences(before[name], host.snapshot()) == []
 
@@ -53,10 +53,11 @@ def test_a_mistake_changes_nothing_anywhere(fleet: Fleet, before: dict[str, Snap
 def test_an_unreachable_host_changes_nothing_anywhere(fleet: Fleet, before: dict[str, Snapshot]) -> None:
     fleet.write(host_variables={"tokyo": {"ansible_host": "10.99.77.77", "ansible_ssh_timeout": 2}})
     done = fleet.play("site.yml", check=False)
+    fleet.write()
     assert done.returncode != 0
     assert "tokyo: cannot be reached" in words(done)
+    assert "nothing was changed anywhere" in words(done)
     assert set(changed(done).values()) == {0}
-    fleet.write()
     assert differences(before["austin"], fleet.hosts["austin"].snapshot()) == []
 
 
