@@ -77,7 +77,7 @@ def test_thresholds_and_channels_change_while_it_leads(broker: Mosquitto, contro
             'nodes = ["a"]\n'
         )
         controller.reload()
-        assert controller.api("fleet")["mode"] == "recommend"
+        assert controller.api("fleet")["mode"] == "recommend", controller.log
         assert [each["name"] for each in controller.api("notifications")] == ["ops"]
         assert "configuration read again; changed: failover.mode, failover.max_moves, notify.channel" in controller.log
         assert "changed, and needs a restart: nodes" in controller.log

@@ -443,7 +443,8 @@ class Prober:
             return sends
         self._answered(peer, path, packet, arrived, now)
         # As long as others of the same moment are waited for, `due` is theirs.
-        self.stale |= not self._outstanding or bool(self.changes or self.proofs)
+        settled = self._outstanding and peer.links[path].state in _CARRIES and not (self.changes or self.proofs)
+        self.stale |= not settled
         return []
 
     def refused(self, peer: str, path: str, why: str, now: float) -> list[Send]:
