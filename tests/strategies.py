@@ -48,7 +48,7 @@ def _of(info: Any) -> st.SearchStrategy[Any]:
         case inspect.EnumType():
             return st.sampled_from(list(info.cls))
         case inspect.VarTupleType():
-            return st.lists(_of(info.item_type), min_size=info.min_length or 0, max_size=2).map(tuple)
+            return st.lists(_of(info.item_type), max_size=2).map(tuple)
         case inspect.DictType():
             return st.dictionaries(_of(info.key_type), _of(info.value_type), max_size=2)
         case inspect.UnionType():

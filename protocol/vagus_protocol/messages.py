@@ -52,7 +52,7 @@ class PeerOffer(Message, frozen=True, kw_only=True):
 
     name: Name
     addresses: tuple[str, ...]
-    paths: Annotated[tuple[Name, ...], Meta(min_length=1)]
+    paths: tuple[Name, ...]
     prefixes: tuple[str, ...] = ()
 
 

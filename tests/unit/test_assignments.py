@@ -9,7 +9,7 @@ from unit.pair_world import DOWN, PAIR, UP, World
 from vagus_controller.core.assignments import Assignments
 from vagus_controller.core.failover import Decision, Intent
 from vagus_controller.core.heritage import Heritage
-from vagus_protocol.messages import Assignment, Desired, Origin
+from vagus_protocol.messages import Assignment, Desired, Origin, PeerOffer
 from vagus_protocol.signing import node_key, open_sealed
 
 KEY = b"f" * 32
@@ -33,6 +33,18 @@ def test_a_node_is_told_again_only_when_something_changed() -> None:
     assert desired.assignments == {"b": Assignment(path="overlay")}
     assert board.renew("a", world.fleet, world.failover, 3) == (word, False)
     assert board.renew("nobody", world.fleet, world.failover, 3) is None
+
+
+def test_a_peer_that_is_offered_by_no_path_is_assigned_none() -> None:
+    world = World()
+    offers = (
+        PeerOffer(name="b", addresses=(), paths=()),
+        PeerOffer(name="c", addresses=(), paths=("backup",)),
+    )
+    world.fleet.on_presence(build.presence("a", session="s", boot_id="1", peers=offers), world.now)
+    renewed = Assignments("t", "c", KEY).renew("a", world.fleet, world.failover, 3)
+    assert renewed is not None
+    assert told(renewed[0].payload).assignments == {"c": Assignment(path="backup")}
 
 
 def test_a_move_is_told_as_a_trial_then_as_confirmed_with_its_origin() -> None:

@@ -45,6 +45,9 @@ class Assignments:
             return None
         assignments = {}
         for peer in state.presence.peers:
+            if not peer.paths:
+                # Nothing that could be assigned. No agent of ours says so, but nobody stumbles over one that does.
+                continue
             intent = failover.intent(fleet, (min(node, peer.name), max(node, peer.name)))
             path = intent.path if intent.path in peer.paths else peer.paths[0]
             trial = intent.trial_from != "" and path == intent.path
