@@ -22,6 +22,7 @@ from vagus_protocol import topics
 from vagus_protocol.codec import encode
 from vagus_protocol.messages import (
     Assignment,
+    ControllerPresence,
     Desired,
     Event,
     EventKind,
@@ -364,6 +365,22 @@ def test_who_stood_still_hears_the_fleet_before_it_decides() -> None:
     assert "after standing still" in floor.brain.fleet_view(floor.now).observer.reason
     floor.run(3)
     assert floor.word("a", "b").path == "backup", "it is still so"
+
+
+def test_who_stands_by_has_no_pair_that_waits() -> None:
+    """Nobody evaluates it there any more, so that it would wait, and be an incident, for ever."""
+    floor = Floor()
+    floor.kill("overlay", "a--b")
+    floor.kill("backup", "a--b")
+    floor.report()
+    floor.run(3)
+    assert floor.brain.failover.stuck() == [("a", "b")]
+    rival = ControllerPresence(v=1, controller="zz", session="zz", online=True, leader=True, epoch=99)
+    floor.brain.on_message(topics.controller("test", "zz"), encode(rival), floor.now)
+    floor.run(1)
+    assert not floor.brain.leadership.leads
+    assert floor.brain.failover.stuck() == []
+    assert floor.brain.failover.waiting(("a", "b")) is None
 
 
 def test_who_stood_still_hears_what_became_of_a_trial_before_it_ends_it() -> None:

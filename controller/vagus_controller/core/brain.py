@@ -389,6 +389,7 @@ class Brain:
         if change.leads:
             self._begin_term(now)
         else:
+            self.failover.stand_by()
             self.succession.leave(change.reason, now)
 
     def _begin_term(self, now: float) -> None:

@@ -226,6 +226,10 @@ class Failover:
 
     # --- while another leads, and before we do -------------------------------------------------------------------
 
+    def stand_by(self) -> None:
+        """Another one decides: nothing waits here any more."""
+        self._told.clear()
+
     def follow(self, fleet: Fleet, now: float, told: Collection[Pair] = ()) -> None:
         """Make what the ends' kernels do the intents; not of those pairs whose intents were `told`."""
         for pair in fleet.pairs():
