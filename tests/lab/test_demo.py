@@ -57,15 +57,16 @@ def test_without_mosquitto_the_broker_is_embedded(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ends", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_what_the_demo_started_ends_with_it_however_it_is_ended(ends: signal.Signals, tmp_path: Path) -> None:
     """A terminal sends Ctrl-C and its own end to the children too, some of which read their settings anew by it."""
-    demo = subprocess.Popen(
-        [ROOT / ".venv/bin/python", ROOT / "tests/lab/demo.py", "--local"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=(tmp_path / "told").open("wb"),
-        text=True,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-        start_new_session=True,
-    )
+    with (tmp_path / "told").open("wb") as told:
+        demo = subprocess.Popen(
+            [ROOT / ".venv/bin/python", ROOT / "tests/lab/demo.py", "--local"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=told,
+            text=True,
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+            start_new_session=True,
+        )
     assert demo.stdout is not None
     with demo.stdout:
         assert any("Ctrl-C ends it." in line for line in demo.stdout)
