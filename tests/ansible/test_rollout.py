@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ PATIENCE = {"vagus_rollout_steady_s": 4, "vagus_rollout_timeout_s": 60}
 DAEMON, PROBE = "agent/vagus_agent/daemon.py", "protocol/vagus_protocol/probe.py"
 
 
-def source(directory: Path, version: str, changes: dict[str, tuple[str, str]] | None = None) -> Path:
-    """This tree, as another version, with other words in some files."""
+def source(directory: Path, version: str, *changes: tuple[str, str, str]) -> Path:
+    """This tree, as another version, with other words in some files: (file, what was there, what comes there)."""
     listed = subprocess.run(
         ["git", "-C", REPOSITORY, "ls-files", "--cached", "--others", "--exclude-standard"],
         check=True,
@@ -35,8 +36,8 @@ def source(directory: Path, version: str, changes: dict[str, tuple[str, str]] | 
         if (REPOSITORY / name).is_file() and not name.startswith(("tests/", "docs/images/")):
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(REPOSITORY / name, directory / name)
-    made = {"protocol/vagus_protocol/__init__.py": (f'__version__ = "{OLD}"', f'__version__ = "{version}"')}
-    for name, (was, becomes) in (made | (changes or {})).items():
+    itself = ("protocol/vagus_protocol/__init__.py", f'__version__ = "{OLD}"', f'__version__ = "{version}"')
+    for name, was, becomes in (itself, *changes):
         text = (directory / name).read_text()
         assert was in text, f"{name} has no {was!r} any more: change this test"
         (directory / name).write_text(text.replace(was, becomes))
@@ -45,11 +46,12 @@ def source(directory: Path, version: str, changes: dict[str, tuple[str, str]] | 
 
 @pytest.fixture(scope="module")
 def releases(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    def build(version: str, changes: dict[str, tuple[str, str]] | None = None) -> Path:
+    @cache
+    def build(version: str, *changes: tuple[str, str, str]) -> Path:
         out = tmp_path_factory.mktemp("dist")
         if version == OLD:
             return build_release(out)
-        return build_release(out, source(tmp_path_factory.mktemp("source"), version, changes))
+        return build_release(out, source(tmp_path_factory.mktemp("source"), version, *changes))
 
     return build
 
@@ -65,9 +67,7 @@ def fleet(booted: Callable[..., Hosts], releases: Callable[..., Path]) -> Fleet:
 def crashing(releases: Callable[..., Path], version: str) -> Path:
     """A release whose agent ends as soon as it has started."""
     start = "    async def run(self) -> int:\n        loop = "
-    return releases(
-        version, {DAEMON: (start, start.replace("loop = ", "raise RuntimeError('broken')\n        loop = "))}
-    )
+    return releases(version, (DAEMON, start, start.replace("loop = ", "raise RuntimeError('broken')\n        loop = ")))
 
 
 def calm(fleet: Fleet) -> None:
@@ -116,7 +116,7 @@ def test_an_agent_that_crashes_at_its_start_stops_at_the_canary_and_goes_back(
 def test_an_agent_that_runs_and_whose_links_are_down_stops_at_the_canary_and_goes_back(
     fleet: Fleet, releases: Callable[..., Path]
 ) -> None:
-    deaf = releases("0.1.2", {PROBE: ('MAGIC: Final = b"vgs1"', 'MAGIC: Final = b"vgs0"')})
+    deaf = releases("0.1.2", (PROBE, 'MAGIC: Final = b"vgs1"', 'MAGIC: Final = b"vgs0"'))
     born = lives(fleet)
     done = roll_out(fleet, deaf)
     assert done.returncode != 0
@@ -191,7 +191,7 @@ def test_it_refuses_while_a_node_is_away_and_changes_nothing(fleet: Fleet, relea
 
 
 def test_a_host_with_controller_and_agent_goes_last_and_as_a_whole(fleet: Fleet, releases: Callable[..., Path]) -> None:
-    fleet.whole = True
+    fleet.whole, fleet.release = True, releases("0.3.0")
     fleet.write(PATIENCE)
     fleet.play("site.yml", "-e", "vagus_activate=true")
     fleet.until("/nodes", lambda nodes: len(nodes) == 3 and all(node["online"] for node in nodes))
