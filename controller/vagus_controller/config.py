@@ -118,7 +118,7 @@ class Liveness(Section, frozen=True, kw_only=True):
 
 class Load(Section, frozen=True, kw_only=True):
     # Tasks (runnable and blocked) per core, above the node's own baseline, that are no evidence yet; what is more is
-    # summed up. A node with calm hours is held to three quarters of it, one with bursts to a third more. And the floor.
+    # summed up. A node with calm hours is held to 0.85 of it, one with bursts to 1.2 times as much. And the floor.
     enter_per_core: float = 1.4
     exit_per_core: float = 0.8
     # A load of twice `enter_per_core` is a spike after so many seconds, a greater one sooner. Raising it, and the time

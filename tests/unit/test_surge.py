@@ -73,6 +73,14 @@ def test_a_node_without_bursts_is_more_easily_alarmed() -> None:
     assert sooner < later
 
 
+def test_a_calm_day_makes_no_spike_of_the_next_ordinary_job() -> None:
+    node = Node()
+    node.run(0.25, DAY_S)
+    assert node.run(0.25 + 6 / 4, 20.0) is None
+    node.run(0.25, 600.0)
+    assert node.run(0.25 + 8 / 4, 28.0) is not None
+
+
 def test_what_comes_every_night_is_usual_after_some_days() -> None:
     """An hour of 8 tasks more, at the same time of each day."""
     node = Node()

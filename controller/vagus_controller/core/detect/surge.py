@@ -44,8 +44,6 @@ _MINUTE_UNIT: Final = 0.01
 _NEAR_TAU_S: Final = 600.0
 # What has been so for ten minutes without being a surge is nearly usual.
 _NEAR_SHARE: Final = 0.8
-# A minute of which so much is expected is one of a job: what is more in it is the job's, and no habit of all minutes.
-_DUE: Final = 0.3
 # How much of a day's difference at that hour is remembered: two days make it three quarters usual.
 _DAY_SHARE: Final = 0.5
 # The steep one's allowance, of `enter_per_core`; and its threshold, of the other's.
@@ -62,12 +60,11 @@ _NOISIEST: Final = 2.5
 # The more tasks there usually are, the more their number varies, also before it was seen to today.
 _BUSY_LEAST: Final = 0.6
 _BUSY: Final = 0.9
-# What is learned of bursts moves the small allowance within these, of `enter_per_core`, and so much above them.
-_LEAST: Final = 0.75
-_MOST: Final = 1.3
+# What is learned of bursts moves the small allowance within these, of `enter_per_core`, and so much above them. It
+# begins at the most.
+_LEAST: Final = 0.85
+_MOST: Final = 1.2
 _MARGIN: Final = 0.2
-# Before anything is learned.
-_FIRST: Final = 1.15
 # Bursts are seen as their mean over about so long, and remembered for about so many hours.
 _BURST_S: Final = 12.0
 _BURST_KEPT: Final = 0.9
@@ -93,7 +90,7 @@ class Surge:
         self._slow = self._steep = self._long = 0.0
         # learned: what was usual at each hour of the day, in fractions of _DAY_UNIT; and the highest bursts of late
         self._day = array("B", [_UNKNOWN] * _HOURS)
-        self._habit = _FIRST * settings.enter_per_core
+        self._habit = _MOST * settings.enter_per_core
         self._burst = self._peak = self._noise = 0.0
         self._hour = -1
         self._today = 0.0
@@ -147,7 +144,7 @@ class Surge:
             return self._ends(settings, above, now)
         enter, for_s, allowed = settings.enter_per_core, settings.enter_for_s, self._habit
         self._burst += (above - self._burst) * min(step / _BURST_S, 1.0)
-        if self._burst > self._peak and self._due < _DUE:
+        if self._burst > self._peak:
             self._peak = self._burst
         away = above if above > 0.0 else -above
         self._noise += ((away if away < _CLIP else _CLIP) - self._noise) * min(step / _USUAL_TAU_S, 1.0)
