@@ -140,7 +140,7 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.execute("PRAGMA journal_size_limit=4194304")
     # KiB of pages that each connection keeps. Its own 2 MB fill within hours, and the kernel has the file anyway.
-    cursor.execute("PRAGMA cache_size=-512")
+    cursor.execute("PRAGMA cache_size=-128")
     # As PostgreSQL does, and names of nodes.
     cursor.execute("PRAGMA case_sensitive_like=ON")
     cursor.close()
