@@ -93,11 +93,11 @@ def test_moves_that_were_made_still_count_against_a_new_limit() -> None:
 def test_a_spike_ends_by_the_new_threshold() -> None:
     machine = Machine()
     machine.run(60.0, runnable=1)
-    assert machine.run(20.0, runnable=10)[-1] == "spike"
+    assert machine.run(20.0, runnable=14)[-1] == "spike"
     machine.detector.reconfigure(
         replace(RUNNING, load=config.Load(enter_per_core=8.0, exit_per_core=4.0, exit_for_s=4.0))
     )
-    assert machine.run(10.0, runnable=10)[-1] == "normal"
+    assert machine.run(10.0, runnable=14)[-1] == "normal"
 
 
 def test_the_brain_goes_on_with_all_it_knows() -> None:
