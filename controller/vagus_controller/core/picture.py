@@ -8,7 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from vagus_controller.config import Config
-from vagus_controller.core.detect.link import proven
+from vagus_controller.core.detect.link import proven_by
 from vagus_controller.core.failover import Failover, Pair
 from vagus_controller.core.fleet import Fleet
 from vagus_controller.core.plans import Plans
@@ -264,22 +264,25 @@ def _pair(sources: Sources, pair: Pair) -> PairView:
 
 
 def _path(sources: Sources, pair: Pair, path: str) -> PathView:
-    fit, why_not = proven(sources.fleet, pair, path, sources.now, sources.config.failover.proven_within_s)
     verdict = sources.links.get((pair, path))
-    ends = []
+    fleet, (a, b) = sources.fleet, pair
+    words = (fleet.link(a, b, path), fleet.link(b, a, path))
+    fit, why_not = proven_by(fleet, pair, path, words, sources.now, sources.config.failover.proven_within_s)
     idle_interval_s, metered = None, False
-    for node, peer in (pair, pair[::-1]):
-        state = sources.fleet.nodes.get(node)
-        seen = state.link(peer, path) if state is not None else None
-        ends.append(LinkEnd(node=node, link=seen.link if seen is not None else None))
+    for node in pair:
+        state = fleet.nodes.get(node)
         offer = state.path_offer(path) if state is not None else None
         if offer is not None:
             idle_interval_s = max(idle_interval_s or 0.0, offer.idle_interval_s)
             metered = metered or offer.metered
+    first, second = words
     return PathView(
         path=path,
         verdict=shown(verdict, sources.now) if verdict is not None else _not_looked_at(pair, path),
-        ends=(ends[0], ends[1]),
+        ends=(
+            LinkEnd(node=a, link=first.link if first is not None else None),
+            LinkEnd(node=b, link=second.link if second is not None else None),
+        ),
         proven=fit,
         unproven=why_not,
         idle_interval_s=idle_interval_s,

@@ -266,8 +266,17 @@ def proven(fleet: Fleet, pair: Pair, path: str, now: float, within_s: float) -> 
 
     Packets decide: an obstacle that they passed is none. Where they did not, it is the first that is told.
     """
+    seen = (fleet.link(*pair, path), fleet.link(*pair[::-1], path))
+    return proven_by(fleet, pair, path, seen, now, within_s)
+
+
+def proven_by(fleet: Fleet, pair: Pair, path: str, words: Ends, now: float, within_s: float) -> tuple[bool, str]:
+    """The same, by what the ends said last."""
+    a, b = pair
     missing = [
-        why for node, peer in (pair, pair[::-1]) if (why := _unproven_end(fleet, node, peer, path, now, within_s))
+        why
+        for node, peer, seen in ((a, b, words[0]), (b, a, words[1]))
+        if (why := _unproven_end(fleet, node, peer, path, seen, now, within_s))
     ]
     if not missing:
         return True, ""
@@ -285,14 +294,15 @@ def obstacles(pair: Pair, ends: Ends) -> str:
     )
 
 
-def _unproven_end(fleet: Fleet, node: str, peer: str, path: str, now: float, within_s: float) -> str:
+def _unproven_end(
+    fleet: Fleet, node: str, peer: str, path: str, seen: LinkSeen | None, now: float, within_s: float
+) -> str:
     """What is missing at `node`, "" when nothing is."""
     state = fleet.nodes.get(node)
     if state is None or state.first_seen is None:
         return f"{node} was never heard"
     if state.said_goodbye:
         return f"{node} is offline"
-    seen = state.link(peer, path)
     if seen is None:
         return f"{node} has not told of {peer} over {path}"
     if now - seen.at > fleet.silent_after(state):
@@ -301,13 +311,15 @@ def _unproven_end(fleet: Fleet, node: str, peer: str, path: str, now: float, wit
         return f"{node} sees {path} {seen.link.state.value}" + (f" ({seen.link.reason})" if seen.link.reason else "")
     if seen.link.state is LinkState.UNKNOWN or seen.link.proven_s is None:
         return f"{node} never had a reply from {peer} over {path}"
+    age = seen.link.proven_s + (now - seen.at)
+    if age < within_s:
+        return ""
     offer = state.path_offer(path)
     if offer is not None and offer.metered:
         within_s = max(within_s, _METERED_PROBES * offer.idle_interval_s)
-    age = seen.link.proven_s + (now - seen.at)
-    if age >= within_s:
-        return f"{node} had its last reply over {path} {seconds(age)} ago, wanted within {seconds(within_s)}"
-    return ""
+    if age < within_s:
+        return ""
+    return f"{node} had its last reply over {path} {seconds(age)} ago, wanted within {seconds(within_s)}"
 
 
 def _is_silent(fleet: Fleet, state: NodeState, now: float) -> bool:
