@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from math import inf
 from typing import Any, Final, Protocol
 
 Call = Callable[..., None]
@@ -85,6 +86,8 @@ class Process:
         self.running = False
         self.frozen = False
         self._life = 0
+        # when the last of its lives but the first began
+        self.began_again = -inf
         # our monotonic clock minus the engine's: another one after every reboot, and it says nothing of the others'
         self.clock_offset = 0.0
         self._waiting: list[tuple[Call, tuple[Any, ...]]] = []
@@ -100,6 +103,8 @@ class Process:
 
     def begin(self) -> None:
         self.running, self.frozen = True, False
+        if self._life:
+            self.began_again = self.engine.now
         self._life += 1
         self._waiting.clear()
 

@@ -148,6 +148,11 @@ class Faults:
         history = [message for message in self.broker.history if message[0].endswith(leaf)]
         if history:
             topic, payload = history[int(which * len(history))]
+            where = topics.parse(topic)
+            speaker = self.chiefs.get(where.controller) if isinstance(where, topics.ControllerTopic) else None
+            if speaker is not None and not speaker.hears:
+                # Whom the broker lets speak for a controller is believed, until that one contradicts: it cannot now.
+                return
             self.trace("fault", f"replays on {topic}")
             self.broker.inject(topic, payload)
 

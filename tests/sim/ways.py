@@ -17,6 +17,8 @@ _DEAD_S: Final = 12.0
 _DOUBTFUL: Final = 0.3
 # A write to the kernel that takes longer may come too late.
 _SLOW_S: Final = 0.5
+# A trial that an agent took up when it started has its time anew; the other end's may be over sooner.
+_TRIAL_S: Final = 10.0
 # A probe interval; and a message, by the broker to an agent, which has to connect first when it has just started.
 _APART_S: Final = 0.25 + 0.15
 
@@ -43,7 +45,8 @@ class Ways:
             running = all(self._world.members[node].process.running for node in pair)
             # A machine that has just booted sends nothing yet.
             if running and there and back and there != back:
-                self._apart_since.setdefault(pair, self._world.engine.now)
+                again = max(self._world.members[node].process.began_again for node in pair)
+                self._apart_since.setdefault(pair, max(self._world.engine.now, again + _TRIAL_S))
             else:
                 self._apart_since.pop(pair, None)
         return self._due
