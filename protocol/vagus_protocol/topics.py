@@ -13,6 +13,7 @@ ROOT = "vagus/1"
 NodeLeaf = Literal["presence", "report", "event", "desired", "observed"]
 NODE_LEAVES: tuple[NodeLeaf, ...] = ("presence", "report", "event", "desired", "observed")
 _NAME = re.compile(NAME_PATTERN)
+NAME_RULE = "1 to 63 of a-z 0-9 . _ -, beginning and ending with a letter or digit, and no -- in it"
 
 
 class NodeTopic(NamedTuple):

@@ -7,13 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_address
 from typing import Final, Protocol, TypeVar
 
-from vagus_protocol.topics import is_name
+from vagus_protocol.topics import NAME_RULE, is_name
 from vagus_runtime.settings import Say, show, unreadable, within
 
 T = TypeVar("T")
 
 PORT: Final = (1, 65535)
-_NAME = "1 to 63 of a-z 0-9 . _ -, beginning and ending with a letter or digit, and no -- in it"
 MQTT_FILES: Final = ("password_file", "ca_file", "cert_file", "key_file")
 
 
@@ -43,7 +42,7 @@ class Mqtt(Protocol):
 
 def check_name(name: str, key: str, say: Say) -> None:
     if not is_name(name):
-        say(key, f"{show(name)} is not a name: {_NAME}")
+        say(key, f"{show(name)} is not a name: {NAME_RULE}")
 
 
 def check_absolute(path: str, key: str, say: Say) -> None:

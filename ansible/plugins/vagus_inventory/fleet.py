@@ -11,15 +11,13 @@ from typing import Any, Final
 from vagus_agent.config import Steering
 from vagus_inventory import secrets, variables
 from vagus_inventory.variables import Say, Variable
-from vagus_protocol.topics import is_name
+from vagus_protocol.topics import NAME_RULE, is_name
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 GROUPS: Final = {"vagus_brokers": "vagus_broker", "vagus_controllers": "vagus_controller", "vagus_nodes": "vagus_agent"}
-_NAME: Final = (
-    "1 to 63 of a-z 0-9 . _ -, beginning and ending with a letter or digit: it is part of MQTT topics and unit names"
-)
+_NAME: Final = f"{NAME_RULE}: it is part of MQTT topics and unit names"
 # Users of the broker that are no node.
 _RESERVED: Final = (secrets.CONTROLLER, secrets.HOME_ASSISTANT)
 # Linux dev_valid_name().
