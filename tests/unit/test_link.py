@@ -132,6 +132,36 @@ def healthy(seed: int = 0, nodes: tuple[str, ...] = ("a", "b")) -> Network:
     return network
 
 
+def exchange(network: Network) -> list[tuple[str, bytes]]:
+    """(path, echo) of a's next probes, both of one moment, in the order of paths."""
+    network.now = network.probers["a"].deadline
+    sends = network.probers["a"].poll(network.now)
+    assert [send.path for send in sends] == ["overlay", "backup"]
+    answers = [
+        network.probers["b"].received(send.data, "a", send.path, network.now, network.now, 0.0) for send in sends
+    ]
+    return [(echo.path, echo.data) for answer in answers for echo in answer]
+
+
+def test_an_echo_asks_for_a_look_when_no_other_of_its_moment_is_waited_for() -> None:
+    network = healthy()
+    prober, stale = network.probers["a"], []
+    for path, echo in exchange(network):
+        prober.received(echo, "b", path, network.now, network.now, 0.0)
+        stale.append(prober.stale)
+    assert stale == [False, True]
+
+
+def test_an_echo_over_a_link_that_is_not_up_asks_for_a_look_at_once() -> None:
+    network = healthy()
+    network.lost = lambda sender, to, path: path == "overlay"
+    network.run(10)
+    assert network.state("a", "b", "overlay") is DOWN
+    (path, echo), _ = exchange(network)
+    network.probers["a"].received(echo, "b", path, network.now, network.now, 0.0)
+    assert network.probers["a"].stale
+
+
 def test_every_link_comes_up_and_idles_at_its_interval() -> None:
     network = healthy()
     before = network.sent
