@@ -25,7 +25,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _spawning = threading.Lock()
 
 # A host's own /proc, /sys, /run, boot id and machine id, which is kept in its directory: two machines with one id are
-# clones. `/proc/self` is read before the new /proc hides the outer PID.
+# clones. `/proc/self` is read before the new /proc hides the outer PID. Ports picked at random are never the tunnels'
+# (41641, 51820): a wireguard-go opens one at random before it is told its own, which may be its neighbour's.
 _INIT = """
 set -e
 read -r pid _ < /proc/self/stat
@@ -39,6 +40,7 @@ mount --bind /run/boot_id /proc/sys/kernel/random/boot_id
 [ ! -e /etc/machine-id ] || mount --bind "$2/machine-id" /etc/machine-id
 hostname "$1"
 ip link set lo up
+echo "32768 40959" > /proc/sys/net/ipv4/ip_local_port_range
 echo "$pid"
 read -r _ || true
 """
