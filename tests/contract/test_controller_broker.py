@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from paho.mqtt.client import Client, MQTTv5
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from contract.mosquitto import Mosquitto, Relay, Watcher, certificates
 from vagus_controller import config
@@ -121,6 +125,44 @@ def test_orders_of_the_largest_size_are_retained_and_there_before_the_next_leade
 
     with Mosquitto() as broker:
         asyncio.run(run())
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_a_message_is_the_same_with_and_without_properties_and_at_any_quality_of_service(
+    protocol: Literal["5", "3.1.1"],
+) -> None:
+    with_properties = Properties(PacketTypes.PUBLISH)
+    with_properties.MessageExpiryInterval = 3600
+    with_properties.UserProperty = ("a", "b" * 200)
+    nodes = ("pi", "π", "n" * 150)
+    sent = [
+        (topics.node("lab", "pi", "report").replace("/pi/", f"/{node}/"), payload, qos, properties)
+        for node in nodes
+        for payload in (b"", b"\0", b"\0" * 300, bytes(range(256)) * 20)
+        for qos in (0, 1, 2)
+        for properties in (None, with_properties)
+    ]
+
+    async def run() -> None:
+        async with controller(at(broker.port), protocol=protocol) as (session, inbox):
+            await asyncio.wait_for(session.barrier(), 5)
+            inbox.messages.clear()
+            for topic, payload, qos, properties in sent:
+                publisher.publish(topic, payload, qos=qos, properties=properties)
+            await inbox.until(lambda: len(inbox.messages) >= len(sent), "all of them")
+            # A message of QoS 2 is passed on when its sender has confirmed it: later than those after it.
+            assert sorted(inbox.messages) == sorted((topic, payload, False) for topic, payload, _, _ in sent)
+            assert inbox.connected() == 1
+
+    with Mosquitto() as broker:
+        publisher = Client(CallbackAPIVersion.VERSION2, protocol=MQTTv5)
+        publisher.connect("127.0.0.1", broker.port)
+        publisher.loop_start()
+        try:
+            asyncio.run(run())
+        finally:
+            publisher.disconnect()
+            publisher.loop_stop()
 
 
 def test_a_publish_is_in_the_kernel_when_it_returns() -> None:
