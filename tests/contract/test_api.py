@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import signal
 import socket
@@ -26,7 +27,7 @@ from vagus_controller.api.metrics import MAX_PAIRS, exposition
 from vagus_controller.api.stream import ChangeFeed, Subscriber, parse_marks
 from vagus_controller.config import Http
 from vagus_controller.core.differences import Whole
-from vagus_controller.views import Change, DrillAsk, EventEntry, FleetView, PlanAsk, Severity
+from vagus_controller.views import Change, DrillAsk, EventEntry, FleetView, NodeView, PlanAsk, Severity
 from vagus_runtime.settings import ConfigError
 
 PAIR = samples.calm().pairs[0].name
@@ -651,6 +652,53 @@ def test_nothing_is_drawn_when_nobody_looks() -> None:
     async def run(loop: asyncio.AbstractEventLoop) -> None:
         ChangeFeed().show(lambda: pytest.fail("drawn for nobody"))
         await asyncio.sleep(1)
+
+    on_a_loop_that_jumps(run)
+
+
+def test_the_page_that_another_page_leads_to_is_given_what_was_kept_up_meanwhile_and_later_nothing_is_drawn() -> None:
+    class Counting(Whole):
+        drawn = 0
+
+        def node(self, name: str) -> NodeView:
+            Counting.drawn += 1
+            return super().node(name)
+
+    async def run(loop: asyncio.AbstractEventLoop) -> None:
+        feed, one, two, three = ChangeFeed(), Subscriber(), Subscriber(), Subscriber()
+        feed.subscribe(one)
+        await feed.picture(one, lambda: Counting(numbered(1)))
+        feed.unsubscribe(one)
+        feed.show(lambda: Counting(numbered(2)))
+        await asyncio.sleep(stream.LINGER_S - 1)
+        feed.subscribe(two)
+        await asyncio.sleep(2)
+        before = Counting.drawn
+        assert told(await feed.picture(two, lambda: Counting(numbered(2)))) == [("fleet", "picture 2")]
+        assert Counting.drawn == before, "every part was told before"
+        feed.unsubscribe(two)
+        await asyncio.sleep(stream.LINGER_S + 1)
+        feed.show(lambda: pytest.fail("drawn for nobody"))
+        await asyncio.sleep(1)
+        feed.subscribe(three)
+        assert told(await feed.picture(three, lambda: Counting(numbered(3)))) == [("fleet", "picture 3")]
+        assert Counting.drawn == before + len(samples.calm().nodes)
+
+    on_a_loop_that_jumps(run)
+
+
+def test_what_one_client_was_told_is_not_kept_however_long_it_stays() -> None:
+    async def run(loop: asyncio.AbstractEventLoop) -> None:
+        feed, client = ChangeFeed(), Subscriber()
+        feed.subscribe(client)
+        await feed.picture(client, lambda: Whole(samples.calm()))
+        for number in range(100):
+            feed.show(lambda number=number: Whole(numbered(number)))  # type: ignore[misc]
+            await asyncio.sleep(0.5)
+            client.take()
+        gc.collect()
+        alive = [each for each in gc.get_objects() if isinstance(each, stream.Message)]
+        assert len(alive) <= 2
 
     on_a_loop_that_jumps(run)
 

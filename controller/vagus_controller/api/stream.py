@@ -44,6 +44,9 @@ _LOOK_SHARE: Final = 0.1
 _LOOK_AT_LEAST_EVERY_S: Final = 2.0
 # Clients that come within this time of each other, after a restart, are given the same picture.
 _PICTURE_S: Final = 2.0
+# A page that another page leads to is opened when that one's stream has ended: what was told is kept up to date for so
+# long after the last client has left.
+LINGER_S: Final = 30.0
 # Nodes and pairs, of those that nobody was told of yet, that are drawn in one go: some 15 ms.
 _AT_A_TIME: Final = 250
 # The page calls a stream dead after 6 s of silence.
@@ -165,8 +168,10 @@ class ChangeFeed:
         self._differences, self._album = Differences(), Album()
         self._canvas: Callable[[], Canvas] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        # runs while the last client has left and its picture is kept up
+        self._lingering: asyncio.TimerHandle | None = None
         self._next_look_at = 0.0
-        # the last whole picture, when it was drawn, and the changes since
+        # the last whole picture, while it is new, when it was drawn, and the changes since
         self._picture: Message | None = None
         self._picture_at = 0.0
         self._since_picture: list[Message] = []
@@ -180,16 +185,20 @@ class ChangeFeed:
             subscriber.add(change.data)
 
     def show(self, canvas: Callable[[], Canvas]) -> None:
-        """There may be something new to see; `canvas` draws it when it is due, if anybody looks."""
-        if not self._subscribers or self._timer is not None:
+        """There may be something new to see; `canvas` draws it when it is due, if anybody looks, or did until lately."""
+        if not self._watched or self._timer is not None:
             return
         self._canvas = canvas
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(max(self._next_look_at - loop.time(), 0.0), self._look)
 
+    @property
+    def _watched(self) -> bool:
+        return bool(self._subscribers) or self._lingering is not None
+
     def _look(self) -> None:
         self._timer = None
-        if not self._subscribers or self._canvas is None:
+        if not self._watched or self._canvas is None:
             return
         loop = asyncio.get_running_loop()
         started = thread_time()
@@ -198,10 +207,15 @@ class ChangeFeed:
         self._next_look_at = loop.time() + max(pause, LOOK_EVERY_S)
 
     def _tell(self, change: FleetChange | None) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._picture_at > _PICTURE_S:
+            # Nobody will be given it again, nor what came since.
+            self._picture, self._since_picture = None, []
         if change is None:
             return
-        message = Message(b"change", self._album.take(change, asyncio.get_running_loop().time()))
-        self._since_picture.append(message)
+        message = Message(b"change", self._album.take(change, now))
+        if self._picture is not None:
+            self._since_picture.append(message)
         for subscriber in self._subscribers:
             subscriber.change(message)
 
@@ -229,13 +243,24 @@ class ChangeFeed:
         if len(self._subscribers) >= MAX_SUBSCRIBERS:
             raise Full
         self._subscribers.add(subscriber)
+        self._stay()
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
         self._subscribers.discard(subscriber)
         if not self._subscribers:
-            # Nobody looks: what was drawn last is nobody's picture.
-            self._differences, self._album = Differences(), Album()
-            self._picture, self._since_picture = None, []
+            self._stay()
+            self._lingering = asyncio.get_running_loop().call_later(LINGER_S, self._forget)
+
+    def _stay(self) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
+
+    def _forget(self) -> None:
+        """Nobody looks: what was drawn last is nobody's picture."""
+        self._lingering = None
+        self._differences, self._album = Differences(), Album()
+        self._picture, self._since_picture = None, []
 
     def close(self) -> None:
         """Ends every stream."""
