@@ -3,7 +3,7 @@ report is another than before.
 
 - server: the page's HTML, and the first message of a stream, which is the whole picture drawn, encoded and
   compressed; from the request, on a connection that stands, to the last byte; what is done with it is not the server's;
-  when nobody looked before, and when somebody else does already;
+  when nobody looked for a while, when one page leads to another, and when somebody else looks already;
 - stream: 50 clients; from when a change was drawn until the last of them has it, and what it costs the controller;
 - browser: the fleet page in Chromium; the work of its main thread per message of the stream, from a trace of all
   tasks, in the thread's own time, until what the message brought is drawn;
@@ -37,10 +37,13 @@ import table
 from playwright.sync_api import CDPSession, Page
 
 from browser.chromium import chromium
+from vagus_controller.api.stream import LINGER_S
 
 REPORT_EVERY_S: Final = 5.0
 # Longer than the time for which clients that come together are given the same picture.
 _APART_S: Final = 2.3
+# Longer than the time for which a picture is kept up for nobody.
+_FORGOTTEN_S: Final = LINGER_S + 1.0
 _AT: Final = re.compile(rb'"at":([0-9.]+),"nodes"')
 # What a message brings is drawn by then: drawing waits for at most 250 ms.
 _DRAWN_MS: Final = 600.0
@@ -99,12 +102,14 @@ def first_picture(port: int, token: str) -> tuple[float, int]:
     raise SystemExit("the stream ended before its first picture")
 
 
-def pictures(brain: ingest.Brain, token: str, rounds: int) -> tuple[list[tuple[float, int]], list[float]]:
+def pictures(
+    brain: ingest.Brain, token: str, rounds: int, apart_s: float
+) -> tuple[list[tuple[float, int]], list[float]]:
     """Of so many first pictures what `first_picture` says, and the controller's CPU seconds meanwhile."""
     process = psutil.Process(brain.process.pid)
     found, costs = [], []
     for _ in range(rounds):
-        time.sleep(_APART_S)
+        time.sleep(apart_s)
         cpu = ingest._cpu_s(process)
         found.append(first_picture(brain._http, token))
         costs.append(ingest._cpu_s(process) - cpu)
@@ -293,13 +298,16 @@ def measure(size: int, clients: int, seconds: float, rounds: int) -> dict[str, A
         url, token = f"http://127.0.0.1:{brain._http}", brain._token
         process = psutil.Process(brain.process.pid)
         shells = page_html(brain._http, token, rounds)
-        first, costs = pictures(brain, token, rounds)
+        first, costs = pictures(brain, token, rounds, _FORGOTTEN_S)
         _say(f"first pictures: {statistics.median(took for took, _ in first) * 1000:.0f} ms")
+        led, led_costs = pictures(brain, token, rounds, _APART_S)
+        _say(f"from one page to another: {statistics.median(took for took, _ in led) * 1000:.0f} ms")
         other = listeners(brain, token, 1, 2 * rounds * _APART_S)
-        second, second_costs = pictures(brain, token, rounds)
+        second, second_costs = pictures(brain, token, rounds, _APART_S)
         other.terminate()
         other.wait(30)
         _say(f"while another listens: {statistics.median(took for took, _ in second) * 1000:.0f} ms")
+        time.sleep(_FORGOTTEN_S)
         cpu, began = ingest._cpu_s(process), time.monotonic()
         time.sleep(seconds / 2)
         alone = (ingest._cpu_s(process) - cpu) / (time.monotonic() - began)
@@ -313,6 +321,8 @@ def measure(size: int, clients: int, seconds: float, rounds: int) -> dict[str, A
         "picture_s": table.spread([took for took, _ in first]),
         "picture_cpu_s": table.spread(costs),
         "picture_bytes": statistics.median(count for _, count in first),
+        "led_picture_s": table.spread([took for took, _ in led]),
+        "led_picture_cpu_s": table.spread(led_costs),
         "second_picture_s": table.spread([took for took, _ in second]),
         "second_picture_cpu_s": table.spread(second_costs),
         "last_client_s": table.spread(spread["last_s"]),
@@ -343,6 +353,8 @@ def show(found: dict[str, Any]) -> None:
         _row("the page's HTML", found["shell_s"], "150 ms"),
         _row("the whole picture, from request to last byte", found["picture_s"], "150 ms"),
         _row("CPU of the controller for it", found["picture_cpu_s"]),
+        _row("the same, when another page led there", found["led_picture_s"], "150 ms"),
+        _row("CPU of the controller for it", found["led_picture_cpu_s"]),
         _row("the same, while another client listens", found["second_picture_s"], "150 ms"),
         _row("CPU of the controller for it", found["second_picture_cpu_s"]),
         [
@@ -385,7 +397,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=1000)
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=30.0, help="of streaming, and of browsing (default 30)")
-    parser.add_argument("--rounds", type=int, default=15, help="first pictures (default 15)")
+    parser.add_argument("--rounds", type=int, default=9, help="first pictures (default 9)")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--listen", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
