@@ -292,14 +292,8 @@ class Invariants:
         return not wrong and not any(self._trouble(a, b) for a, b in self._pairs())
 
     def _quorumless(self) -> bool:
-        """Whether the members have no quorum, and a controller could give them one. (Pairs that came and went so often
-        that they are damped it leaves where they are, if that is not dead.)"""
+        """Whether the members have no quorum, and a controller could give them one."""
         world = self._world
-        for chief in world.chiefs.values():
-            if chief.leads and chief.brain is not None:
-                damping, now = chief.brain.failover.damping, chief.process.now
-                if any(damping.reusable_in(pair, now) for pair in self._pairs()):
-                    return False
         led = not world.abandoned and not world.schedule.opted_out and world.schedule.without is None
         return led and bool(world.etcd.members) and not world.etcd.has_quorum
 

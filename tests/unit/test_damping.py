@@ -13,6 +13,8 @@ from unit.pair_world import DEGRADED, DOWN, PAIR, SUSPECT, UP, World
 from vagus_controller import config
 from vagus_controller.core.damping import DEATH_PENALTY, MOVE_PENALTY, Damping, ceiling
 from vagus_controller.core.failover import Decision, Failover, Memory
+from vagus_controller.core.verdict import Verdict
+from vagus_controller.views import Severity
 from vagus_protocol.messages import LinkState
 
 SETTINGS = config.Damping()
@@ -58,6 +60,24 @@ def test_one_outage_is_not_damped() -> None:
     world = World(failback_hold_s=60.0)
     assert [decision.kind for decision in moves(world.pass_time(30, DOWN))] == ["failover"]
     assert [decision.kind for decision in moves(world.pass_time(62, UP))] == ["failback"]
+
+
+def test_a_damped_pair_of_members_leaves_an_impaired_path_when_quorum_is_lost_and_no_other_pair_does() -> None:
+    for quorum in (False, True):
+        world = World(failback_hold_s=0.0, quorum_lost_for_s=3.0)
+        for _ in range(30):
+            world.pass_time(3, DOWN)
+            world.pass_time(3, UP)
+        assert world.path == "backup"
+        assert world.failover.damping.reusable_in(PAIR, world.now) > 60
+        impaired = Verdict("link", "a--b/backup", "degraded", Severity.WARNING, "loss 30 %", (), world.now)
+        world.links[PAIR, "backup"] = impaired
+        if quorum:
+            world.quorum_lost_since = world.now
+        early, late = moves(world.pass_time(2, UP, DEGRADED)), moves(world.pass_time(3, UP, DEGRADED))
+        assert early == []
+        assert [decision.path for decision in late] == (["overlay"] if quorum else [])
+        assert world.path == ("overlay" if quorum else "backup")
 
 
 def test_a_damped_pair_leaves_a_dead_path_at_once() -> None:

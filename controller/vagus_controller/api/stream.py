@@ -185,7 +185,7 @@ class ChangeFeed:
             subscriber.add(change.data)
 
     def show(self, canvas: Callable[[], Canvas]) -> None:
-        """There may be something new to see; `canvas` draws it when it is due, if anybody looks, or did until lately."""
+        """There may be something new to see; `canvas` draws it when it is due, if anybody looks or lately did."""
         if not self._watched or self._timer is not None:
             return
         self._canvas = canvas

@@ -4,7 +4,7 @@ The idea is RFC 2439's: every move of a pair adds a penalty, and so does every d
 is away from it and on the way home. The penalty halves with every half-life. Above `suppress` the pair is damped, until
 the penalty has fallen below `reuse`; it is capped so that this takes `longest_s` at most.
 
-Only moves that could as well be left are damped: going home, and leaving a path that is not dead.
+Only moves that can as well wait are damped: going home, and, while etcd has quorum, leaving a path that is not dead.
 
 The hold before failback has a longer memory: a failback that is followed by a failover within `longest_hold_s` doubles
 the next hold, up to that; one that lasts longer makes it what is configured.

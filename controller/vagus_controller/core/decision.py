@@ -45,6 +45,8 @@ class Decision(Struct, frozen=True, kw_only=True):
     urgent: bool = False
     # on degraded evidence alone: the path that it leaves carries traffic, and another would carry it better
     degraded: bool = False
+    # etcd has no quorum, and the path that it leaves is impaired
+    quorumless: bool = False
 
     @property
     def moves(self) -> bool:

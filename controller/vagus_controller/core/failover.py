@@ -310,7 +310,7 @@ class Failover:
             better = [path for path in paths if _rank(situation, pair, path) < _rank(situation, pair, intent.path)]
             # What goes one way only carries nothing.
             dead = _rank(situation, pair, intent.path) >= _DEAD_RANK
-            wish = self._escape(fleet, pair, better, intent, impaired, now, dead=dead)
+            wish = replace(self._escape(fleet, pair, better, intent, impaired, now, dead=dead), quorumless=True)
         else:
             wish = (
                 alone

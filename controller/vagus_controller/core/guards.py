@@ -146,4 +146,6 @@ def _flaps(context: Context, pair: Pair, wish: Decision | None) -> Guard:
         return Guard("flap damping", passed=words)
     if wish is not None and wish.urgent:
         return Guard("flap damping", passed=f"{words}; but nothing is kept on a dead path")
+    if wish is not None and wish.quorumless:
+        return Guard("flap damping", passed=f"{words}; but no member is kept on an impaired path without quorum")
     return Guard("flap damping", words, f"damped for {seconds(left)} more: its paths flap")
