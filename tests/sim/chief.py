@@ -158,6 +158,10 @@ class Chief:
         """Whether a pause that a person set here covers the node, for the next tenth of a second at least."""
         return any(what in ("fleet", node) and self._engine.now < until - 0.1 for what, until in self._pauses)
 
+    def lost_pauses(self) -> None:
+        """It told that they hold no more."""
+        self._pauses.clear()
+
     @property
     def at_work(self) -> bool:
         """Whether a person's pause stands here, of anything, for the next tenth of a second at least."""
@@ -300,6 +304,8 @@ class _Outbox:
     def event(self, source: str, kind: str, subject: str, text: str, severity: Severity = Severity.INFO) -> None:
         if source == "controller":
             self._chief.tell(f"{kind} {subject}: {text}")
+        if kind == "pause" and "holds no more" in text:
+            self._chief.lost_pauses()
 
     def notices(self, notices: Iterable[Notice]) -> None: ...
 

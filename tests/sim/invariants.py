@@ -288,10 +288,10 @@ class Invariants:
         leading = [chief for chief in world.chiefs.values() if chief.leads]
         if not world.abandoned and not (len(leading) == 1 and leading[0].speaks):
             return False
-        wrong = self._mistaken() or self._astray() or self._quorumless()
+        wrong = self._mistaken() or self._astray() or self.quorumless()
         return not wrong and not any(self._trouble(a, b) for a, b in self._pairs())
 
-    def _quorumless(self) -> bool:
+    def quorumless(self) -> bool:
         """Whether the members have no quorum, and a controller could give them one."""
         world = self._world
         led = not world.abandoned and not world.schedule.opted_out and world.schedule.without is None
@@ -341,7 +341,7 @@ class Invariants:
         for name in self._mistaken():
             believes = "nobody" if self._world.members[name].orphaned else "a controller"
             self.fail("company-known", f"{name} holds that {believes} leads it")
-        if self._quorumless():
+        if self.quorumless():
             self.fail("quorum-regained", f"leader {self._world.etcd.leader or 'none'}")
         self._cases.at_the_end()
         for member in self._world.members.values():

@@ -38,7 +38,7 @@ class Words:
         # (pair, path) → when something about its wires changed last; node → the same of its agent
         self._wires_at: dict[tuple[Pair, str], float] = {}
         self._agents_at: dict[str, float] = {}
-        # controller → since when it has a drill out, and another pair off its first path
+        # controller → since when it has a drill out, and another pair off its first path, or a pause
         self._disturbed_since: dict[str, float] = {}
         world.network.watchers.append(self._wire_changed)
 
@@ -136,12 +136,12 @@ class Words:
             for peer, word in self._said.get((chief.name, chief.lives, node), {}).items():
                 if word.path != settings.PATHS[0]:
                     (out if word.drill else away).append(f"{node} → {peer}")
-        if not (out and away and chief.speaks):
+        paused = chief.at_work and chief.leads
+        if not (out and ((away and chief.speaks) or paused)):
             self._disturbed_since.pop(chief.name, None)
         elif self._now - self._disturbed_since.setdefault(chief.name, self._now) > _INTERRUPTED_S:
-            self._fail("drill-in-peace", f"{chief.name} goes on drilling {out[0]}, and {away[0]} is off its first path")
-        if out and chief.at_work and chief.leads:
-            self._fail("drill-in-peace", f"{chief.name} drills {out[0]}, under a pause")
+            why = "under a pause" if paused else f"and {away[0]} is off its first path"
+            self._fail("drill-in-peace", f"{chief.name} goes on drilling {out[0]}, {why}")
 
     @property
     def _now(self) -> float:

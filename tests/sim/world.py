@@ -20,6 +20,8 @@ from sim.schedule import Fault, Schedule
 
 # How long after the last fault everything must be well; see docs/architecture.md for the sum.
 BOUND_S = 30.0
+# What was lost of a path's last minute counts against it for so long: no member goes there, quorum or not.
+_MINUTE_S = 65.0
 # When all is well, so much longer.
 _STABLE_S = 3.0
 _IMAGE_EVERY_S = 4.0
@@ -100,6 +102,8 @@ class World(Faults):
         try:
             more = _ABANDONED_S if self.schedule.rest == "left on trial" else 0.0
             self.engine.run(self.schedule.last_fault_at + 0.1 + more + BOUND_S, self._over)
+            if self.invariants.quorumless():
+                self.engine.run(self.engine.now + _MINUTE_S, self._over)
             self.invariants.at_the_end()
         except Violation as violation:
             return violation

@@ -526,6 +526,25 @@ def test_a_leader_that_meets_another_learns_its_pauses_and_tells_which_of_its_ow
     assert any("by eva holds no more: zz, which leads, has none such" in event for event in floor.outbox.events)
 
 
+def test_a_pause_that_a_twin_of_the_same_name_does_not_have_is_told_to_be_lost() -> None:
+    floor = Ground()
+    floor.pause()
+    twin = Book("test", floor.brain.config.name, "zz", KEY)
+    twin.begin_epoch(floor.brain.leadership.epoch + 5)
+    payload = twin.renew(Standing(), floor.now)
+    assert payload is not None
+    where = floor.brain.config.name
+    floor.brain.on_message(topics.orders("test", where), payload, floor.now)
+    leader = msgspec.json.encode(
+        {"v": 1, "controller": where, "session": "zz", "online": True, "leader": True, "epoch": twin.term[0]}
+    )
+    floor.brain.on_message(topics.controller("test", where), leader, floor.now)
+    floor.run(2)
+    told = [event for event in floor.outbox.events if "by eva holds no more" in event]
+    standing = [each.who for each in floor.brain.fleet_view(floor.now).pauses]
+    assert bool(told) is (standing == []), "no pause ends in silence"
+
+
 def test_a_pause_made_while_the_session_is_away_is_told_when_it_is_back() -> None:
     floor = Ground()
     floor.brain.on_session(False, "gone", floor.now)

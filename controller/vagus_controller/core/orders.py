@@ -42,12 +42,13 @@ class Standing(NamedTuple):
 
 
 class Book:
-    """The newest orders that we know of, said or heard. `said`, `payload`: ours, as said last; b"" under this epoch
-    before any."""
+    """The newest orders that we know of, said or heard. `ours`: said in this life of ours. `said`, `payload`: ours, as
+    said last; b"" under this epoch before any."""
 
     def __init__(self, fleet: str, controller: str, session: str, fleet_key: bytes) -> None:
         self.term: Term = (0, 0)
         self.author = controller
+        self.ours = False
         self.payload = b""
         self.fleet = fleet
         self.controller = controller
@@ -62,7 +63,8 @@ class Book:
 
     def begin_epoch(self, epoch: int) -> None:
         """Whatever stands must be said under the new epoch."""
-        self.term, self.author, self.payload, self._said_at = (epoch, 0), self.controller, b"", _NEVER
+        self.term, self.author, self.ours = (epoch, 0), self.controller, True
+        self.payload, self._said_at = b"", _NEVER
 
     def renew(self, standing: Standing, now: float) -> bytes | None:
         """What to publish; None: it has been said."""
@@ -89,7 +91,7 @@ class Book:
 
     def take(self, orders: Orders) -> None:
         """These are what we know."""
-        self.term, self.author = (orders.epoch, orders.generation), orders.controller
+        self.term, self.author, self.ours = (orders.epoch, orders.generation), orders.controller, False
 
     def _orders(self, standing: Standing, term: Term, controller: str, now: float) -> Orders:
         return Orders(

@@ -134,10 +134,11 @@ class Succession:
 
     def follow(self, told: Orders, now: float) -> None:
         """What another leader, or an earlier life of ours, said stands."""
-        if self._book.author == self._book.controller != told.controller:
+        if self._book.ours:
+            who = told.controller if told.controller != self._book.controller else f"another {told.controller}"
             for pause in self._pauses.standing:
                 if not any(pause.is_in(each) for each in told.pauses):
-                    why = f"{told.controller}, which leads, has none such"
+                    why = f"{who}, which leads, has none such"
                     self._lost(f"pause {pause.id} of {pause.covers} by {pause.who} holds no more: {why}", pause.target)
         self._book.take(told)
         self._newer = None
