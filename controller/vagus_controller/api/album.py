@@ -13,6 +13,8 @@ from vagus_controller.views import FleetChange, FleetView, NodeView, Pair, PairV
 _encode = msgspec.json.Encoder().encode
 # The last field of a part, which says how old it is: it was drawn just now.
 _JUST_DRAWN: Final = b"0.0}"
+# Younger than this is as good as just drawn: no change is told sooner after another.
+_YOUNG_S: Final = 0.25
 
 
 class _Part(NamedTuple):
@@ -53,4 +55,6 @@ def _keep(parts: dict[str, _Part], told: Iterable[NodeView | PairView], now: flo
 
 def _aged(part: _Part, now: float) -> Any:
     assert part.encoded.endswith(_JUST_DRAWN)
+    if now - part.at < _YOUNG_S:
+        return msgspec.Raw(part.encoded)
     return msgspec.Raw(b"%b%.3f}" % (part.encoded[: -len(_JUST_DRAWN)], now - part.at))

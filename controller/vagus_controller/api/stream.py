@@ -60,6 +60,8 @@ MAX_CHANGES: Final = 20
 # Entries that a returning client is given; one that was away for longer reads /events and /ledger.
 MAX_RESUMED: Final = 500
 _COMPRESSION: Final = 3
+# Bytes that take some milliseconds to compress.
+_PACK_ASIDE: Final = 500_000
 _PING: Final = b"event: ping\ndata: {}\n\n"
 # Of a gzip stream; what follows are blocks of deflate that do not refer to each other: each is made once for all.
 _GZIP_HEAD: Final = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
@@ -85,8 +87,16 @@ class Message:
     def packed(self) -> bytes:
         return pack(self.plain)
 
+    async def pack_aside(self) -> None:
+        """`packed`, made by two threads meanwhile when it is large."""
+        plain = memoryview(self.plain)
+        if len(plain) >= _PACK_ASIDE and "packed" not in self.__dict__:
+            half = len(plain) // 2
+            halves = await asyncio.gather(*(asyncio.to_thread(pack, part) for part in (plain[:half], plain[half:])))
+            self.packed = b"".join(halves)
 
-def pack(data: bytes) -> bytes:
+
+def pack(data: bytes | memoryview) -> bytes:
     """Whole blocks of deflate, that stand for themselves."""
     deflate = zlib.compressobj(_COMPRESSION, zlib.DEFLATED, -zlib.MAX_WBITS)
     return deflate.compress(data) + deflate.flush(zlib.Z_FULL_FLUSH)
@@ -221,6 +231,19 @@ class ChangeFeed:
 
     async def picture(self, subscriber: Subscriber, draw: Callable[[], Canvas]) -> bytes:
         """The whole picture for a client that has none; from here on it is told the changes."""
+        picture = await self._whole(draw)
+        if subscriber.packs:
+            await picture.pack_aside()
+            if picture is not self._picture:
+                picture = await self._whole(draw)
+        subscriber.behind = False
+        subscriber.changes = list(self._since_picture)
+        if self._since_picture:
+            subscriber.news.set()
+        return picture.packed if subscriber.packs else picture.plain
+
+    async def _whole(self, draw: Callable[[], Canvas]) -> Message:
+        """A picture that is new; what is told after it is in `_since_picture`."""
         now = asyncio.get_running_loop().time
         while self._picture is None or now() - self._picture_at > _PICTURE_S:
             canvas = draw()
@@ -232,11 +255,7 @@ class ChangeFeed:
                 break
             await asyncio.sleep(0)
         assert self._picture is not None
-        subscriber.behind = False
-        subscriber.changes = list(self._since_picture)
-        if self._since_picture:
-            subscriber.news.set()
-        return self._picture.packed if subscriber.packs else self._picture.plain
+        return self._picture
 
     def subscribe(self, subscriber: Subscriber) -> None:
         """Raises Full."""

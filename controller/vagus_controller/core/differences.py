@@ -74,18 +74,21 @@ class Differences:
         # What is beyond the bound has its turn in the round.
         nodes = dict.fromkeys((*islice((*names, *self._uneasy_nodes), _MOST), *some_names))
         links = dict.fromkeys((*islice((*pairs, *self._uneasy_pairs), _MOST), *some_pairs))
-        return self._compare(canvas, nodes, links, gone, now)
+        return self._compare(canvas, canvas.head, nodes, links, gone, now)
 
     def rest(self, canvas: Canvas, now: float, most: int) -> FleetChange | None:
         """The head, and of the nodes and of the pairs that nobody was told of yet at most so many: once there are none,
         what was told makes the whole picture."""
-        names = islice((name for name in canvas.names if name not in self._nodes), most)
-        pairs = islice((pair for pair in canvas.pairs if pair not in self._pairs), most)
-        return self._compare(canvas, tuple(names), tuple(pairs), self._take_leave(canvas), now)
+        names = tuple(islice((name for name in canvas.names if name not in self._nodes), most))
+        pairs = tuple(islice((pair for pair in canvas.pairs if pair not in self._pairs), most))
+        # While more is to come, the head that was told last will do: a new one costs a look at every node.
+        head = self._head if self._head is not None and (names or pairs) else canvas.head
+        return self._compare(canvas, head, names, pairs, self._take_leave(canvas), now)
 
     def _compare(
         self,
         canvas: Canvas,
+        head: FleetView,
         names: Iterable[str],
         pairs: Iterable[Pair],
         gone: tuple[tuple[str, ...], tuple[str, ...]],
@@ -94,7 +97,6 @@ class Differences:
         gone_nodes, gone_pairs = gone
         nodes = [node for name in names if (node := self._node(canvas, name, now)) is not None]
         links = [link for pair in pairs if (link := self._pair(canvas, pair, now)) is not None]
-        head = canvas.head
         still = self._head is not None and now - self._head_at < _CALM_S and _alike(self._head, head)
         if still and not (nodes or links or gone_nodes or gone_pairs):
             return None
