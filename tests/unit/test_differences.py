@@ -101,6 +101,22 @@ def test_figures_wait_until_the_last_ones_were_seen() -> None:
     assert [pair.name for pair in change.pairs] == [BERLIN_OSAKA]
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"metered": True}, {"idle_interval_s": 5.0}, {"proven": False}, {"unproven": "no answer for 9 s"}, {"path": "lte"}],
+    ids=lambda each: next(iter(each)),
+)
+def test_what_is_said_of_a_path_is_told(changes: dict[str, object]) -> None:
+    fleet = samples.calm()
+    differences, page = opened(fleet)
+    first, *others = fleet.pairs
+    overlay, *paths = first.paths
+    another = replace(first, paths=(replace(overlay, **changes), *paths))
+    page.take(differences.look(at(replace(fleet, pairs=(another, *others)), 3.0), 3.0))
+    shown = page.pairs[first.name].paths[0]
+    assert {name: getattr(shown, name) for name in changes} == changes
+
+
 def test_small_steps_never_add_up_to_a_lie() -> None:
     fleet = samples.calm()
     differences, page = opened(fleet)

@@ -261,7 +261,7 @@ def _end_news(told: Link | None, link: Link | None) -> bool:
 
 def _pair_same(told: PairView, view: PairView) -> bool:
     return told.reason == view.reason and all(
-        before.unproven == path.unproven
+        (before.unproven, before.metered, before.idle_interval_s) == (path.unproven, path.metered, path.idle_interval_s)
         and before.verdict.reason == path.verdict.reason
         and before.verdict.evidence == path.verdict.evidence
         and _near(before.ends[0], path.ends[0])

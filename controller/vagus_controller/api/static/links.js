@@ -5,7 +5,6 @@ import { since } from './ages.js';
 import { h, icon, redraw } from './dom.js';
 import { ABSENT, closed, duration, known, plural, rank, relay, sentence, share, worst } from './format.js';
 import { figures, matches, mood, moved, needsAttention, pairUrl, senders, standing } from './pairs.js';
-import { named } from './store.js';
 
 // Above this many pairs only those that need attention are listed, below a matrix.
 export const MANY_PAIRS = 40;
@@ -19,7 +18,7 @@ const MOOD_WORDS = { __proto__: null, ok: 'well', info: 'moved', warning: 'needs
 // `ui`: {filter: text, sites: null | [site, site], all: bool}
 export function drawLinks(place, fleet, ui) {
   const many = fleet.pairs.length > MANY_PAIRS;
-  const siteOf = sitesOf(fleet);
+  learnSites(fleet.nodes);
   const wanted = fleet.pairs.filter(
     (pair) =>
       (!many || ui.all || ui.filter || ui.sites || needsAttention(pair)) &&
@@ -28,11 +27,11 @@ export function drawLinks(place, fleet, ui) {
   );
   const words = fleet.pairs.length ? counted(fleet.pairs, wanted.length) : 'No pair of nodes yet: a pair appears when two agents name each other as peers.';
   redraw(place('links-count'), [words], () => [h('span', {}, words)]);
-  const cells = many ? siteCells(fleet.pairs, siteOf) : null;
+  const cells = many ? siteCells(fleet.pairs) : null;
   redraw(place('links-sites'), [cells && signature(cells), String(ui.sites)], () => [cells && siteMatrix(cells, ui)]);
-  const sites = ui.sites ?? (ui.filter ? null : onlySite(cells));
-  const inner = !many || !sites ? [] : ui.sites ? wanted : fleet.pairs;
-  redraw(place('links-nodes'), [String(ui.sites), ...inner.map(seen)], () => (inner.length ? [nodeMatrix(inner, siteOf, sites), ui.sites && chosen(ui.sites)] : []));
+  const two = ui.sites ?? (ui.filter ? null : onlySite(cells));
+  const inner = !many || !two ? [] : ui.sites ? wanted : fleet.pairs;
+  redraw(place('links-nodes'), [String(ui.sites), ...inner.map(seen)], () => (inner.length ? [nodeMatrix(inner, two), ui.sites && chosen(ui.sites)] : []));
   if (many) wanted.sort((a, b) => rank(mood(b)) - rank(mood(a)));
   const shown = many ? wanted.slice(0, MOST_ROWS) : wanted;
   const left = wanted.length - shown.length;
@@ -43,9 +42,28 @@ export function drawLinks(place, fleet, ui) {
   ]);
 }
 
-// A node's site, by its name.
-function sitesOf(fleet) {
-  return (name) => named(fleet.nodes, name)?.site || 'no site';
+// Each node's site by its name, and each pair's two sites by its: they hardly ever change, and are asked for at each draw.
+const sites = new Map();
+const sitesOfPairs = new Map();
+
+function learnSites(nodes) {
+  for (const { name, site } of nodes) {
+    if (sites.get(name) === site) continue;
+    sites.set(name, site);
+    sitesOfPairs.clear();
+  }
+}
+
+const siteOf = (name) => sites.get(name) || 'no site';
+
+// "site\nsite", the lesser first.
+function sitesOf(pair) {
+  let found = sitesOfPairs.get(pair.name);
+  if (found === undefined) {
+    found = pair.nodes.map(siteOf).sort().join('\n');
+    sitesOfPairs.set(pair.name, found);
+  }
+  return found;
 }
 
 function chosen([a, b]) {
@@ -54,8 +72,14 @@ function chosen([a, b]) {
 }
 
 function counted(pairs, shown) {
-  const troubled = pairs.filter((pair) => rank(mood(pair)) > 1).length;
-  const away = pairs.filter(moved).length;
+  let troubled = 0;
+  let away = 0;
+  for (const pair of pairs) {
+    // What is moved is no better than "info".
+    const place = rank(mood(pair));
+    if (place > 1) troubled += 1;
+    if (place > 0 && moved(pair)) away += 1;
+  }
   const parts = [plural(pairs.length, 'pair')];
   parts.push(troubled ? `${troubled} ${troubled === 1 ? 'needs' : 'need'} attention` : 'none needs attention');
   parts.push(away ? `${away} moved off the first path` : 'all on their first path');
@@ -126,12 +150,10 @@ function standingCell(pair) {
 // --- sites × sites -----------------------------------------------------------------------------------------------------
 
 // "site\nsite" → the worst of its pairs, how many are impaired or moved, and how many there are.
-function siteCells(pairs, siteOf) {
+function siteCells(pairs) {
   const cells = new Map();
   for (const pair of pairs) {
-    const one = siteOf(pair.nodes[0]);
-    const other = siteOf(pair.nodes[1]);
-    const key = one < other ? `${one}\n${other}` : `${other}\n${one}`;
+    const key = sitesOf(pair);
     let cell = cells.get(key);
     if (!cell) cells.set(key, (cell = { worst: 'ok', troubled: 0, total: 0 }));
     const severity = mood(pair);
@@ -146,22 +168,22 @@ function siteCells(pairs, siteOf) {
 // [site, site], where all pairs are within one.
 function onlySite(cells) {
   if (cells?.size !== 1) return null;
-  const [sites] = [...cells.keys()].map((key) => key.split('\n'));
-  return sites[0] === sites[1] ? sites : null;
+  const [[one, other]] = [...cells.keys()].map((key) => key.split('\n'));
+  return one === other ? [one, other] : null;
 }
 
 const signature = (cells) => [...cells].map(([key, cell]) => `${key} ${cell.worst} ${cell.troubled} ${cell.total}`).join('\n');
 
 function siteMatrix(cells, ui) {
-  const sites = [...new Set([...cells.keys()].flatMap((key) => key.split('\n')))].sort();
-  if (sites.length < 2 || sites.length > MOST_SITES) return null;
+  const names = [...new Set([...cells.keys()].flatMap((key) => key.split('\n')))].sort();
+  if (names.length < 2 || names.length > MOST_SITES) return null;
   return matrix({
     key: 'sites',
     caption: 'Pairs between sites: the worst state, and how many are impaired or moved. Choose one to see its nodes.',
     label: 'Sites by sites',
-    dense: sites.length > 12,
-    lines: sites,
-    columns: sites,
+    dense: names.length > 12,
+    lines: names,
+    columns: names,
     cell(a, b) {
       const cell = a < b ? null : cells.get(`${b}\n${a}`);
       return cell && siteButton(b, a, cell, ui);
@@ -215,7 +237,7 @@ function seen(pair) {
 
 // --- nodes × nodes of two sites ----------------------------------------------------------------------------------------
 
-function nodeMatrix(pairs, siteOf, [one, other]) {
+function nodeMatrix(pairs, [one, other]) {
   const cells = new Map();
   const lines = new Set();
   const columns = new Set();
