@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from unit.test_link import KEY, Network
-from vagus_agent.core.prober import Send
+from unit.test_link import KEY, Network, config
+from vagus_agent.core.prober import Prober, Send
 from vagus_protocol.messages import LinkState
 from vagus_protocol.probe import MAX_PACKET, unpack
 
@@ -116,3 +116,16 @@ def test_both_ends_count_what_is_sent_and_heard(end: str) -> None:
     assert sent.keys() == heard.keys()
     assert all(abs(sent[path] - heard[path]) <= 1 for path in sent)
     assert all(link.reordered == 0 for link in net.probers[end].links)
+
+
+def test_a_peer_that_starts_anew_again_and_again_reorders_nothing() -> None:
+    net = Network(("a", "b"))
+    net.run(60.0)
+    for life in range(2, 12):
+        net.probers["b"] = Prober(config("b", ("a",)), KEY, 100 + life, net.now, 0.5)
+        net.due["b"] = net.now
+        # As soon as it sends; some lives end before it was answered.
+        net.run(0.2 * life)
+    net.run(5.0)
+    for prober in net.probers.values():
+        assert all(link.heard > 0 and link.reordered == 0 for link in prober.links)

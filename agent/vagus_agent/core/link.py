@@ -320,13 +320,13 @@ class Link:
 
     # --- what passes --------------------------------------------------------------------------------------------
 
-    def take_probe(self, *, newer: bool, seq: int) -> None:
-        """The peer's own probe came in over this path."""
+    def take_probe(self, *, late: bool, seq: int | None) -> None:
+        """The peer's own probe came in over this path; `late`: after one that was sent later. `seq`: the newest's."""
         self.heard += 1
-        if newer:
-            self.heard_seq = seq
-        else:
+        if late:
             self.reordered += 1
+        else:
+            self.heard_seq = seq
 
     def wide_sent(self, now: float, *, before_lost: bool) -> None:
         """A wide probe goes out; `before_lost`: the one before was never answered."""

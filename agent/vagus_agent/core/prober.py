@@ -434,7 +434,10 @@ class Prober:
             if packet.interval_ms:
                 # Not one that goes by the kernel's own route.
                 link = peer.links[path]
-                link.take_probe(newer=_newer(packet.seq, link.heard_seq), seq=packet.seq)
+                # Of another life than the known one, numbers say nothing yet of their order.
+                known = packet.boot == peer.boot
+                late = known and not _newer(packet.seq, link.heard_seq)
+                link.take_probe(late=late, seq=packet.seq if known else link.heard_seq)
             if packet.boot == peer.boot and _newer(packet.seq, peer.last_seq):
                 peer.answers_wide = packet.hold_us == ANSWERS_WIDE
                 peer.last_seq = packet.seq
