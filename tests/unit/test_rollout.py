@@ -258,6 +258,8 @@ def test_only_incidents_that_have_opened_since_count(fleet: Fleet) -> None:
     assert troubles(fleet, before, "a") == []
     fleet.opens(8, "load spike on a")
     assert troubles(fleet, before, "a") == ["incident 8 has opened: load spike on a"]
+    fleet.incidents[-1] = msgspec.structs.replace(fleet.incidents[-1], troubles=0)
+    assert troubles(fleet, before, "a") == [], "nothing of it lasts"
 
 
 def test_a_blind_controller_finds_nobody_healthy(fleet: Fleet) -> None:

@@ -123,7 +123,8 @@ def troubles(before: dict[str, Any], picture: Picture, versions: dict[str, str],
             found.append(_absent(known[name]) if name in known else f"{name} is gone from the fleet")
     found += _worse_pairs(before["pairs"], {pair["name"]: pair for pair in fleet["pairs"]})
     for incident in fleet["incidents"]:
-        if before["incidents"] is not None and incident["id"] not in before["incidents"]:
+        # One of which nothing lasts is open only so that it is not told again at once.
+        if before["incidents"] is not None and incident["id"] not in before["incidents"] and incident["troubles"]:
             found.append(f"incident {incident['id']} has opened: {incident['title']}")
     return found
 
