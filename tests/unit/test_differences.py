@@ -103,7 +103,13 @@ def test_figures_wait_until_the_last_ones_were_seen() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"metered": True}, {"idle_interval_s": 5.0}, {"proven": False}, {"unproven": "no answer for 9 s"}, {"path": "lte"}],
+    [
+        {"metered": True},
+        {"idle_interval_s": 5.0},
+        {"proven": False},
+        {"unproven": "no answer"},
+        {"path": "lte"},
+    ],
     ids=lambda each: next(iter(each)),
 )
 def test_what_is_said_of_a_path_is_told(changes: dict[str, object]) -> None:
