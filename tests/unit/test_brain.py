@@ -680,6 +680,20 @@ def test_the_sentence_of_the_fleet_is_not_that_all_is_well_while_an_incident_las
     assert head(dead) == ("a–b has a dead path, traffic goes by another", Severity.WARNING)
 
 
+def test_a_node_at_load_that_says_goodbye_is_at_load_no_more() -> None:
+    floor = Floor()
+    for _ in range(10):
+        floor.now += 2.0
+        floor.report("b", "c")
+        floor.seq += 1
+        floor.say("a", "report", build.report("a", floor.seq, links=floor.links("a"), system=build.system(runnable=25)))
+        floor.brain.tick(floor.now)
+    assert "load spike on a" in floor.brain.fleet_view(floor.now).summary
+    floor.say("a", "presence", build.goodbye("a"))
+    floor.brain.tick(floor.now)
+    assert "load" not in floor.brain.fleet_view(floor.now).summary
+
+
 def test_who_comes_new_hears_that_the_leader_lives() -> None:
     floor = Floor()
     topic, _ = floor.brain.presence(online=True)

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unit.fleet_builders import config, link, report, system
+from unit.fleet_builders import config, goodbye, link, presence, report, system
 from vagus_controller.core.detect.kinds import takers
 from vagus_controller.core.detect.load import LoadDetector
+from vagus_controller.core.fleet import Fleet
 from vagus_controller.core.verdict import Verdict
 from vagus_controller.views import Severity
 from vagus_protocol.messages import DiskIo, Pressure, Process, Relay, Throttling
@@ -184,6 +185,28 @@ def test_without_figures_it_is_unknown() -> None:
     verdict = machine.detector.on_report("pi", report("pi", 999), machine.now + 2.0)
     assert (verdict.state, verdict.severity) == ("unknown", Severity.UNKNOWN)
     assert machine.sample(runnable=1).state == "normal"
+
+
+def test_a_spike_ends_with_the_agent_that_told_of_it() -> None:
+    machine = Machine()
+    machine.run(30.0)
+    assert machine.run(20.0, runnable=25)[-1] == "spike"
+    machine.detector.take_news()
+    fleet = Fleet(config())
+    fleet.on_presence(presence("pi"), machine.now)
+    machine.detector.on_presence(fleet.nodes["pi"], machine.now)
+    assert machine.detector.take_news() == []
+    fleet.on_presence(goodbye("pi"), machine.now)
+    machine.detector.on_presence(fleet.nodes["pi"], machine.now)
+    (verdict,) = machine.detector.take_news()
+    assert (verdict.state, verdict.reason) == ("unknown", "its agent said goodbye")
+    assert machine.detector.found == {}
+    machine.detector.on_presence(fleet.nodes["pi"], machine.now + 2.0)
+    machine.detector.on_presence(None, machine.now + 2.0)
+    assert machine.detector.take_news() == []
+    # It is back, and so is the load.
+    assert machine.sample(runnable=25).state == "normal"
+    assert machine.run(10.0, runnable=25)[-1] == "spike"
 
 
 BUSY = Pressure(some=0.6, full=0.3)

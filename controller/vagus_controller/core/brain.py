@@ -230,8 +230,7 @@ class Brain:
         if isinstance(report, Rejected) or report.node != node:
             self._reject(node, "report", report)
             return
-        notices = self.fleet.on_report(report, now, payload)
-        if notices:
+        if notices := self.fleet.on_report(report, now, payload):
             self.outbox.notices(notices)
         if node in self.fleet.nodes:
             self._load.on_report(node, report, now)
@@ -297,6 +296,7 @@ class Brain:
             self._reject(node, "presence", presence)
             return
         self.outbox.notices(self.fleet.on_presence(presence, now))
+        self._load.on_presence(self.fleet.nodes.get(node), now)
         if presence.online and self._settled and self.leadership.leads:
             self._publish_desired(node)
             self._greetings = _GREETINGS

@@ -16,6 +16,7 @@ from vagus_controller.core.detect.familiar import Familiar
 from vagus_controller.core.detect.kinds import Context, Finding
 from vagus_controller.core.detect.load1 import Load1
 from vagus_controller.core.detect.surge import Surge
+from vagus_controller.core.node import NodeState
 from vagus_controller.core.verdict import Verdict, follow, seconds, some
 from vagus_controller.views import Severity
 from vagus_protocol.messages import Report, System
@@ -95,7 +96,15 @@ class LoadDetector:
 
     def on_report(self, node: str, report: Report, now: float) -> Verdict:
         """Take a report's sample; the node's verdict: normal, spike, or unknown without figures."""
-        verdict = self._judge(node, report, now)
+        return self._tell(node, self._judge(node, report, now))
+
+    def on_presence(self, state: NodeState | None, now: float) -> None:
+        """An agent that said goodbye stopped, perhaps for good: its spike would last for ever."""
+        series = self._series.get(state.name) if state is not None and state.said_goodbye else None
+        if state is not None and series is not None and series.surge.active:
+            self._tell(state.name, self._unknown(series, state.name, "its agent said goodbye", now))
+
+    def _tell(self, node: str, verdict: Verdict) -> Verdict:
         if verdict is not self.verdicts.get(node):
             self.verdicts[node] = verdict
             self._news.append(verdict)
@@ -108,7 +117,7 @@ class LoadDetector:
             first = min(system.load15 / system.cores, _LEVEL_MOST) if system is not None else 0.0
             series = self._series[node] = _Series(self._config, first)
         if system is None:
-            return self._unknown(series, node, now)
+            return self._unknown(series, node, "reports carry no system figures", now)
         before, series.at = series.at, now
         step = 0.0 if before is None else now - before
         rebooted, series.uptime = system.uptime_s < series.uptime, system.uptime_s
@@ -137,14 +146,13 @@ class LoadDetector:
         assert series.verdict is not None
         return series.verdict
 
-    def _unknown(self, series: _Series, node: str, now: float) -> Verdict:
+    def _unknown(self, series: _Series, node: str, reason: str, now: float) -> Verdict:
         series.surge.active = False
         series.surge.forget()
         series.load1.forget()
         series.at = None
         series.shown = -1.0
         self.found.pop(node, None)
-        reason = "reports carry no system figures"
         series.verdict = follow(series.verdict, "load", node, "unknown", Severity.UNKNOWN, reason, (), now)
         return series.verdict
 
