@@ -118,12 +118,12 @@ class Liveness(Section, frozen=True, kw_only=True):
 
 class Load(Section, frozen=True, kw_only=True):
     # Tasks (runnable and blocked) per core, above the node's own baseline, that are no evidence yet; what is more is
-    # summed up. A node with calm hours is held to 0.85 of it, one with bursts to 1.2 times as much. And the floor.
+    # summed up. A node with calm hours is held to 0.9 of it, one with bursts to 1.1 times as much, a noisy one to more.
     enter_per_core: float = 1.4
     exit_per_core: float = 0.8
     # A load of twice `enter_per_core` is a spike after so many seconds, a greater one sooner. Raising it, and the time
     # for the end, trades speed for silence.
-    enter_for_s: float = 6.0
+    enter_for_s: float = 4.0
     exit_for_s: float = 20.0
 
 

@@ -78,6 +78,8 @@ def test_a_calm_day_makes_no_spike_of_the_next_ordinary_job() -> None:
     node.run(0.25, DAY_S)
     assert node.run(0.25 + 6 / 4, 20.0) is None
     node.run(0.25, 600.0)
+    assert node.run(0.25 + 5 / 4, 90.0) is None
+    node.run(0.25, 600.0)
     assert node.run(0.25 + 8 / 4, 28.0) is not None
 
 
@@ -103,6 +105,46 @@ def test_a_single_day_excuses_nothing() -> None:
     assert node.run(6.0, 1800.0) is not None
     node.run(0.25, 23.5 * 3600.0)
     assert node.run(4.0, 30.0) is not None
+
+
+def test_minutes_of_a_surge_leave_nothing_behind_and_what_stays_becomes_usual() -> None:
+    node = Node()
+    node.run(0.25, 6 * 3600.0)
+    before = node.surge.usual
+    assert node.run(4.0, 600.0) is not None
+    node.run(0.25, 120.0)
+    assert not node.surge.active
+    assert node.surge.usual == pytest.approx(before, abs=0.05)
+    assert node.run(3.0, 900.0) is not None
+    assert node.run(3.0, 8 * 3600.0) is None
+
+
+def test_what_has_been_so_for_ten_minutes_is_usual() -> None:
+    node = Node()
+    node.run(0.25, 3600.0)
+    assert node.run(1.25, 1800.0) is None
+    assert node.surge.usual == pytest.approx(1.25, abs=0.1)
+
+
+def test_what_only_varies_is_no_job_of_its_minute() -> None:
+    noisy, regular = Node(2.0), Node(0.25)
+    for hour in range(24):
+        noisy.run(2.0, 3600.0, noise=1.5, seed=hour)
+        regular.run(0.25, 3540.0)
+        regular.run(1.25, 60.0)
+    assert noisy.surge.usual == pytest.approx(2.0, abs=0.15)
+    assert regular.surge.usual >= 0.8
+
+
+def test_a_count_that_varies_is_given_more_time() -> None:
+    calm, noisy = Node(1.0), Node(1.0)
+    for hour in range(6):
+        calm.run(1.0, 3600.0)
+        noisy.run(1.0, 3600.0, noise=1.0, seed=hour)
+    sooner, later = calm.run(3.0, 120.0), noisy.run(3.0, 120.0)
+    assert sooner is not None
+    assert later is not None
+    assert sooner < later
 
 
 def test_always_busy_is_at_load_above_the_bound_only() -> None:

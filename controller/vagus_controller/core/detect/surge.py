@@ -7,9 +7,9 @@ that excuses no job of any minute. Each above its threshold is a surge. One samp
 so that no single count is one.
 
 `usual` is the greater of what was of late (an hour's memory) and what was at this hour of the day on earlier days; and
-what comes at this minute of every hour on top of it, as cron's jobs do. All follow in clipped steps, so that a surge
-does not become usual, and together they never excuse more than a bound. The small allowance is learned: how high
-this node's own short bursts go, which end by themselves.
+what comes at this minute of every hour on top of it, as cron's jobs do. All follow in clipped steps, and not at all
+in the first minutes of a surge, so that none becomes usual; together they never excuse more than a bound. The small
+allowance is learned: how high this node's own short bursts go, which end by themselves; and it grows with noise.
 
 Time of day is the monotonic clock's, modulo a day: where its day begins does not matter, and no wall clock can jump.
 """
@@ -41,14 +41,15 @@ _MINUTE_UP: Final = 0.5
 _MINUTE_DOWN: Final = 0.1
 _MINUTE_CLIP: Final = 2.0
 _MINUTE_UNIT: Final = 0.01
+# What has been so for ten minutes without being a surge is usual.
 _NEAR_TAU_S: Final = 600.0
-# What has been so for ten minutes without being a surge is nearly usual.
-_NEAR_SHARE: Final = 0.8
+# A surge of so long may be the node's new work: it begins to become usual.
+_LASTS_S: Final = 900.0
 # How much of a day's difference at that hour is remembered: two days make it three quarters usual.
 _DAY_SHARE: Final = 0.5
 # The steep one's allowance, of `enter_per_core`; and its threshold, of the other's.
 _STEEP: Final = 1.75
-_STEEP_SHARE: Final = 0.4
+_STEEP_SHARE: Final = 0.6
 # The third one's allowance, of `enter_per_core`, above what is usual without any job's minutes, and its time.
 _LONG: Final = 0.9
 _LONG_S: Final = 70.0
@@ -60,10 +61,12 @@ _NOISIEST: Final = 2.5
 # The more tasks there usually are, the more their number varies, also before it was seen to today.
 _BUSY_LEAST: Final = 0.6
 _BUSY: Final = 0.9
+# Of what thresholds grow by with noise, so much is the small allowance's too: a count that varies stays up for a while.
+_NOISE_ALLOWED: Final = 0.3
 # What is learned of bursts moves the small allowance within these, of `enter_per_core`, and so much above them. It
 # begins at the most.
-_LEAST: Final = 0.85
-_MOST: Final = 1.2
+_LEAST: Final = 0.9
+_MOST: Final = 1.1
 _MARGIN: Final = 0.2
 # Bursts are seen as their mean over about so long, and remembered for about so many hours.
 _BURST_S: Final = 12.0
@@ -124,24 +127,24 @@ class Surge:
         base = self._today
         if base < self.recent:
             base = self.recent
-        near = _NEAR_SHARE * self._near
-        usual = (base if base > near else near) + self._due
+        around = base if base > self._near else self._near
+        usual = around + self._due
         self.usual = usual = usual if usual < _USUAL_MOST else _USUAL_MOST
         above = level - usual
-        pull = level - self.recent
-        pull = _CLIP if pull > _CLIP else -_CLIP if pull < -_CLIP else pull
-        self.recent = min(self.recent + pull * min(step / _USUAL_TAU_S, 1.0), _USUAL_MOST)
-        most = usual + _CLIP
-        self._hour_sum += step * (level if level < most else most)
-        self._hour_s += step
-        # What is more in this minute than in those around it, or than usual.
-        more = level - (base if base > self._near else self._near)
-        self._minute_sum += step * (more if more < _MINUTE_CLIP else _MINUTE_CLIP)
-        if not self.active:
-            self._near += (level - self._near) * min(step / _NEAR_TAU_S, 1.0)
-        self._minute_s += step
+        if not self.active or (self.began is not None and now - self.began > _LASTS_S):
+            pull = level - self.recent
+            pull = _CLIP if pull > _CLIP else -_CLIP if pull < -_CLIP else pull
+            self.recent = min(self.recent + pull * min(step / _USUAL_TAU_S, 1.0), _USUAL_MOST)
+            most = usual + _CLIP
+            self._hour_sum += step * (level if level < most else most)
+            self._hour_s += step
+            # What is more in this minute than in those around it, or than usual.
+            more = level - around
+            self._minute_sum += step * (more if more < _MINUTE_CLIP else _MINUTE_CLIP)
+            self._minute_s += step
         if self.active:
             return self._ends(settings, above, now)
+        self._near += (level - self._near) * min(step / _NEAR_TAU_S, 1.0)
         enter, for_s, allowed = settings.enter_per_core, settings.enter_for_s, self._habit
         self._burst += (above - self._burst) * min(step / _BURST_S, 1.0)
         if self._burst > self._peak:
@@ -149,6 +152,7 @@ class Surge:
         away = above if above > 0.0 else -above
         self._noise += ((away if away < _CLIP else _CLIP) - self._noise) * min(step / _USUAL_TAU_S, 1.0)
         noisy = max(1.0, min(max(self._noise / _CALM, _BUSY_LEAST + _BUSY * usual), _NOISIEST))
+        allowed *= 1.0 + _NOISE_ALLOWED * (noisy - 1.0)
         enough = allowed * for_s * noisy
         more, most = (above - allowed) * step, _SAMPLE_SHARE * enough
         slow = self._slow = max(0.0, self._slow + (most if more > most else more))
@@ -192,7 +196,9 @@ class Surge:
         """A minute is over: what it was like is remembered for the next hour's; and an hour, for tomorrow's."""
         minutes, before = self._minutes, self._minute
         # A job comes some seconds sooner or later, and takes longer or not. What is so in this hour is not known yet.
-        self._due = _MINUTE_UNIT * max(minutes[minute - 1], minutes[minute], minutes[(minute + 1) % _MINUTES])
+        # The most of what only varies is no job.
+        due = _MINUTE_UNIT * max(minutes[minute - 1], minutes[minute], minutes[(minute + 1) % _MINUTES])
+        self._due = max(0.0, due - self._noise)
         if before >= 0 and self._minute_s > 0.0:
             was = self._minute_sum / self._minute_s
             if not self.active:
