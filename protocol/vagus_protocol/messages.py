@@ -229,6 +229,10 @@ class Etcd(Message, frozen=True, kw_only=True):
     reason: Text = ""
     # Age of this observation: a frozen member's last answer gets old, it does not vanish.
     age_s: Seconds = 0.0
+    # How old it may get while all is well: by how often the member is asked, and how long its answers are waited for.
+    patience_s: Seconds = 8.0
+    # What its data belong to: members of two clusters are no quorum, whatever their ids.
+    cluster_id: Text = ""
     version: Text = ""
     member_id: Text = ""
     leader_id: Text = ""

@@ -167,6 +167,8 @@ def test_a_single_member(single: Cluster, watch: Watch) -> None:
     assert (etcd.answering, etcd.reason, etcd.read_error) == (True, "", "")
     assert etcd.version.startswith("3.")
     assert etcd.member_id == etcd.leader_id
+    assert etcd.cluster_id not in ("", "0", etcd.member_id)
+    assert etcd.patience_s == pytest.approx(0.1 + 3 * TIMEOUT_S)
     assert etcd.term is not None
     assert etcd.term >= 2
     assert etcd.raft_index is not None
@@ -340,7 +342,7 @@ def openssl(*arguments: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def certificates(root: Path) -> None:
+def certificates(root: Path, member_days: int = 2) -> None:
     """Two authorities, and certificates for 127.0.0.1: member and client by ca, stranger by other."""
     for authority in ("ca", "other"):
         openssl(
@@ -361,7 +363,8 @@ def certificates(root: Path) -> None:
             *("-keyout", str(root / f"{name}.key"), "-out", str(root / f"{name}.csr")),
         )
         openssl(
-            *("x509", "-req", "-in", str(root / f"{name}.csr"), "-days", "2", "-CAcreateserial"),
+            *("x509", "-req", "-in", str(root / f"{name}.csr"), "-CAcreateserial"),
+            *("-days", str(member_days if name == "member" else 2)),
             *("-CA", str(root / f"{authority}.crt"), "-CAkey", str(root / f"{authority}.key")),
             *("-extfile", str(root / "san"), "-out", str(root / f"{name}.crt")),
         )
@@ -406,6 +409,27 @@ def test_tls_with_client_certificates(tmp_path: Path, watch: Watch) -> None:
         assert "etcd.cert_file" in refusal(**tls("ca", "stranger"))
         assert "etcd.cert_file" in refusal(ca_file=files["ca_file"])
         assert refusal() == f"{endpoint} closed the connection: does it want TLS (etcd.ca_file)?"
+
+
+def test_a_certificate_that_is_over_is_read_where_it_keeps_the_probe_out(tmp_path: Path, watch: Watch) -> None:
+    certificates(tmp_path, member_days=-1)
+    cluster = Cluster(
+        tmp_path,
+        1,
+        scheme="https",
+        flags=("--cert-file", str(tmp_path / "member.crt"), "--key-file", str(tmp_path / "member.key")),
+        etcdctl_flags=("--insecure-skip-tls-verify", "--insecure-transport=false"),
+    )
+    with running(cluster):
+        etcd = watch(cluster.settings(ca_file=str(tmp_path / "ca.crt"))).until(
+            lambda e: bool(e.certificates), "its certificate"
+        )
+        assert not etcd.answering
+        assert "out of date" in etcd.reason
+        [shown] = etcd.certificates
+        assert shown.where == cluster.clients[0]
+        assert shown.expires_s is not None
+        assert shown.expires_s < 0
 
 
 def test_files_that_are_missing_are_named(single: Cluster, watch: Watch, tmp_path: Path) -> None:

@@ -10,10 +10,13 @@ from hypothesis import strategies as st
 
 from unit.fleet_builders import World, goodbye, link, links, member, presence, report, system
 from vagus_controller.config import Failover, Quality
+from vagus_controller.core.causes import Trouble, own_cause
+from vagus_controller.core.chain import why
 from vagus_controller.core.detect.quorum import Quorum
+from vagus_controller.core.incident import words
 from vagus_controller.core.verdict import Verdict
 from vagus_controller.views import QuorumView, Severity
-from vagus_protocol.messages import Certificate, DiskIo, Etcd, EtcdMember, PathOffer, Relay
+from vagus_protocol.messages import Certificate, Disk, DiskIo, Etcd, EtcdMember, PathOffer, Relay
 
 DB = ("db-1", "db-2", "db-3")
 TIMED_OUT: dict[str, Any] = {"read_s": None, "read_error": "timed out after 2 s", "leader_id": ""}
@@ -607,3 +610,154 @@ def test_the_same_story_gives_the_same_words_and_all_of_it_passes(story: list[An
             world.etcd(name)
         verdict = world.verdict()
     assert (verdict.state, verdict.severity) == ("healthy", Severity.OK), verdict.reason
+
+
+# --- other clusters, full disks, elections as they are seen -----------------------------------------------------------
+
+
+def of_cluster(world: Watch, name: str, cluster_id: str, *others: str, **changes: Any) -> None:
+    """The node's etcd is of that cluster, in which `others` are too."""
+    world.report(name, etcd=member(name, *others, cluster_id=cluster_id, **changes))
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("new_id", ["id-db-3", "new"])
+def test_a_member_that_began_a_cluster_of_its_own_is_none_of_the_others(known: bool, new_id: str) -> None:
+    """Its data were lost and it was started as new: it answers, reads, and knows a leader: itself."""
+    world = Watch(*DB)
+    if known:
+        for name in DB:
+            of_cluster(world, name, "c1", *world.peers(name))
+        assert world.verdict().state == "healthy"
+    alone = (EtcdMember(id=new_id, name="db-3"),)
+    for _ in range(3):
+        world.pass_time(2.0)
+        of_cluster(world, "db-1", "c1", "db-2", "db-3")
+        of_cluster(world, "db-2", "c1", "db-1", "db-3")
+        of_cluster(world, "db-3", "c2", member_id=new_id, members=alone, leader_id=new_id, term=9, applied_index=4)
+        view = world.view()
+    assert (view.voters, view.margin, view.verdict.state) == (3, 0, "at-risk")
+    assert view.verdict.severity is Severity.CRITICAL
+    assert view.leader == "db-1"
+    assert "db-3: its etcd is of another cluster (c2)" in view.verdict.reason
+    assert view.leader_changes_1h == 0
+
+
+def test_one_that_reads_alone_does_not_hide_that_the_others_lost_their_quorum() -> None:
+    world = Watch(*DB)
+    for name in DB:
+        of_cluster(world, name, "c1", *world.peers(name))
+    world.verdict()
+    for _ in range(3):
+        world.pass_time(2.0)
+        of_cluster(world, "db-1", "c1", "db-2", "db-3", **TIMED_OUT)
+        world.silent_etcd("db-2")
+        alone = (EtcdMember(id="id-db-3", name="db-3"),)
+        of_cluster(world, "db-3", "c2", members=alone, leader_id="id-db-3")
+        state = world.verdict().state
+    assert state == "lost"
+
+
+def test_a_cluster_restored_by_most_of_its_nodes_is_believed() -> None:
+    world = Watch(*DB)
+    for name in DB:
+        of_cluster(world, name, "c1", *world.peers(name))
+    world.verdict()
+    world.pass_time(2.0)
+    of_cluster(world, "db-1", "c2", "db-2")
+    of_cluster(world, "db-2", "c2", "db-1")
+    of_cluster(world, "db-3", "c1", "db-1", "db-2", **TIMED_OUT)
+    view = world.view()
+    assert (view.voters, view.verdict.state) == (2, "at-risk")
+    assert "db-3: its etcd is of another cluster (c1)" in view.verdict.reason
+
+
+def test_agents_that_do_not_tell_the_cluster_are_judged_without() -> None:
+    world = Watch(*DB)
+    for name, cluster_id in (("db-1", "c1"), ("db-2", ""), ("db-3", "")):
+        of_cluster(world, name, cluster_id, *world.peers(name))
+    assert world.verdict().severity is Severity.OK
+
+
+def test_a_member_that_ended_on_a_full_disk_says_so() -> None:
+    world = cluster(3)
+    full = system(disks=(Disk(mount="/var", used=1.0, free_bytes=0),))
+    world.report("db-3", etcd=Etcd(answering=False, reason="127.0.0.1:2379 refused the connection"), system=full)
+    assert "db-3: not running, its file system /var is full" in world.verdict().reason
+
+
+@pytest.mark.parametrize("every", [2.0, 30.0, 300.0])
+def test_how_old_an_answer_may_be_follows_how_often_the_agent_asks(every: float) -> None:
+    world = cluster(3)
+    world.etcd("db-3", age_s=every + 1.0, patience_s=every + 6.0)
+    assert world.verdict().severity is Severity.OK
+    world.etcd("db-3", age_s=every + 7.0, patience_s=every + 6.0)
+    assert "frozen" in world.verdict().reason
+
+
+CHANGED: dict[str, Any] = {"read_s": None, "read_error": "127.0.0.1:2379: leader changed"}
+
+
+@pytest.mark.parametrize("size", [3, 5, 7])
+def test_a_normal_election_as_its_members_tell_of_it_is_no_trouble(size: int) -> None:
+    """A leader hands over or stalls: reads that wait fail once, some members know no leader, for some seconds."""
+    world = cluster(size)
+    world.verdict()
+    world.pass_time(1.0)
+    leader = {"leader_id": f"id-db-{size}", "term": 3}
+    for number, name in enumerate(world.names):
+        world.etcd(name, **CHANGED, **({"leader_id": ""} if number % 2 else leader))
+    assert world.verdict().state == "at-risk"
+    assert world.verdict().severity is Severity.INFO
+    for name in world.names:
+        world.pass_time(0.5)
+        world.etcd(name, **leader)
+        assert world.verdict().severity in (Severity.OK, Severity.INFO), world.verdict().reason
+    assert (world.verdict().state, world.verdict().severity) == ("healthy", Severity.OK)
+
+
+def test_an_election_beside_a_member_that_is_away_is_trouble_at_once() -> None:
+    world = cluster(3)
+    world.etcd("db-2", **CHANGED)
+    world.silent_etcd("db-3")
+    assert (world.verdict().state, world.verdict().severity) == ("at-risk", Severity.WARNING)
+
+
+def test_a_certificate_that_is_over_is_told_of_a_member_that_nobody_can_ask_any_more() -> None:
+    """Its own agent is refused by it too, and so are its peers: that is why."""
+    world = cluster(3)
+    over = Certificate(where="10.1.0.3:2380", expires_s=-3600.0)
+    refused = Etcd(answering=False, reason="127.0.0.1:2379: its certificate is out of date", certificates=(over,))
+    world.report("db-3", etcd=refused)
+    verdict = world.verdict()
+    assert (verdict.state, verdict.severity) == ("at-risk", Severity.CRITICAL)
+    assert "the certificate of db-3 at 10.1.0.3:2380 has expired" in verdict.reason
+
+
+def test_a_learners_certificate_is_looked_at_too() -> None:
+    world = Watch(*DB, "db-4")
+    for name in DB:
+        world.report(name, etcd=member(name, *(other for other in DB if other != name), learners=("db-4",)))
+    soon = Certificate(where="10.1.0.4:2380", expires_s=5 * DAY)
+    world.report("db-4", etcd=member("db-4", *DB, learner=True, members=(), certificates=(soon,)))
+    assert "the certificate of db-4 at 10.1.0.4:2380 expires in 5 days" in world.verdict().reason
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+@pytest.mark.parametrize(
+    ("told", "title"),
+    [
+        ({"alarms": ("NOSPACE on db-1",)}, "etcd needs attention: alarm NOSPACE on db-1"),
+        (
+            {"certificates": (Certificate(where="10.1.0.1:2380", expires_s=5 * DAY),)},
+            "etcd needs attention: the certificate of db-1 at 10.1.0.1:2380 expires in 5 days",
+        ),
+    ],
+)
+def test_what_needs_attention_is_in_the_title_and_in_the_chain(size: int, told: dict[str, Any], title: str) -> None:
+    world = cluster(size)
+    world.etcd("db-1", **told)
+    trouble = Trouble(world.verdict(), world.now)
+    assert words(own_cause(trouble.key), [trouble]) == title
+    chain = why(own_cause(trouble.key), [trouble], lambda _: True, lambda _: "now")
+    assert chain.startswith(f"etcd: {title.partition(': ')[2]}"), chain

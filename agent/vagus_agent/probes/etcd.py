@@ -51,8 +51,11 @@ _REASON_LENGTH: Final = 300
 # Members and alarms are asked for with each so many probes, and at once when the status gives a reason to: an RPC wakes
 # grpc's threads some ten times, and both change by hand or over hours.
 _THOROUGH_EVERY: Final = 5
-# A certificate changes once a year, and two handshakes take a Pi some 20 ms.
+# A certificate changes once a year, and two handshakes take a Pi some 20 ms. Where something is wrong with one, or one
+# could not be read, a person may be at it.
 _CERTIFICATES_EVERY_S: Final = 3600.0
+_CERTIFICATES_AGAIN_S: Final = 60.0
+_EXPIRES_SOON_S: Final = 15 * 86_400.0
 
 
 class _Unusable(Exception):
@@ -69,8 +72,11 @@ class EtcdProbe:
         self._config = etcd
         self._on_change = on_change
         self._addresses = addresses
-        self._certificates: tuple[Certificate, ...] = ()
+        # host:port → when it was read, and what it said
+        self._certificates: dict[str, tuple[float, Certificate]] = {}
         self._certificates_due = 0.0
+        # where its peers dial it, as the member told last; None: it has not yet
+        self._peers: tuple[str, ...] | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="etcd-probe", daemon=True)
         # Replaced whole, never changed: a reader sees the old observation or the new one.
@@ -123,8 +129,12 @@ class EtcdProbe:
         except Exception as error:
             # A new channel at the next probe also reads renewed certificates, and leaves a dead TCP connection.
             self._close()
+            reason = self._words(error)
+            if "certificate" in reason:
+                # One that is over is why nobody gets an answer any more.
+                self._look_at_certificates()
             if not self._stop.is_set():
-                self._publish(Etcd(answering=False, reason=self._words(error)))
+                self._publish(Etcd(answering=False, reason=reason))
             return
         last = self._latest[1] if self._latest is not None else Etcd(answering=False)
         untried = last.read_s is None and not last.read_error
@@ -135,7 +145,6 @@ class EtcdProbe:
                 members=last.members,
                 read_s=last.read_s,
                 read_error="not tried yet" if untried else last.read_error,
-                certificates=self._certificates,
             )
         )
         members, alarms = last.members, last.alarms
@@ -151,7 +160,10 @@ class EtcdProbe:
                 self._refusal = f"members and alarms: {self._words(error)}"
         trouble = trouble or self._refusal
         read_s, read_error = self._read(client)
-        self._look_at_certificates(status.member_id, members)
+        if members:
+            urls = [url for member in members if member.id == status.member_id for url in member.peer_urls]
+            self._peers = tuple(url.removeprefix("https://") for url in urls if url.startswith("https://"))
+            self._look_at_certificates()
         if not self._stop.is_set():
             self._publish(
                 msgspec.structs.replace(
@@ -161,32 +173,33 @@ class EtcdProbe:
                     read_s=read_s,
                     read_error=read_error,
                     reason=trouble[:_REASON_LENGTH],
-                    certificates=self._certificates,
                 )
             )
 
-    def _look_at_certificates(self, member_id: str, members: tuple[EtcdMember, ...]) -> None:
+    def _look_at_certificates(self) -> None:
         """Once an hour: what the member shows its clients, and its peers."""
-        now = time.monotonic()
-        if now < self._certificates_due or not members:
-            return
-        self._certificates_due = now + _CERTIFICATES_EVERY_S
-        settings = self._config
-        urls = [url for member in members if member.id == member_id for url in member.peer_urls]
-        peers = [url.removeprefix("https://") for url in urls if url.startswith("https://")]
-        if not (settings.ca_file or peers):
+        now, settings = time.monotonic(), self._config
+        if now < self._certificates_due or not (settings.ca_file or self._peers):
             return
         from vagus_agent.probes import certificates
 
         own = (settings.cert_file, settings.key_file) if settings.cert_file and settings.key_file else None
-        found = []
-        for where, by_peers in [(settings.endpoint, False)] * bool(settings.ca_file) + [(url, True) for url in peers]:
+        known, self._certificates, well = self._certificates, {}, True
+        peers = self._peers or ()
+        for where in dict.fromkeys((*[settings.endpoint] * bool(settings.ca_file), *peers)):
             host, _, port = where.partition("/")[0].rpartition(":")
             host = host.strip("[]")
-            wanted = self._named_by(host) if by_peers else ()
-            if port.isdecimal():
-                found.append(certificates.read(host, int(port), wanted, own, settings.timeout_s))
-        self._certificates = tuple(each for each in found if each is not None)
+            wanted = self._named_by(host) if where in peers else ()
+            found = certificates.read(host, int(port), wanted, own, settings.timeout_s) if port.isdecimal() else None
+            if found is not None:
+                self._certificates[where] = time.monotonic(), found
+                well = well and not found.missing and (found.expires_s or 0.0) > _EXPIRES_SOON_S
+            else:
+                well = False
+                if where in known:
+                    self._certificates[where] = known[where]
+        rests = well and self._peers is not None
+        self._certificates_due = now + (_CERTIFICATES_EVERY_S if rests else _CERTIFICATES_AGAIN_S)
 
     def _named_by(self, host: str) -> Sequence[str]:
         """What a certificate must name for peers that dial `host`: it, when it is one of our service addresses."""
@@ -198,8 +211,13 @@ class EtcdProbe:
         return same or self._addresses
 
     def _publish(self, etcd: Etcd) -> None:
-        last = self._latest[1] if self._latest is not None else None
-        self._latest = time.monotonic(), etcd
+        now, last = time.monotonic(), self._latest[1] if self._latest is not None else None
+        etcd = msgspec.structs.replace(
+            etcd,
+            certificates=tuple(_aged(each, now - at) for at, each in self._certificates.values()),
+            patience_s=self._config.interval_s + 3 * self._config.timeout_s,
+        )
+        self._latest = now, etcd
         if last is None or (last.answering, last.leader_id, last.term) != (etcd.answering, etcd.leader_id, etcd.term):
             self._on_change(etcd)
 
@@ -271,6 +289,7 @@ class EtcdProbe:
         etcd = Etcd(
             answering=True,
             version=status.version,
+            cluster_id=f"{status.header.cluster_id:x}",
             member_id=f"{status.header.member_id:x}",
             leader_id=f"{status.leader:x}" if status.leader else "",
             term=status.raftTerm,
@@ -356,6 +375,13 @@ class EtcdProbe:
             cause = details.rpartition("last error: ")[2]
             return f"{endpoint}: TLS failed: does it speak TLS, and trust etcd.cert_file? ({cause})"[:_REASON_LENGTH]
         return f"{endpoint}: {details}"[:_REASON_LENGTH]
+
+
+def _aged(certificate: Certificate, seconds: float) -> Certificate:
+    """As it is so much later."""
+    if certificate.expires_s is None:
+        return certificate
+    return msgspec.structs.replace(certificate, expires_s=certificate.expires_s - seconds)
 
 
 def _rpc_error(error: BaseException | None) -> Any:

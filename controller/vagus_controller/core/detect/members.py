@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from vagus_controller.core.detect.liveness import answered
 from vagus_controller.core.fleet import Fleet
 from vagus_controller.core.node import LinkSeen
-from vagus_controller.core.verdict import ms, seconds
+from vagus_controller.core.verdict import Verdict, ms, seconds
 from vagus_controller.views import Severity
 from vagus_protocol.messages import Certificate, Etcd, EtcdMember, LinkState, Relay
 
@@ -28,6 +28,8 @@ _LOSS: Final = 0.05
 _DISK_S: Final = 0.1
 _TASKS_PER_CORE: Final = 4.0
 _PSI: Final = 0.6
+# etcd ends when it cannot write its log.
+_FULL: Final = 0.99
 _EXPIRES_S: Final = 14 * 86_400.0
 _URGENT_S: Final = 2 * 86_400.0
 _REMEMBER_S: Final = 3600.0
@@ -160,6 +162,14 @@ def reach(fleet: Fleet, node: str, now: float) -> str:
     return f"no peer reaches its node by {' or by '.join(lost)}" if lost else ""
 
 
+def full_disk(fleet: Fleet, node: str, now: float) -> str:
+    """That a file system of the node's is full, in words; "" when none is, or it does not tell."""
+    state = fleet.nodes.get(node)
+    system = state.report.system if state is not None and fleet.is_fresh(state, now) and state.report else None
+    full = [disk.mount for disk in system.disks if disk.used >= _FULL] if system is not None else []
+    return f"its file system {full[0]} is full" if full else ""
+
+
 def absence(etcd: Etcd) -> str:
     """Why a member does not answer, in a word or two, as far as its agent's words tell."""
     reason = etcd.reason
@@ -180,6 +190,14 @@ def alarms(raised: Iterable[str]) -> list[Attention]:
     ]
 
 
+def stands_alone(verdict: Verdict) -> bool:
+    """Whether all that is wrong with a quorum is of its data or certificates, which no node, link or load explains."""
+    found = verdict.reason.partition("; ")[2]
+    return verdict.state == "healthy" and found.startswith(_ATTENTION)
+
+
+# How what is trouble whatever the state begins, in a reason.
+_ATTENTION: Final = ("alarm ", "the certificate of ")
 _MEANS: Final = {"NOSPACE": " (its disk quota is full: writes are refused)", "CORRUPT": " (its data differ)"}
 
 

@@ -9,8 +9,9 @@
 | lost | no voter can read, and those that fail are too many for the rest to be a majority |
 | unknown | too few voters are heard to say any of it |
 
-Whatever the state, alarms, members that follow different leaders for longer than an election takes, and certificates
-that expire soon or do not name the service address are told, and are trouble. `members.py` says what is behind it.
+Whatever the state, alarms, members that follow different leaders for longer than an election takes, nodes whose etcd is
+of another cluster, and certificates that expire soon or do not name the service address are told, and are trouble.
+`members.py` says what is behind it.
 
 A linearizable read succeeds only with a quorum behind it, so one is proof that there is one; its absence proves loss
 only where the silent voters could not be a majority of their own.
@@ -18,7 +19,7 @@ only where the silent voters could not be a majority of their own.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from typing import Final, Literal, NamedTuple
 
 import msgspec
@@ -33,10 +34,9 @@ from vagus_controller.core.verdict import RANK, Verdict, follow, seconds, some
 from vagus_controller.views import MemberView, QuorumView, Severity, VerdictView
 from vagus_protocol.messages import Etcd, EtcdMember
 
-# An agent asks its member every 2 s and waits up to 2 s for each answer: an older one is of a frozen member.
-_ANSWER_OLD_S: Final = 8.0
-# etcd's default election timeout is 1 s, drawn from 1 to 2 s, and a split vote draws again.
-_ELECTION_S: Final = 3.0
+# etcd's default election timeout is 1 s, drawn from 1 to 2 s, and a split vote draws again; and what is heard of it is
+# seconds old: an agent asks every 2 s, and reports every 2 s. Until then it is no trouble.
+_ELECTION_S: Final = 6.0
 _CHURN_CHANGES: Final = 3
 _CHURN_WINDOW_S: Final = 300.0
 _HISTORY_S: Final = 3600.0
@@ -48,6 +48,8 @@ _FORGET_TERM_S: Final = 60.0
 _SPLIT_S: Final = 8.0
 # What an agent says before its first read: neither success nor failure.
 _UNTRIED: Final = ("", "not tried yet")
+# etcd's word to reads that wait while a leader is elected; the next one works.
+_ELECTED: Final = "leader changed"
 
 _SEVERITY: Final = {
     "none": Severity.OK,
@@ -58,8 +60,8 @@ _SEVERITY: Final = {
     "unknown": Severity.UNKNOWN,
 }
 
-# reads: part of a quorum; electing: answers, knows no leader; failing: cannot read or does not answer, or its host is
-# dead as its peers see it; unheard: we cannot tell.
+# reads: part of a quorum; electing: answers, knows no leader or just learnt of one; failing: cannot read or does not
+# answer, or its host is dead as its peers see it; unheard: we cannot tell.
 Standing = Literal["reads", "electing", "failing", "unheard"]
 
 
@@ -96,8 +98,9 @@ class Quorum:
         quality = config.failover.quality
         self._timers = Timers(quality.etcd_heartbeat_s, quality.etcd_election_s)
         self._verdict: Verdict | None = None
-        # the newest member list that a member gave
+        # the newest member list that a member gave, and of which cluster
         self._membership: tuple[EtcdMember, ...] = ()
+        self._cluster = ""
         self._node_of: dict[str, str] = {}
         self._joined = members.Changes()
         self._member_nodes: frozenset[str] = frozenset()
@@ -105,6 +108,8 @@ class Quorum:
         self._leadership_at = 0.0
         self._changes: deque[float] = deque(maxlen=_MAX_CHANGES)
         self._leaderless_since: float | None = None
+        # since when a member that is needed is electing
+        self._electing_since: float | None = None
         # since when members follow different leaders
         self._split_since: float | None = None
         self.findings = Findings()
@@ -112,6 +117,10 @@ class Quorum:
     def members(self, fleet: Fleet) -> frozenset[str]:
         """The nodes whose etcd votes, as of the last `evaluate`."""
         return self._member_nodes
+
+    def missing(self) -> frozenset[str]:
+        """Those of them that are no part of a quorum."""
+        return frozenset(voter.node for voter in self.findings.voters if voter.node and voter.standing != "reads")
 
     def evaluate(self, fleet: Fleet, now: float) -> Verdict:
         hosts = [state for state in fleet.nodes.values() if state.runs_etcd]
@@ -126,17 +135,21 @@ class Quorum:
         severity, evidence = _SEVERITY[state], [f"{voter.name}: {voter.words}" for voter in voters]
         if state == "healthy" and any(voter.standing != "reads" for voter in voters):
             severity = Severity.WARNING
+        if self._is_election(voters, now) and state in ("healthy", "at-risk"):
+            severity = Severity.INFO
         nodes = sorted(self._member_nodes)
-        well = state in ("none", "healthy") and severity is Severity.OK
+        well = state in ("none", "healthy") and severity in (Severity.OK, Severity.INFO)
         impaired = [] if well else members.impaired(fleet, nodes, now)
         blamed = [] if well else members.unbearable(fleet, nodes, self._timers, now)
         if not well:
             reason, behind = self._explain(fleet, state, reason, voters, blamed, now)
             evidence += behind
-        evidence += self._strangers(heard) + impaired + self._learners(heard) + self._joined.words(now)
+        strangers = self._strangers(heard)
+        evidence += list(strangers.values()) + impaired + self._learners(heard) + self._joined.words(now)
         split = self._split(voters, now)
         evidence += split
-        for attention in self._attention(voters, split, now):
+        apart = [text for node, text in strangers.items() if self._is_apart(heard[node])]
+        for attention in self._attention(fleet, voters, split, apart, now):
             severity = max(severity, attention.severity, key=RANK.index)
             reason += f"; {attention.text}"
             evidence += [f"{attention.text}: {attention.remedy}"] * bool(attention.remedy)
@@ -185,6 +198,8 @@ class Quorum:
     def _learn_membership(self, hosts: list[NodeState], heard: dict[str, Etcd], now: float) -> None:
         lists = [etcd for etcd in heard.values() if etcd.answering and etcd.members]
         if lists:
+            self._cluster = self._choose_cluster(lists)
+            lists = [etcd for etcd in lists if not self._is_apart(etcd)]
             newest = max(lists, key=lambda etcd: (etcd.read_s is not None, etcd.applied_index or 0))
             self._membership = newest.members
             if newest.read_s is not None:
@@ -196,10 +211,21 @@ class Quorum:
         self._node_of = {member: node for member, node in self._node_of.items() if member in listed}
         self._name_members(hosts)
 
+    def _choose_cluster(self, lists: list[Etcd]) -> str:
+        """That of most members. A node that began a cluster of its own reads, and is no proof of the one that it left:
+        of as many it is the one that we knew."""
+        backing = Counter(etcd.cluster_id for etcd in lists)
+        reading = Counter(etcd.cluster_id for etcd in lists if etcd.read_s is not None)
+        return max(backing, key=lambda each: (backing[each], each == self._cluster, reading[each], each))
+
+    def _is_apart(self, etcd: Etcd) -> bool:
+        """Whether it says to be of another cluster."""
+        return bool(etcd.cluster_id and self._cluster and etcd.cluster_id != self._cluster)
+
     def _name_members(self, hosts: list[NodeState]) -> None:
         for state in hosts:
             etcd = _told(state)
-            if etcd is not None and etcd.member_id:
+            if etcd is not None and etcd.member_id and not self._is_apart(etcd):
                 self._node_of[etcd.member_id] = state.name
         for member in self._membership:
             if member.id not in self._node_of:
@@ -220,17 +246,26 @@ class Quorum:
             if not member.learner:
                 node = self._node_of.get(member.id)
                 state_or_none = fleet.nodes.get(node) if node is not None else None
-                voters.append(_stand(fleet, node or member.name or member.id, state_or_none, now))
+                voter = _stand(fleet, node or member.name or member.id, state_or_none, now)
+                etcd = voter.etcd
+                if etcd is not None and (self._is_apart(etcd) or etcd.member_id not in ("", member.id)):
+                    # It answers and may read; but what it reads is none of this member's.
+                    voter = _Voter(
+                        voter.name, node, "failing", "its node runs another member", None, "runs another member"
+                    )
+                voters.append(voter)
         return sorted(voters, key=lambda voter: voter.name)
 
-    def _strangers(self, heard: dict[str, Etcd]) -> list[str]:
+    def _strangers(self, heard: dict[str, Etcd]) -> dict[str, str]:
         """Nodes whose etcd is not, or no longer, a member of the cluster."""
         listed = {member.id for member in self._membership}
-        return [
-            f"{node}: its etcd is not a member of this cluster, and does not count"
+        return {
+            node: f"{node}: its etcd is of another cluster ({etcd.cluster_id}), with data of its own"
+            if self._is_apart(etcd)
+            else f"{node}: its etcd is not a member of this cluster, and does not count"
             for node, etcd in heard.items()
-            if listed and etcd.member_id and etcd.member_id not in listed
-        ]
+            if listed and etcd.member_id and (self._is_apart(etcd) or etcd.member_id not in listed)
+        }
 
     def _all_members(self, voters: list[_Voter]) -> tuple[str, ...]:
         if not self._membership:
@@ -271,7 +306,8 @@ class Quorum:
             if voter.standing in ("failing", "unheard") and voter.node is not None:
                 reached = members.reach(fleet, voter.node, now)
                 behind += [f"{voter.name}: {reached}"] * bool(reached)
-                words = ", ".join(part for part in (voter.brief, reached) if part)
+                full = members.full_disk(fleet, voter.node, now)
+                words = ", ".join(part for part in (voter.brief, full, reached) if part)
                 missing += [f"{voter.name}: {words}"] * bool(words)
         if missing and state in ("lost", "at-risk", "healthy"):
             reason += f" ({'; '.join(some(missing, 4))})"
@@ -293,15 +329,22 @@ class Quorum:
         self._split_since = (now if self._split_since is None else self._split_since) if lines else None
         return lines
 
-    def _attention(self, voters: list[_Voter], split: list[str], now: float) -> list[Attention]:
+    def _attention(
+        self, fleet: Fleet, voters: list[_Voter], split: list[str], apart: list[str], now: float
+    ) -> list[Attention]:
         """What is trouble whatever the state."""
         found = members.alarms(alarm for voter in voters if voter.etcd is not None for alarm in voter.etcd.alarms)
+        remedy = "one of the two is not wanted: remove its data, and let it join the other"
+        found += [Attention(Severity.CRITICAL, text, remedy) for text in apart]
         # The views of one moment are not of one moment: reports are two seconds apart.
         if self._split_since is not None and now - self._split_since >= _SPLIT_S:
             found.append(Attention(Severity.WARNING, split[-1]))
-        for voter in voters:
-            if voter.etcd is not None:
-                found += members.certificates(voter.name, voter.etcd.certificates)
+        # Also of learners, and of members that do not answer: that may be why.
+        for name in self._all_members(voters):
+            state = fleet.nodes.get(name)
+            etcd = _heard(fleet, state, now) if state is not None else None
+            if etcd is not None:
+                found += members.certificates(name, etcd.certificates)
         return found
 
     # --- the leader ----------------------------------------------------------------------------------------------
@@ -329,6 +372,16 @@ class Quorum:
 
     def _changes_since(self, since: float) -> int:
         return sum(at > since for at in self._changes)
+
+    def _is_election(self, voters: list[_Voter], now: float) -> bool:
+        """Whether what is missing is but an election, and not for long."""
+        missing = {voter.standing for voter in voters} - {"reads"}
+        if "electing" not in missing:
+            self._electing_since = None
+            return False
+        if self._electing_since is None:
+            self._electing_since = now
+        return missing == {"electing"} and now - self._electing_since < _ELECTION_S
 
     # --- the finding ---------------------------------------------------------------------------------------------
 
@@ -367,9 +420,9 @@ class Quorum:
             heard = f"{reads} of {count} members read; {', '.join(pending)} not heard since the controller connected"
             return "unknown", heard, None
         if count == 1:
-            return "healthy", f"the only member reads; one member tolerates no failure{tail}", 0
+            return "healthy", f"the only member reads, and one member tolerates no failure{tail}", 0
         if margin:
-            return "healthy", f"{reads} of {count} members read, {margin} more may fail; leader {leader}{tail}", margin
+            return "healthy", f"{reads} of {count} members read, {margin} more may fail, leader {leader}{tail}", margin
         return "at-risk", f"{reads} of {count} members read: one more failure loses quorum{tail}", 0
 
     def _without_reads(
@@ -417,9 +470,11 @@ def _stand(fleet: Fleet, name: str, state: NodeState | None, now: float) -> _Vot
     if not etcd.answering:
         words = f"does not answer: {etcd.reason or 'no reason given'}"
         return _Voter(name, node, "failing", words, None, members.absence(etcd))
-    if etcd.age_s > _ANSWER_OLD_S:
+    if etcd.age_s > etcd.patience_s:
         return _Voter(name, node, "failing", f"its last answer is {seconds(etcd.age_s)} old", None, "frozen")
     untried = etcd.read_s is None and etcd.read_error in _UNTRIED
+    if etcd.read_s is None and etcd.read_error.endswith(_ELECTED):
+        return _Voter(name, node, "electing", "answers, and its leader has just changed", etcd)
     if not etcd.leader_id:
         if etcd.read_s is None and not untried:
             return _Voter(name, node, "failing", f"no leader, and reads fail: {etcd.read_error}", etcd)
