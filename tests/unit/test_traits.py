@@ -97,10 +97,16 @@ def test_a_link_that_is_dead_one_way_is_one_way(wire: Wire) -> None:
 
 def test_tailscale_says_direct_and_no_packet_passes(wire: Wire) -> None:
     verdict = wire.pass_for(8, there=1.0, back=1.0, state="down", since_s=5.0, relay=Relay.DIRECT)
-    assert "direct but dead" not in verdict.reason, "it trusts a path for some seconds"
+    assert verdict.state == "down", "it trusts a path for some seconds"
+    wire.says[B] = {"relay": Relay.IDLE}
     verdict = wire.pass_for(20, there=1.0, back=1.0, state="down", since_s=30.0, relay=Relay.DIRECT)
-    assert verdict.state == "down"
-    assert "direct but dead" in verdict.reason
+    assert (verdict.state, verdict.severity) == ("direct-but-dead", Severity.CRITICAL)
+    assert "austin's Tailscale calls tokyo direct, and no packet of ours passes" in verdict.reason
+    assert wire.links.dead() == [PAIR]
+    verdict = wire.pass_for(4, there=1.0, back=1.0, state="down", since_s=40.0, relay=Relay.IDLE)
+    assert verdict.state == "down", "it says so no more"
+    wire.says[B] = {}
+    assert wire.pass_for(20).state == "up"
 
 
 def test_a_step_of_the_round_trip_against_the_links_own(wire: Wire) -> None:

@@ -30,6 +30,7 @@ _HOUR_S: Final = 3600
 _DAY_S: Final = 86400
 # No report comes, and no peer reaches it.
 _GONE: Final = "node down"
+_DEAD: Final = ("down", "one-way", "direct-but-dead")
 # It ended its agent, or nobody can tell. One that is cut off is reached by its peers: it works.
 _UNTOLD: Final = ("offline", "unknown")
 
@@ -88,7 +89,7 @@ def standing(fleet: FleetView, nodes: tuple[NodeView, ...]) -> Standing:
 
 def _is_dark(pair: PairView) -> bool:
     """Its traffic goes by a path that carries nothing."""
-    dead = {path.path for path in pair.paths if path.verdict.state in ("down", "one-way")}
+    dead = {path.path for path in pair.paths if path.verdict.state in _DEAD}
     return bool(dead & set(pair.observed))
 
 

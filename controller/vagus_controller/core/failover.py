@@ -43,7 +43,7 @@ _MOST_SAMPLED: Final = 100
 # From bad to worse.
 _IMPAIRED: Final = (
     *("riding-backup", "relayed", "reordering", "slow", "overloaded", "degraded", "one-way-loss", "black-hole"),
-    *("one-way", "down"),
+    *("one-way", "direct-but-dead", "down"),
 )
 _DEAD_RANK: Final = _IMPAIRED.index("one-way") + 1
 

@@ -17,10 +17,11 @@ from vagus_controller.views import IncidentBrief, IncidentStep, IncidentView, No
 # From bad to worse: what a title says of many.
 _BADNESS: Final = (
     *("up", "unproven", "riding-backup", "relayed", "overloaded", "reordering", "slow", "degraded", "one-way-loss"),
-    *("black-hole", "one-way", "down"),
+    *("black-hole", "one-way", "direct-but-dead", "down"),
 )
 _LINK_WORDS: Final = {
     "down": "is dead",
+    "direct-but-dead": "is dead, though Tailscale calls it direct",
     "one-way": "works one way only",
     "degraded": "is degraded",
     "relayed": "is relayed",

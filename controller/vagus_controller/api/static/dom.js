@@ -113,6 +113,7 @@ const SHAPES = {
     ['path', { d: 'M8 2.5a5.5 5.5 0 0 1 0 11z', class: 'fill' }],
   ],
   down: [['path', { d: 'M3.5 3.5l9 9M12.5 3.5l-9 9', class: 'line bold' }]],
+  'direct-but-dead': [['path', { d: 'M3.5 3.5l9 9M12.5 3.5l-9 9', class: 'line bold' }]],
   unproven: [['circle', { cx: 8, cy: 8, r: 5.5, class: 'line', 'stroke-dasharray': '2.4 2.2' }]],
 };
 

@@ -37,7 +37,7 @@ export function figures(path) {
 }
 
 // A path that carries nothing for this pair: down, or one way only.
-export const dead = (path) => path.verdict.state === 'down' || path.verdict.state === 'one-way';
+export const dead = (path) => ['down', 'one-way', 'direct-but-dead'].includes(path.verdict.state);
 
 // Whether the pair's traffic is on a path that is dead.
 export const dark = (pair) => pair.paths.some((path) => dead(path) && senders(pair, path.path).length > 0);

@@ -7,6 +7,7 @@
 | down | up, but said so before; or suspect | as before, until `confirm_within_s` is over; then down |
 | no reply ever | anything but down | unproven |
 | down, and hears the other's probes | down, and hears none | one-way |
+| down, and its Tailscale says direct | down | direct-but-dead |
 | up or degraded | up, degraded or silent | the first of the following that holds, else up |
 | silent | silent | unknown |
 
@@ -46,12 +47,13 @@ _SEVERITY: Final = {
     "reordering": Severity.WARNING,
     "riding-backup": Severity.WARNING,
     "one-way": Severity.CRITICAL,
+    "direct-but-dead": Severity.CRITICAL,
     "down": Severity.CRITICAL,
     "unproven": Severity.WARNING,
     "unknown": Severity.UNKNOWN,
 }
-_DEAD: Final = ("down", "one-way")
-_CARRIES: Final = frozenset(_SEVERITY) - {"down", "one-way", "unproven", "unknown"}
+DEAD: Final = ("one-way", "direct-but-dead", "down")
+_CARRIES: Final = frozenset(_SEVERITY) - {*DEAD, "unproven", "unknown"}
 _HINDERED: Final = ("up", "unproven")
 _ALL_WELL: Final = "both ends see it up"
 _BOTH_UP: Final = (LinkState.UP, LinkState.UP)
@@ -62,8 +64,9 @@ _RELAYED: Final = {
 }
 _RIDING: Final = "riding the backup network, so it is not independent of it"
 _INDIRECT: Final = (*_RELAYED, Relay.RIDING_BACKUP)
-# Tailscale trusts a path for 6.5 s after its last packet: who says direct after that is wrong.
-_TRUSTED_S: Final = 10.0
+# Tailscale trusts a path for 6.5 s after its last packet; an agent asks it every 5 s and reports every 2 s. Who says
+# direct after that is wrong.
+_TRUSTED_S: Final = 15.0
 # An end that is so late with its own work, or where so many tasks wait for each core, is slow to answer.
 _LATE_S: Final = 0.1
 # What was bad for longer before its end was busy is not bad for that.
@@ -122,7 +125,7 @@ class Links:
         self._confirm_within_s = confirm_within_s
 
     def dead(self) -> list[Pair]:
-        """The pairs with a path that is down or one-way; sorted."""
+        """The pairs with a path that is dead; sorted."""
         return sorted(self._dead)
 
     def hindered(self) -> list[Pair]:
@@ -173,7 +176,7 @@ class Links:
                 self.verdicts[key] = memory.verdict = verdict
                 self.news.append(verdict)
             found[key] = verdict
-        if any(verdict.state in _DEAD for verdict in found.values()):
+        if any(verdict.state in DEAD for verdict in found.values()):
             self._dead.add(pair)
         else:
             self._dead.discard(pair)
@@ -351,7 +354,8 @@ def _agreement(fleet: Fleet, pair: Pair, ends: Ends, states: States, memory: _Me
         passes = memory.traits.passes(pair)
         if passes:
             return "one-way", f"{words}; {passes}"
-        return "down", words + _direct_but_dead(pair, ends, now)
+        direct = _direct_but_dead(pair, ends, now)
+        return ("direct-but-dead", f"{words}; {direct}") if direct else ("down", words)
     silent = [node for node, state in zip(pair, states, strict=True) if state is None]
     if len(silent) == 2:
         return "unknown", "neither end tells"
@@ -430,7 +434,7 @@ def _overload(fleet: Fleet, node: str, now: float) -> str:
 def _direct_but_dead(pair: Pair, ends: Ends, now: float) -> str:
     for (node, peer), seen in zip((pair, pair[::-1]), ends, strict=True):
         if seen is not None and seen.link.relay is Relay.DIRECT and seen.link.since_s + now - seen.at >= _TRUSTED_S:
-            return f"; direct but dead: {node}'s Tailscale calls {peer} direct, and no packet of ours passes"
+            return f"direct but dead: {node}'s Tailscale calls {peer} direct, and no packet of ours passes"
     return ""
 
 
