@@ -39,7 +39,7 @@ class _Saved(msgspec.Struct):
 class Casebook:
     def __init__(self, config: Config, brain: Brain, store: Store, chronicle: Chronicle) -> None:
         self.incidents = Incidents(
-            brain.fleet, brain.failover, brain.members, store.new_incident_id, brain.drills.unfit
+            brain.fleet, brain.failover, brain.members, store.new_incident_id, brain.drills.unfit, brain.quorum.missing
         )
         self._brain = brain
         self._store = store

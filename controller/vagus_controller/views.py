@@ -272,10 +272,11 @@ class DrillView(View, frozen=True, kw_only=True):
 class CauseView(View, frozen=True, kw_only=True):
     """What an incident comes of. `kind`: controller, liveness, link, load, quorum, stuck (a pair that must move and
     cannot, or could not in its last drill). `scope` and `target`: a pair, a node, a site by name, or the fleet, whose
-    target is "". `path`: of a link, and "" there is every path."""
+    target is ""; "sites": two sites, "x--y", and what lies between them; "apart": groups of nodes, "a--b,c", that do
+    not reach one another. `path`: of a link, and "" there is every path."""
 
     kind: Literal["controller", "liveness", "link", "load", "quorum", "stuck"]
-    scope: Literal["pair", "node", "site", "fleet"]
+    scope: Literal["pair", "node", "site", "fleet", "sites", "apart"]
     target: str
     path: str
 

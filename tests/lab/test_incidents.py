@@ -93,3 +93,18 @@ def test_the_overlay_cut_everywhere_is_one_incident_and_one_notice(lab: Lab) -> 
     first, last = told(lab)[before:]
     assert first == "[lab] critical: overlay is dead everywhere"
     assert last.endswith(": overlay is dead everywhere")
+
+
+def test_a_partition_is_one_incident_and_one_notice(lab: Lab) -> None:
+    before = len(told(lab))
+    for peer in ("pi2", "pi3"):
+        lab.cut("overlay", "pi1", peer)
+        lab.cut("backup", "pi1", peer)
+    title = "every path between pi1 and pi2, pi3 is dead"
+    until(lambda: the_one(lab)["title"].startswith(title), lambda: f"it is found: {critical(lab)}")
+    until(lambda: told(lab)[before:], "it is told")
+    stays_alone(lab, the_one(lab)["id"], 10)
+    lab.mend("overlay")
+    lab.mend("backup")
+    until(lambda: len(told(lab)[before:]) == 2, lambda: f"its end is told: {told(lab)} {critical(lab)}", 120.0)
+    assert told(lab)[before].startswith(f"[lab] critical: {title}")

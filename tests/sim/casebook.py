@@ -46,7 +46,9 @@ class Casebook:
         reader: Reader,
         rng: random.Random,
     ) -> None:
-        self.incidents = Incidents(brain.fleet, brain.failover, brain.members, self._take_number, brain.drills.unfit)
+        self.incidents = Incidents(
+            brain.fleet, brain.failover, brain.members, self._take_number, brain.drills.unfit, brain.quorum.missing
+        )
         self._process, self._brain, self._keep, self._reader, self._rng = process, brain, keep, reader, rng
         self._notices = Notices(config.notify, brain.failover.windows, lambda _: "", config.fleet, "")
         self._unsent: list[Notice] = []

@@ -31,7 +31,7 @@ class IncidentWorld:
 
     `dead`: (pair, path) that carry nothing; `sick`: those whose ends say otherwise; `down`: nodes that do nothing;
     `mute`: nodes without a broker; `stopped`: agents that said goodbye; `busy`: nodes at load; `members`: of etcd;
-    `unfit`: what failed its drill.
+    `unfit`: what failed its drill; `alarms`: of etcd.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class IncidentWorld:
         self.busy: set[str] = set()
         self.etcd: dict[str, str] = {}
         self.unfit: dict[Pair, str] = {}
+        self.alarms: tuple[str, ...] = ()
         self.term = 2
         self.world = build.World(*self.names)
         self.config = self.world.config
@@ -74,7 +75,12 @@ class IncidentWorld:
 
     def life(self) -> Incidents:
         return Incidents(
-            self.fleet, self.failover, lambda: self.quorum.members(self.fleet), self.new_id, lambda: self.unfit
+            self.fleet,
+            self.failover,
+            lambda: self.quorum.members(self.fleet),
+            self.new_id,
+            lambda: self.unfit,
+            self.quorum.missing,
         )
 
     def new_id(self, above: int) -> int:
@@ -141,7 +147,7 @@ class IncidentWorld:
         others = [member for member in self.members if member != name]
         how = self.etcd.get(name, "reads")
         if how == "reads":
-            return build.member(name, *others, term=self.term)
+            return build.member(name, *others, term=self.term, alarms=self.alarms)
         return build.member(name, *others, read_s=None, read_error="timed out", leader_id="", term=self.term)
 
     # --- time ------------------------------------------------------------------------------------------------------

@@ -9,10 +9,11 @@ import pytest
 from unit import fleet_builders as build
 from unit.incident_world import IncidentWorld
 from vagus_controller.core.causes import Cause, Trouble
-from vagus_controller.core.chain import time_of_day, why
+from vagus_controller.core.chain import doubts, time_of_day, why
+from vagus_controller.core.detect.quorum import Quorum
 from vagus_controller.core.verdict import Kind, Verdict
 from vagus_controller.views import Severity
-from vagus_protocol.messages import Process, Relay
+from vagus_protocol.messages import Etcd, Process, Relay
 
 THREE = {"austin": ("austin",), "tokyo": ("tokyo",), "berlin": ("berlin",)}
 PAIR = ("austin", "tokyo")
@@ -184,6 +185,32 @@ def test_what_was_said_stands_over_a_restart_and_at_the_end() -> None:
     world.run(120.0)
     assert world.told[-1].state == "over"
     assert world.told[-1].why.startswith("tokyo node down")
+
+
+@pytest.mark.parametrize(
+    ("reason", "doubt"),
+    [
+        ("127.0.0.1:2379 refused the connection", "why etcd on db-3 ended: its log"),
+        ("no answer from 127.0.0.1:2379 in 2 s", "whether etcd on db-3 stands still"),
+        (None, "how etcd on db-3 is: no agent there is heard"),
+    ],
+)
+def test_a_missing_member_says_what_is_not_known_of_it(reason: str | None, doubt: str) -> None:
+    world = build.World("db-1", "db-2", "db-3")
+    quorum = Quorum(world.config)
+    for name in world.names:
+        told = build.member(name, *world.peers(name))
+        world.report(name, etcd=told if reason is None or name != "db-3" else Etcd(answering=False, reason=reason))
+    if reason is None:
+        world.tell(build.goodbye("db-3"))
+    found = Trouble(quorum.evaluate(world.fleet, world.now), world.now)
+    said = doubts(world.fleet, Cause("quorum", "fleet"), [found], lambda _: True)
+    assert len(said) == 1, said
+    assert said[0].startswith(doubt)
+    chain = why(Cause("quorum", "fleet"), [found], lambda _: True, lambda _: "12:00:00")
+    gone = {"whether": "frozen, or starved", "why": "not running"}.get(doubt.partition(" ")[0])
+    who = f"db-3 failing (db-3 {gone})" if gone else "db-3 unheard"
+    assert chain == f"etcd quorum at risk: 2 of 3 members read: one more failure loses quorum, {who} since 12:00:00 UTC"
 
 
 @pytest.mark.parametrize(("wall", "words"), [(0.0, "00:00:00"), (86_399.9, "23:59:59"), (-1.0, "23:59:59")])

@@ -443,3 +443,185 @@ def test_a_standby_that_failed_its_drill_is_one_until_a_drill_passes() -> None:
     world.run(60)
     assert world.open == ()
     assert world.ids == 1
+
+
+# --- partitions ------------------------------------------------------------------------------------------------------
+
+FOUR = {"austin": ("a",), "berlin": ("b",), "tokyo": ("c",), "frankfurt": ("v",)}
+
+
+def part(world: IncidentWorld, *groups: str, paths: tuple[str, ...] = ("overlay", "backup")) -> None:
+    """No link between nodes of two groups carries anything; nodes are letters."""
+    of = {node: group for group in groups for node in group}
+    world.dead |= {
+        (pair, path)
+        for pair in world.pairs
+        for path in paths
+        if {of.get(pair[0]), of.get(pair[1])}.isdisjoint({None}) and of[pair[0]] != of[pair[1]]
+    }
+
+
+@pytest.mark.parametrize(
+    ("groups", "title", "quorum"),
+    [
+        (("a", "bc"), "every path between a and b, c is dead", "at risk"),
+        (("a", "b", "c"), "every path among a, b, c is dead", "lost"),
+        (("av", "bc"), "every path between a, v and b, c is dead", "at risk"),
+    ],
+)
+def test_a_partition_is_one_incident_with_its_quorum_inside(groups: tuple[str, ...], title: str, quorum: str) -> None:
+    """The controller hears all of them: what lies between them fails."""
+    world = IncidentWorld(FOUR, members=("a", "b", "c"))
+    part(world, *groups)
+    world.etcd = dict.fromkeys("abc" if quorum == "lost" else "a", "fails")
+    world.run(60)
+    found = world.the_one()
+    assert found.title.startswith(title), found.title
+    assert f"etcd quorum is {quorum}" in found.title
+    assert found.cause.scope == "apart"
+    assert title.removesuffix(" is dead") in found.why
+    assert len({each.id for each in world.told}) == 1
+    world.heal()
+    world.run(200)
+    assert world.open == ()
+    assert len({each.id for each in world.told}) == 1
+
+
+def test_a_partition_over_one_path_moves_its_pairs_and_is_one() -> None:
+    world = IncidentWorld(FOUR)
+    part(world, "a", "bc", paths=("overlay",))
+    world.run(30)
+    assert world.titles == ["overlay between a and b, c is dead"]
+    assert world.the_one().did == "moved 2 pairs to backup"
+
+
+def test_a_partition_that_grows_keeps_its_number() -> None:
+    world = IncidentWorld({**FOUR, "osaka": ("o",), "lima": ("l",)})
+    for groups in (("a", "b"), ("a", "bc"), ("ao", "bc")):
+        part(world, *groups, paths=("overlay",))
+        world.run(15)
+    assert world.titles == ["overlay between a, o and b, c is dead"]
+    assert world.the_one().id == min(each.id for each in world.told)
+
+
+def test_links_with_nothing_between_them_stay_apart() -> None:
+    world = IncidentWorld({**FOUR, "osaka": ("o",)})
+    world.dead = {(("a", "b"), "overlay"), (("c", "v"), "overlay")}
+    world.run(30)
+    assert len(world.open) == 2
+    world.heal()
+    world.run(100)
+    world.dead = {(("a", "b"), "overlay"), (("b", "c"), "overlay"), (("c", "v"), "overlay")}
+    world.run(30)
+    assert len(world.open) == 3, "all of them reach each other by way of what is left"
+
+
+def test_a_link_that_fails_long_after_another_of_its_node_is_another() -> None:
+    world = IncidentWorld({**FOUR, "osaka": ("o",)})
+    world.dead = {(("a", "b"), "overlay")}
+    world.run(100)
+    world.dead.add((("a", "c"), "overlay"))
+    world.run(30)
+    assert len(world.open) == 2
+
+
+@pytest.mark.parametrize("how", ["dead", "degraded"])
+def test_what_fails_between_two_sites_is_one_incident(how: str) -> None:
+    world = IncidentWorld(CITIES)
+    between = [pair for pair in world.pairs if {world.site_of[node] for node in pair} == {"austin", "tokyo"}]
+    for number, pair in enumerate(between):
+        if how == "dead":
+            world.dead.add((pair, "overlay"))
+        else:
+            world.sick[pair, "overlay"] = how
+        world.run(1.0 if number < len(between) - 1 else 30.0)
+    found = world.the_one()
+    assert found.title == f"overlay between sites austin and tokyo is {how}"
+    assert (found.cause.scope, found.cause.target) == ("sites", "austin--tokyo")
+    assert "overlay between sites austin and tokyo" in found.why
+
+
+def test_a_node_that_dies_in_a_partition_is_its_own_incident() -> None:
+    world = IncidentWorld({**FOUR, "osaka": ("o",), "lima": ("l",)})
+    part(world, "a", "bc", paths=("overlay",))
+    world.run(30)
+    world.down = {"l"}
+    world.run(60)
+    assert sorted(world.titles) == ["l is down", "overlay between a and b, c is dead"]
+
+
+def test_a_partition_survives_a_restart() -> None:
+    world = IncidentWorld(FOUR, members=("a", "b", "c"))
+    part(world, "a", "bc")
+    world.run(30)
+    before = world.the_one()
+    world.restart()
+    world.run(60)
+    assert (world.the_one().id, world.the_one().title) == (before.id, before.title)
+
+
+# --- a restart while leaders change ----------------------------------------------------------------------------------
+
+
+def churning() -> IncidentWorld:
+    world = IncidentWorld(THREE, members=("a", "b", "c"))
+    for _ in range(5):
+        world.term += 1
+        world.run(20)
+    assert world.titles == ["etcd quorum is churning"]
+    return world
+
+
+def test_a_restart_while_leaders_go_on_changing_tells_it_neither_as_over_nor_again() -> None:
+    world = churning()
+    number = world.the_one().id
+    world.restart()
+    for _ in range(10):
+        world.term += 1
+        world.run(20)
+    assert {(each.id, each.state) for each in world.told} == {(number, "open")}
+    assert world.titles == ["etcd quorum is churning"]
+    world.run(500)
+    assert world.open == ()
+
+
+def test_leaders_that_stay_after_a_restart_end_it_once_that_is_known() -> None:
+    world = churning()
+    world.restart()
+    world.run(280)
+    assert world.titles == ["etcd quorum is churning"]
+    world.run(80)
+    assert world.open == ()
+    assert [each.state for each in world.told][-1] == "over"
+
+
+# --- two faults at once ----------------------------------------------------------------------------------------------
+
+
+def test_a_full_quota_is_no_consequence_of_a_dead_link_or_a_load() -> None:
+    world = IncidentWorld(THREE, members=("a", "b", "c"))
+    world.dead = {(("a", "b"), "overlay")}
+    world.busy = {"c"}
+    world.run(30)
+    world.alarms = ("NOSPACE on a",)
+    world.run(30)
+    assert "etcd needs attention: alarm NOSPACE on a" in world.titles
+    assert len(world.open) == 3
+
+
+def test_a_member_that_ends_is_no_consequence_of_another_ones_load() -> None:
+    world = IncidentWorld(THREE, members=("a", "b", "c"))
+    world.busy = {"b"}
+    world.run(30)
+    world.etcd = {"a": "fails"}
+    world.run(30)
+    assert sorted(world.titles) == ["etcd quorum is at risk", "load spike on b"]
+
+
+def test_a_member_that_ends_under_its_own_load_is() -> None:
+    world = IncidentWorld(THREE, members=("a", "b", "c"))
+    world.busy = {"a"}
+    world.run(30)
+    world.etcd = {"a": "fails"}
+    world.run(30)
+    assert world.titles == ["load spike on a, and etcd quorum is at risk"]

@@ -100,7 +100,7 @@ class Brain:
         self._assignments = Assignments(config.fleet, config.name, fleet_key, session)
         self._liveness = Liveness(config)
         self._links = Links(config)
-        self._quorum = Quorum(config)
+        self.quorum = Quorum(config)
         self._load = LoadDetector(config)
         self.plans = Plans(self.failover, self, self._publish_desired, self._say_orders, outbox)
         alive = self._liveness.verdicts
@@ -118,7 +118,7 @@ class Brain:
         self._misquoted = False
         self._set_right_from = now
         self._observer = self._liveness.controller(self.fleet, now)
-        self._quorum_verdict = self._quorum.evaluate(self.fleet, now)
+        self._quorum_verdict = self.quorum.evaluate(self.fleet, now)
 
     def reconfigure(self, config: Config) -> None:
         """Other thresholds and guards from now on; who we are, and what was decided and found, stays."""
@@ -427,7 +427,7 @@ class Brain:
         self._observer = self._liveness.controller(self.fleet, now)
         self._liveness.evaluate(self.fleet, now)
         self._links.evaluate(self.fleet, now)
-        self._quorum_verdict = self._quorum.evaluate(self.fleet, now)
+        self._quorum_verdict = self.quorum.evaluate(self.fleet, now)
         if self._settled and self._misquoted and now >= self._set_right_from:
             # Perhaps an old word of ours, published again. A twin that leads says so once more.
             self._misquoted, self._set_right_from = False, now + _SET_RIGHT_S
@@ -449,7 +449,7 @@ class Brain:
         observed = {name: state.observed for name, state in self.fleet.nodes.items() if state.observed is not None}
         alone = [ordered(name, peer) for name, each in observed.items() for peer in each.reflex]
         self._decide(now, dict.fromkeys((*self._links.judged, *self.failover.restless(self.fleet), *alone)))
-        for text in self._quorum.take_news():
+        for text in self.quorum.take_news():
             self.outbox.event("controller", "quorum", self.config.fleet, text, Severity.INFO)
         self.outbox.verdicts(
             (self._observer, self._quorum_verdict, *self._liveness.news, *self._load.take_news(), *self._links.news)
@@ -487,7 +487,7 @@ class Brain:
 
     def members(self) -> frozenset[str]:
         """The nodes whose etcd votes."""
-        return self._quorum.members(self.fleet)
+        return self.quorum.members(self.fleet)
 
     # --- transaction.Checks --------------------------------------------------------------------------------------
 
@@ -586,7 +586,7 @@ class Brain:
             links=self._links.verdicts,
             dead=self._links.dead(),
             hindered=self._links.hindered(),
-            quorum=self._quorum.view(self.fleet, self._quorum_verdict, now),
+            quorum=self.quorum.view(self.fleet, self._quorum_verdict, now),
             pauses=tuple(pause.view(now) for pause in self.pauses.standing),
             incidents=incidents,
             epoch=self.leadership.epoch,

@@ -4,19 +4,20 @@ A trouble is a bad verdict while it lasts. Troubles that began within `AT_ONCE_S
 are nearly all that a scope has: all links of a node over one path, all nodes of a site. Of the scopes for which that
 holds the cause is the one with the most such troubles, and of those that have the same ones the smallest.
 
-    link a--b/overlay   →  every path between a and b; overlay of a, of b; of a's site, of b's; of the fleet; and the
-                           same over every path
+    link a--b/overlay   →  every path between a and b; overlay of a, of b; of a's site, of b's; of the fleet; between
+                           the two sites; and the same over every path
     node                →  its site
     load of a node      →  its site; the fleet
 
 Of sites and the fleet only links that leave a site count: a LAN may carry what is dead between cities. Troubles that
 another one explains (links of a dead node), and old ones, are no part of what began at once, nor do they stand against
-it.
+it. What no such scope has in common may still lie between groups of nodes: `apart.py`.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Iterable
 from typing import Final, Literal, NamedTuple
 
 from vagus_controller.core.fleet import Fleet, Pair
@@ -27,10 +28,12 @@ from vagus_controller.views import CauseView, Severity
 AT_ONCE_S: Final = 300.0
 # The share of a scope that must be in trouble: one link that something odd keeps alive must not make a hundred causes.
 SHARE: Final = 0.8
-_SCOPES: Final = ("pair", "node", "site", "fleet")
+_SCOPES: Final = ("pair", "node", "site", "fleet", "sites")
+# Of many, so many are named.
+_NAMED: Final = 3
 
 CauseKind = Literal["controller", "liveness", "link", "load", "quorum", "stuck"]
-CauseScope = Literal["pair", "node", "site", "fleet"]
+CauseScope = Literal["pair", "node", "site", "fleet", "sites", "apart"]
 # (kind, subject), as verdicts have them
 Key = tuple[str, str]
 
@@ -49,7 +52,34 @@ class Cause(NamedTuple):
     @property
     def subject(self) -> str:
         """What it is about, as verdicts name it; "" is the fleet."""
+        if self.scope in ("sites", "apart"):
+            return ""
         return f"{self.target}/{self.path}" if self.scope == "pair" and self.path else self.target
+
+    def parts(self, key: Key) -> bool:
+        """Of scope "apart": whether it is a link between two of the groups."""
+        if self.scope != "apart" or key[0] != "link":
+            return False
+        pair, path = link_of(key[1])
+        of = {node: group for group in self.target.split("--") for node in group.split(",")}
+        ends = {of[node] for node in pair if node in of}
+        return len(ends) == 2 and self.path in ("", path)
+
+
+def between(cause: Cause) -> str:
+    """Of scope "sites" or "apart": between what, in words."""
+    parts = cause.target.split("--")
+    if cause.scope == "sites":
+        return f"between sites {' and '.join(parts)}"
+    groups = [part.split(",") for part in parts]
+    if len(groups) == 2:
+        return f"between {some_of(groups[0])} and {some_of(groups[1])}"
+    return f"among {some_of([node for group in groups for node in group])}"
+
+
+def some_of(names: Iterable[str]) -> str:
+    every = list(names)
+    return ", ".join(every[:_NAMED]) + (f" and {len(every) - _NAMED} more" if len(every) > _NAMED else "")
 
 
 class Trouble:
@@ -193,6 +223,8 @@ class Scopes:
             far = [Cause("link", "fleet", "", over) for over in (path, "")]
             if self._sites > 1:
                 far += [Cause("link", "site", site, over) for site in sites if site for over in (path, "")]
+            if len(sites - {""}) == 2:
+                far += [Cause("link", "sites", "--".join(sorted(sites)), over) for over in (path, "")]
             every = (*near, *far)
             return every, every if not self._apart or _leaves(sites) else tuple(near)
         site = nodes[subject].site if subject in nodes else ""
@@ -236,6 +268,8 @@ class Scopes:
                 for site in {a, b}:
                     sizes[Cause("link", "site", site, path)] += count
                 sizes[Cause("link", "fleet", "", path)] += count
+                if len({a, b} - {""}) == 2:
+                    sizes[Cause("link", "sites", "--".join(sorted({a, b})), path)] += count
 
 
 def _leaves(sites: set[str]) -> bool:

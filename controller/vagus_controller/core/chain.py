@@ -10,11 +10,12 @@ The order is that of causes: the incident's own cause, then what it broke, in th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
-from vagus_controller.core.causes import Cause, Trouble, link_of, own_cause
+from vagus_controller.core.causes import Cause, Trouble, between, link_of, own_cause, some_of
 from vagus_controller.core.detect import kinds
+from vagus_controller.core.detect.link import DEAD
 from vagus_controller.core.fleet import Fleet
 
 _ARROW: Final = " → "
@@ -23,6 +24,8 @@ _STEP: Final = re.compile(r"round trip \S+ m?s → \S+ m?s")
 _LOAD: Final = re.compile(r"^load (\d+)(?:\.\d+)?")
 _LASTED: Final = re.compile(r" for [\d.]+ (?:s|min|h)\b")
 _CHANGES: Final = re.compile(r"^\d+ leader changes in [^(,]*")
+_MISSING: Final = re.compile(r"(?<=[(; ])([^\s(;]+): (not running|frozen, or starved)")
+_UNHEARD: Final = re.compile(r"(?:^|; )([^;()]+) unheard")
 _NAMED: Final = 3
 # Two troubles that began within this of each other are told by reports of one moment: which was first is not known.
 _SAME_MOMENT_S: Final = 5.0
@@ -53,8 +56,8 @@ def _root(cause: Cause, roots: list[Trouble], clock: Callable[[float], str]) -> 
         if cause.scope == "pair":
             where = f"{path} {'–'.join(cause.target.split('--'))}"
         else:
-            of = {"node": f" of {cause.target}", "site": f" of site {cause.target}"}.get(cause.scope, " everywhere")
-            where = f"{path}{of}"
+            of = {"node": f"of {cause.target}", "site": f"of site {cause.target}", "fleet": "everywhere"}
+            where = f"{path} {of.get(cause.scope) or between(cause)}"
         links = f" ({len(roots)} links)" if len(roots) > 1 else ""
         # Of many links the first ones stand for all.
         step = next((found[0] for each in roots[:_NAMED] if (found := _STEP.search(_said(each)))), "")
@@ -65,7 +68,7 @@ def _root(cause: Cause, roots: list[Trouble], clock: Callable[[float], str]) -> 
     if cause.kind == "liveness":
         names = [each.key[1] for each in roots]
         who = f"site {cause.target}" if cause.scope == "site" else cause.target
-        return f"{who} {first.state} {since}" + (f" ({_some(names)})" if len(names) > 1 else "")
+        return f"{who} {first.state} {since}" + (f" ({some_of(names)})" if len(names) > 1 else "")
     if cause.kind == "load":
         return f"{_load(roots)} {since}"
     if cause.kind == "quorum":
@@ -84,14 +87,14 @@ def _consequence(kind: str, state: str, group: list[Trouble]) -> str:
     if kind == "load":
         return _load(group)
     if kind == "liveness":
-        return f"{_some(names)} {state}"
+        return f"{some_of(names)} {state}"
     if kind == "stuck":
         what = "failed its drill" if state == "unfit" else "cannot move"
-        return f"{_some([_pair(name) for name in names])} {what}"
+        return f"{some_of([_pair(name) for name in names])} {what}"
     if kind == "link" and len(names) > _NAMED:
         return f"{len(names)} links {state.replace('-', ' ')}"
     if kind == "link":
-        return f"{_some([_link(name) for name in names])} {state.replace('-', ' ')}"
+        return f"{some_of([_link(name) for name in names])} {state.replace('-', ' ')}"
     return f"the controller is {state}"
 
 
@@ -102,12 +105,15 @@ def _quorum(trouble: Trouble) -> str:
         return changes[0].strip()
     if trouble.state == "healthy":
         return f"etcd: {_short(text.partition('; ')[2] or text)}"
-    return f"etcd quorum {trouble.state.replace('-', ' ')}" + (f": {_short(text)}" if text else "")
+    # Who is missing, and how, is told after it.
+    text, missing = text.partition(" (")[0].replace("; ", ", "), _MISSING.findall(text)
+    who = f" ({some_of(f'{name} {how}' for name, how in missing)})" if missing else ""
+    return f"etcd quorum {trouble.state.replace('-', ' ')}" + (f": {_short(text)}{who}" if text else "")
 
 
 def _load(group: list[Trouble]) -> str:
     if len(group) > 1:
-        return f"load on {_some([each.key[1] for each in group])}"
+        return f"load on {some_of([each.key[1] for each in group])}"
     text, node = _said(group[0]), group[0].key[1]
     figure, takers = _LOAD.match(text), kinds.takers(text)
     words = f"load {figure[1]} on {node}" if figure is not None else f"load spike on {node}"
@@ -127,8 +133,13 @@ def doubts(fleet: Fleet, cause: Cause, troubles: list[Trouble], is_cause: Callab
         return ()
     found = []
     first = min(roots, key=lambda each: each.began)
-    if cause.kind == "link" and cause.scope == "pair" and first.state in ("down", "one-way", "degraded", "slow"):
+    if cause.kind == "link" and cause.scope == "pair" and first.state in (*DEAD, "degraded", "slow"):
         found.append(_which_end(fleet, cause))
+    elif cause.kind == "link" and cause.scope in ("sites", "apart"):
+        found.append(
+            "what between them is at fault: no end has lost all that it had. A trace of the tunnels' packets between "
+            "them would tell"
+        )
     elif cause.kind == "liveness" and first.state == "node down":
         what = "they have" if cause.scope == "site" else "it has"
         found.append(
@@ -141,6 +152,8 @@ def doubts(fleet: Fleet, cause: Cause, troubles: list[Trouble], is_cause: Callab
         found.append(f"which process it is: name those that matter in `report.processes` of {first.key[1]}")
     elif cause.kind == "quorum" and "own log" in _said(first):
         found.append("why the leader changes: its members' links, disks and load are well. etcd's own log would tell")
+    elif cause.kind == "quorum":
+        found += _why_missing(_said(first))
     others = {
         own_cause(each.key): each for each in troubles if not is_cause(each) and each.key[0] in ("load", "quorum")
     }
@@ -169,6 +182,23 @@ def _which_end(fleet: Fleet, cause: Cause) -> str:
             "packet capture at both, would tell"
         )
     return ""
+
+
+def _why_missing(said: str) -> list[str]:
+    """Of members that are missing, and nothing else is wrong with their nodes."""
+    found = []
+    for name, how in _MISSING.findall(said):
+        if how == "not running":
+            found.append(f"why etcd on {name} ended: its log there would tell")
+        else:
+            found.append(
+                f"whether etcd on {name} stands still, waits for its disk or gets no CPU: a look at it would tell"
+            )
+    if unheard := _UNHEARD.search(said):
+        found.append(
+            f"how etcd on {unheard[1]} is: no agent there is heard. `etcdctl endpoint status` there would tell"
+        )
+    return found
 
 
 def _works(fleet: Fleet, node: str, path: str, but: tuple[str, str]) -> bool | None:
@@ -200,11 +230,6 @@ def _pair(name: str) -> str:
 def _link(subject: str) -> str:
     name, _, path = subject.partition("/")
     return f"{path} {_pair(name)}"
-
-
-def _some(names: Iterable[str]) -> str:
-    every = list(names)
-    return ", ".join(every[:_NAMED]) + (f" and {len(every) - _NAMED} more" if len(every) > _NAMED else "")
 
 
 def time_of_day(wall: float) -> str:

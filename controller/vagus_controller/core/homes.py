@@ -4,10 +4,12 @@
 | --- | --- |
 | a node that is cut off | what is wrong with its links, if that is one incident |
 | a node that is not heard | its site, when nearly all nodes of that are; else its own |
-| a link | an end that is not heard, or too busy to answer; else a scope that shares its trouble; else its own |
+| a link | an end that is not heard, or too busy to answer; else a scope that shares its trouble; else what lies between
+  groups of nodes that do not reach one another; else its own |
 | a load spike | a node that is not heard; quorum or a bad link that its processes fight with; a scope that shares it;
   else its own |
-| quorum | the first of what went wrong with members and the links between them shortly before; else its own |
+| quorum | the first of what went wrong shortly before with the members that are missing and their links, or with any
+  while none is; else its own |
 | a pair that cannot move | its links' incident; else its own |
 
 It is asked when the trouble begins. A wider cause takes in what it explains, and never gives back: what heals, in any
@@ -17,13 +19,16 @@ order, stays one incident.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
+from vagus_controller.core import apart
 from vagus_controller.core.causes import Cause, Key, Scopes, Trouble, link_of, own_cause
 from vagus_controller.core.detect import kinds
+from vagus_controller.core.detect import members as quorum_members
+from vagus_controller.core.detect.link import DEAD
 from vagus_controller.core.failover import Failover
-from vagus_controller.core.fleet import Fleet
+from vagus_controller.core.fleet import Fleet, Pair
 from vagus_controller.core.incident import Incident
 from vagus_controller.views import Severity
 
@@ -34,7 +39,11 @@ _BEFORE_LAST_WORD_S: Final = 60.0
 # What went wrong up to so long before quorum did may be why.
 _QUORUM_AFTER_S: Final = 300.0
 _ORDER: Final = ("controller", "liveness", "link", "load", "stuck", "quorum")
-_DEAD: Final = ("down", "one-way", "black-hole")
+_DEAD: Final = (*DEAD, "black-hole")
+# Links of several pairs that fail within this of each other may be one partition; many more have a scope of their own,
+# or soon will.
+_APART_S: Final = 60.0
+_MOST_APART: Final = 200
 # Links in these states are no cause of what is wrong with quorum, or with a machine's load.
 _HARMLESS: Final = ("up", "unproven", "riding-backup", "overloaded")
 # Whose work grows when a link is bad, or a leader is elected again and again: they are consequences, not causes.
@@ -45,16 +54,26 @@ _LONG_BEFORE_S: Final = 30.0
 
 class Homes:
     """`live`: incidents with troubles, or whose troubles were over a moment ago; `merged`: those that another took in
-    whole, since they were asked for. `members`: the nodes whose etcd votes."""
+    whole, since they were asked for. `members`: the nodes whose etcd votes; `missing`: those that are no part of a
+    quorum."""
 
-    def __init__(self, fleet: Fleet, failover: Failover, members: Callable[[], frozenset[str]]) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        failover: Failover,
+        members: Callable[[], frozenset[str]],
+        missing: Callable[[], frozenset[str]],
+    ) -> None:
         self.scopes = Scopes(fleet)
         self.live: dict[int, Incident] = {}
         self.merged: list[tuple[Incident, Incident]] = []
         self._fleet = fleet
         self._failover = failover
         self._members = members
+        self._missing = missing
         self._by_cause: dict[Cause, Incident] = {}
+        # those of them of scope "apart"
+        self._apart: dict[Cause, Incident] = {}
         self._home: dict[Key, Incident] = {}
 
     def of(self, key: Key) -> Incident | None:
@@ -78,12 +97,15 @@ class Homes:
         self.live.pop(id(incident), None)
         if self._by_cause.get(incident.cause) is incident:
             del self._by_cause[incident.cause]
+            self._apart.pop(incident.cause, None)
         for key in incident.troubles:
             if self._home.get(key) is incident:
                 del self._home[key]
 
     def restore(self, incident: Incident, now: float) -> None:
         self.live[id(incident)] = self._by_cause[incident.cause] = incident
+        if incident.cause.scope == "apart":
+            self._apart[incident.cause] = incident
         for key, trouble in incident.troubles.items():
             self._home[key] = incident
             if trouble.over is None:
@@ -111,6 +133,7 @@ class Homes:
                 self._take_consequences(trouble, home, at)
             elif trouble.key[0] == "load":
                 self._take_overloaded(trouble, home, at)
+        self._part({trouble.key for trouble in began if trouble.key[0] == "link"}, now, at)
         quorum = self.lasting(("quorum", self._fleet.config.fleet))
         if quorum is not None and now - quorum.seen <= _QUORUM_SETTLE_S:
             self._reconsider(quorum, at)
@@ -189,11 +212,14 @@ class Homes:
             return home
         cause = self.scopes.cause(trouble)
         if cause is not None:
-            return self._gather(cause, unplaced, now, at)
+            return self._gather(cause, self.scopes.fresh(cause), unplaced, now, at)
         for scope in trouble.scopes:
             wider = self._by_cause.get(scope)
             if wider is not None and self.scopes.holds(scope):
                 return wider
+        for known, incident in self._apart.items():
+            if known.parts(trouble.key):
+                return incident
         return self._incident(own_cause(trouble.key), now, at)
 
     def _of_links(self, node: str) -> Incident | None:
@@ -203,7 +229,7 @@ class Homes:
                 key = ("link", f"{'--'.join(pair)}/{path}")
                 if self.lasting(key) is not None:
                     cause = self._home[key].cause
-                    if cause.kind == "link" and (cause.scope in ("site", "fleet") or cause.target == node):
+                    if cause.kind == "link" and (cause.scope not in ("pair", "node") or cause.target == node):
                         return self._home[key]
         return None
 
@@ -217,12 +243,18 @@ class Homes:
         return None
 
     def _of_quorum(self, trouble: Trouble) -> Incident | None:
-        """The first of what went wrong with its members shortly before; else a member that is away since long ago."""
+        """The first of what went wrong with its members shortly before, or with those of them that are missing; else a
+        member that is away since long ago. An alarm or a certificate comes of none of it."""
+        if trouble.verdict is not None and quorum_members.stands_alone(trouble.verdict):
+            return None
         members = sorted(self._members())
-        keys: list[Key] = [(kind, node) for node in members for kind in ("liveness", "load")]
+        missing = self._missing() if trouble.state != "churning" else frozenset()
+        concerned = missing or frozenset(members)
+        keys: list[Key] = [(kind, node) for node in members if node in concerned for kind in ("liveness", "load")]
         for index, a in enumerate(members):
             for b in members[index + 1 :]:
-                keys += [("link", f"{a}--{b}/{path}") for path in self._fleet.paths_of((a, b))]
+                if a in concerned or b in concerned:
+                    keys += [("link", f"{a}--{b}/{path}") for path in self._fleet.paths_of((a, b))]
         found = []
         for key in keys:
             each = self.lasting(key)
@@ -248,6 +280,8 @@ class Homes:
         if known is None:
             known = self._by_cause[cause] = Incident(cause, now, at)
             self.live[id(known)] = known
+            if cause.scope == "apart":
+                self._apart[cause] = known
         return known
 
     def _move(self, trouble: Trouble, home: Incident, at: float) -> None:
@@ -260,11 +294,34 @@ class Homes:
         if source is None:
             home.told(trouble, at)
 
-    def _gather(self, cause: Cause, unplaced: dict[Key, Trouble], now: float, at: float) -> Incident:
-        """The incident of a scope, with all that began there at once."""
+    def _part(self, new: set[Key], now: float, at: float) -> None:
+        """Look whether links that began just now lie, with others that did, between groups of nodes."""
+        fresh = self.scopes.fresh(Cause("link", "fleet")) if new else []
+        homes = {key: self._home[key] for key in fresh if key in self._home}
+        narrow = {key: home for key, home in homes.items() if home.cause[:2] in (("link", "pair"), ("link", "apart"))}
+        recent = {id(home) for key, home in narrow.items() if now - home.troubles[key].seen <= _APART_S}
+        dead = [key for key, home in narrow.items() if id(home) in recent]
+        if not 1 < len(dead) <= _MOST_APART:
+            return
+        for cause, keys in apart.causes(self._fleet, dead, self._carries):
+            known = {id(home): home for key in keys if (home := self._home.get(key)) is not None}
+            most = max(sum(each.key[0] == "link" for each in home.bad()) for home in known.values())
+            if not new.isdisjoint(keys) and len(keys) > most:
+                self._gather(cause, keys, {}, now, at)
+
+    def _carries(self, pair: Pair, path: str) -> bool:
+        """Whether its ends reach each other, over the path or over any."""
+        paths = self._fleet.paths_of(pair)
+        known = [self.lasting(("link", f"{'--'.join(pair)}/{each}")) for each in paths if path in ("", each)]
+        return any(trouble is None or trouble.state not in _DEAD for trouble in known)
+
+    def _gather(
+        self, cause: Cause, keys: Iterable[Key], unplaced: dict[Key, Trouble], now: float, at: float
+    ) -> Incident:
+        """The incident of a scope, with all that began there at once: `keys`."""
         home = self._incident(cause, now, at)
         sources: dict[int, Incident] = {}
-        for key in self.scopes.fresh(cause):
+        for key in keys:
             source = self._home.get(key)
             if source is None:
                 self._move(unplaced.pop(key), home, at)
@@ -315,8 +372,9 @@ class Homes:
                 self._move(each, home, at)
                 sources[id(source)] = source
         for source in sources.values():
-            about = source.cause.target
-            self._fold(source, home, at, whole=node in (about, *about.split("--")))
+            cause = source.cause
+            whole = cause.scope in ("pair", "node") and node in cause.target.split("--")
+            self._fold(source, home, at, whole=whole)
 
     def _fold(self, source: Incident, home: Incident, at: float, *, whole: bool = False) -> None:
         """`home` has taken troubles of `source`: when its cause is among them, the rest comes along."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
 from typing import Final, Literal
 
 import msgspec
 
 from vagus_controller.core import chain
-from vagus_controller.core.causes import SHARE, Cause, Key, Trouble, link_of, own_cause
+from vagus_controller.core.causes import SHARE, Cause, Key, Trouble, between, link_of, own_cause, some_of
 from vagus_controller.core.fleet import Fleet
 from vagus_controller.core.verdict import RANK
 from vagus_controller.views import IncidentBrief, IncidentStep, IncidentView, NoteView, Severity, TroubleView
@@ -21,8 +20,8 @@ _BADNESS: Final = (
 )
 _LINK_WORDS: Final = {
     "down": "is dead",
-    "direct-but-dead": "is dead, though Tailscale calls it direct",
     "one-way": "works one way only",
+    "direct-but-dead": "is dead, though Tailscale calls it direct",
     "degraded": "is degraded",
     "relayed": "is relayed",
     "riding-backup": "rides the backup network",
@@ -119,6 +118,8 @@ class Incident:
         return [trouble for trouble in self.troubles.values() if trouble.over is None]
 
     def is_cause(self, trouble: Trouble) -> bool:
+        if self.cause.scope == "apart":
+            return self.cause.parts(trouble.key)
         return self.cause in trouble.scopes or own_cause(trouble.key) == self.cause
 
     def take(self, trouble: Trouble) -> None:
@@ -318,6 +319,8 @@ def words(cause: Cause, troubles: list[Trouble]) -> str:
             return f"{path} between {' and '.join(cause.target.split('--'))} {how}"
         if cause.scope == "fleet":
             return f"{path} {how} everywhere"
+        if cause.scope in ("sites", "apart"):
+            return f"{path} {between(cause)} {how}"
         return f"{path} of {'site ' if cause.scope == 'site' else ''}{cause.target} {how}"
     if cause.kind == "liveness":
         if cause.scope == "node":
@@ -345,11 +348,6 @@ def words(cause: Cause, troubles: list[Trouble]) -> str:
 
 def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def some_of(names: Iterable[str]) -> str:
-    every = list(names)
-    return ", ".join(every[:_NAMED]) + (f" and {len(every) - _NAMED} more" if len(every) > _NAMED else "")
 
 
 def _badness(state: str) -> int:

@@ -12,6 +12,7 @@ then held for twice as long.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
@@ -32,6 +33,8 @@ SETTLE_MOST_S: Final = 30.0
 HOLD_S: Final = 30.0
 HOLD_MOST_S: Final = 900.0
 REOPEN_S: Final = 900.0
+# Leader changes are counted over five minutes: that there were none is known no sooner after a restart.
+_CHURN_S: Final = 300.0
 # A trouble that was over for longer is another one when it begins again.
 _SAME_S: Final = 30.0
 # How long one that has ended can still be noted upon, and takes in what vagus does late (going home).
@@ -66,8 +69,9 @@ class _SavedIncident(msgspec.Struct):
 
 
 class Incidents:
-    """`new_id`: for one that becomes news, greater than what it is given. `members`: the nodes whose etcd votes.
-    `unfit`: the pairs whose standby did not stand its last drill, and why."""
+    """`new_id`: for one that becomes news, greater than what it is given. `members`: the nodes whose etcd votes;
+    `missing`: those of them that are no part of a quorum. `unfit`: the pairs whose standby did not stand its last
+    drill, and why."""
 
     def __init__(
         self,
@@ -76,16 +80,21 @@ class Incidents:
         members: Callable[[], frozenset[str]],
         new_id: Callable[[int], int],
         unfit: Callable[[], Mapping[Pair, str]],
+        missing: Callable[[], frozenset[str]] = frozenset,
     ) -> None:
         self._fleet = fleet
         self._failover = failover
         self._members = members
         self._new_id = new_id
         self._newest = 0
-        self._homes = Homes(fleet, failover, members)
+        self._homes = Homes(fleet, failover, members, missing)
         # id → one that has ended, the oldest first
         self._ended: dict[int, Incident] = {}
         self._pending: dict[Key, Verdict] = {}
+        # troubles of an earlier life that are not known to be over so soon, what was said of them, and since when
+        self._churned: set[Key] = set()
+        self._early: dict[Key, Verdict] = {}
+        self._restored_at = -math.inf
         self._actions: list[tuple[float, LedgerEntry]] = []
         self._late: set[str] = set()
         self._unfit = unfit
@@ -109,6 +118,9 @@ class Incidents:
     def tick(self, now: float, at: float) -> list[IncidentView]:
         """Those that are news, or that changed. `at`: wall-clock epoch seconds, only for display."""
         began: list[Trouble] = []
+        if self._early and now - self._restored_at >= _CHURN_S:
+            self._pending = self._early | self._pending
+            self._early = {}
         observer = self._pending.pop(("controller", self._fleet.config.name), None)
         if observer is not None:
             self._in_doubt = observer.state != "connected"
@@ -140,7 +152,11 @@ class Incidents:
                 self._late.discard(verdict.subject)
         home = self._homes.of(key)
         trouble = home.troubles[key] if home is not None else None
+        self._early.pop(key, None)
         if how == "unsure":
+            return
+        if how == "good" and key in self._churned and now - self._restored_at < _CHURN_S:
+            self._early[key] = verdict
             return
         if how == "good":
             self._end(key, f"{verdict.state}: {verdict.reason}", now, at)
@@ -452,6 +468,7 @@ class Incidents:
             before = msgspec.json.decode(saved, type=list[_SavedIncident])
         except msgspec.MsgspecError as error:
             return str(error)
+        self._restored_at = now
         # What we saved may be on disk, and what the store knows of it not yet.
         self._newest = max((each.kept.id for each in before), default=0)
         for each in before:
@@ -466,6 +483,8 @@ class Incidents:
                 trouble.verdict = None
                 trouble.over = None if told.over_s is None else now - told.over_s
                 incident.take(trouble)
+                if trouble.state == "churning" and trouble.over is None:
+                    self._churned.add(trouble.key)
             incident.weigh(self._fleet)
             incident.changed = incident.joined = False
             if each.kept.id and incident.ended is not None and each.kept.state != "resolved":

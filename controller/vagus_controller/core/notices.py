@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Struct
 
 from vagus_controller import config
-from vagus_controller.core.incident import some_of
+from vagus_controller.core.causes import link_of, some_of
 from vagus_controller.core.verdict import RANK, seconds
 from vagus_controller.core.windows import Windows
 from vagus_controller.views import IncidentView, Severity
@@ -165,6 +165,8 @@ class Notices:
 
     def _nodes(self, view: IncidentView) -> list[str]:
         scope, target = view.cause.scope, view.cause.target
+        if scope in ("sites", "apart"):
+            return sorted({node for each in view.troubles if each.is_cause for node in link_of(each.subject)[0]})
         return target.split("--") if scope == "pair" else [target] if scope == "node" else []
 
     def _in_maintenance(self, view: IncidentView, wall: float | None) -> bool:
