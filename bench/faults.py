@@ -2,8 +2,10 @@
 
 For each fault, on a fleet that is well and a controller that remembers nothing of the one before: the first verdict
 that is not well and how long after the fault, the incident's title and whether it names the right cause, and how many
-notices a real Apprise channel delivered to a web hook. A fault of which nothing should be said (a restart, an election)
-is right when nothing was. Settings are as shipped, but for the failback, which is soon, so that a run is minutes.
+notices a real Apprise channel delivered to a web hook, until all was well again; the one that it is over is not
+counted. A fault is right when the first notice and the incident name its cause. One of which nothing should be said (a
+restart, an election) is right when nothing was. Settings are as shipped, but for the failback, which is soon, so that a
+run is minutes.
 
 `--json FILE` adds to what FILE has, fault by fault; `--missing` leaves out those that FILE has, and `--for S` begins
 none after so many seconds, so that it can be run in pieces. `--table` prints the table of what FILE has, and runs
@@ -13,7 +15,9 @@ nothing.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import itertools
 import json
 import re
 import shutil
@@ -29,7 +33,7 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).par
 import table
 from until import until
 
-from lab.harness import HostSpec, Lab
+from lab.harness import HostSpec, Lab, services
 from lab.harness.hosts import HERE
 
 _HOOK_PORT = 8300
@@ -42,22 +46,28 @@ _AGENT = {"report": {"processes": ["tailscaled", "wireguard-go", "etcd", "hog", 
 _CHANNEL = {"name": "ops", "url": f"json://127.0.0.1:{_HOOK_PORT}/hook", "severities": ["critical", "warning"]}
 _CONTROLLER = {
     "failover": {"failback_hold_s": 2.0, "max_moves": 100_000, "damping": {"half_life_s": 1.0, "longest_hold_s": 2.0}},
+    "http": {"url": "https://vagus.example"},
     "notify": {"channel": [_CHANNEL]},
 }
 _BAD = ("warning", "critical", "unknown")
-# An incident is told after it; another notice of the same fault would come within this.
-_LISTEN_S = 8.0
+# So long after the incident is there, another notice of the same fault is waited for; and after all is well again.
+_LISTEN_S = 15.0
+_AFTER_S = 6.0
 _SETTLE_S = 120.0
+# Of a notice's title: fleet and severity.
+_PREFIX = re.compile(r"^\[[^]]*\] (?:\w+: )?")
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """`title`: what the incident's must match, "" when nothing may be said; `within_s`: how long that is waited for."""
+    """`title`: what the incident's and the first notice's must match, "" when nothing may be said; `also`: what of its
+    consequences the incident's must name; `within_s`: how long that is waited for."""
 
     name: str
     do: Callable[[Lab], object]
     undo: Callable[[Lab], object]
     title: str
+    also: str = ""
     etcd: bool = False
     within_s: float = 45.0
 
@@ -72,9 +82,13 @@ def _cut_both(lab: Lab, *names: str) -> None:
     lab.cut("backup", *names)
 
 
-def _members_apart(lab: Lab) -> None:
-    for a, b in (("pi1", "pi2"), ("pi1", "pi3"), ("pi2", "pi3")):
-        _cut_both(lab, a, b)
+def _part(lab: Lab, *groups: Sequence[str], both: bool = True) -> None:
+    """Nodes of two groups do not reach one another, over the overlay or over both paths."""
+    for a, b in itertools.combinations(groups, 2):
+        for pair in itertools.product(a, b):
+            lab.cut("overlay", *pair)
+            if both:
+                lab.cut("backup", *pair)
 
 
 def _reboot(lab: Lab) -> None:
@@ -100,12 +114,11 @@ def _restart_controller(lab: Lab) -> None:
 def _clone(lab: Lab) -> None:
     """A second agent of pi2's name and key, on pi3's machine."""
     settings = lab.agent_settings(lab["pi2"])
-    settings |= {"state_dir": "/run/clone", "probe": {"port": 5199}}
+    settings["addresses"] = lab.agent_settings(lab["pi3"])["addresses"]
+    settings["peers"] = [peer for peer in settings["peers"] if peer["name"] != "pi3"]
+    # The routes there are pi3's own agent's.
+    settings |= {"state_dir": "/run/clone", "probe": {"port": 5199}, "steering": {"enabled": False}}
     target = lab["pi3"].directory / "clone.toml"
-    from lab.harness import services
-
-    own = lab.agent_settings(lab["pi3"])
-    settings["addresses"] = own["addresses"]
     services.write_private(target, services.to_toml(settings))
     lab["pi3"].run(["mkdir", "-p", "/run/clone"])
     lab["pi3"].spawn([*services.command("vagus-agent"), "run", "--config", str(target)], name="clone")
@@ -117,7 +130,8 @@ def _writers(lab: Lab) -> None:
     busy.parent.mkdir(exist_ok=True)
     if not busy.exists():
         busy.symlink_to(shutil.which("dd") or "/bin/dd")
-    one = f"timeout 40 {busy} if=/dev/zero of={host.directory}/w$i bs=4k count=1000000 oflag=dsync"
+    # In the foreground: in the group that is killed.
+    one = f"timeout --foreground 40 {busy} if=/dev/zero of={host.directory}/w$i bs=4k count=1000000 oflag=dsync"
     host.spawn(["sh", "-c", f"i=0; while [ $i -lt 24 ]; do i=$((i+1)); {one} & done; wait"], name="writers")
 
 
@@ -193,6 +207,7 @@ def _fill(lab: Lab) -> None:
 
 
 def _empty(lab: Lab) -> None:
+    _etcdctl(lab, "pi1", "del", "k", "--prefix", check=False)
     status = json.loads(_etcdctl(lab, "pi1", "endpoint", "status", "-w", "json"))
     _etcdctl(lab, "pi1", "compact", str(status[0]["Status"]["header"]["revision"]), check=False)
     for name, _ in _PIS:
@@ -257,6 +272,12 @@ CASES = (
         lambda lab: lab.overlay_gone("pi1"),
         lambda lab: lab.overlay_back("pi1"),
         r"^overlay of pi1 is dead",
+    ),
+    Case(
+        "overlay parted: two nodes from the other two",
+        lambda lab: _part(lab, ("pi1", "pi2"), ("pi3", "vps"), both=False),
+        _mend,
+        r"^overlay between pi1, pi2 and pi3, vps is dead",
     ),
     Case("backup dead everywhere", lambda lab: lab.cut("backup"), _mend, r"^backup is dead everywhere"),
     Case(
@@ -323,6 +344,13 @@ CASES = (
         etcd=True,
     ),
     Case(
+        "etcd's leader killed",
+        lambda lab: _kill_etcd(lab, _leader(lab)),
+        lambda lab: _start_etcd(lab, *(name for name, _ in _PIS if not lab.process(name, "etcd").alive)),
+        r"^etcd quorum is at risk",
+        etcd=True,
+    ),
+    Case(
         "two of three etcd members killed",
         lambda lab: _kill_etcd(lab, "pi1", "pi2"),
         lambda lab: _start_etcd(lab, "pi1", "pi2"),
@@ -333,22 +361,33 @@ CASES = (
         "etcd member cut off, a minority",
         lambda lab: _cut_both(lab, "pi1"),
         _mend,
-        r"^every path of pi1 is dead, and etcd quorum is at risk",
+        r"^every path of pi1 is dead",
+        also="and etcd quorum is at risk",
         etcd=True,
     ),
     Case(
-        "etcd members cut from one another",
-        _members_apart,
+        "etcd members parted: one from two",
+        lambda lab: _part(lab, ("pi1",), ("pi2", "pi3")),
         _mend,
-        r"^every path .*is dead.*and etcd quorum is lost",
+        r"^every path between pi1 and pi2, pi3 is dead",
+        also="and etcd quorum is at risk",
+        etcd=True,
+    ),
+    Case(
+        "etcd members parted: each from each",
+        lambda lab: _part(lab, ("pi1",), ("pi2",), ("pi3",)),
+        _mend,
+        r"^every path among pi1, pi2, pi3 is dead",
+        also="and etcd quorum is lost",
         etcd=True,
     ),
     Case("etcd election by hand", _elect, lambda lab: None, "", etcd=True),
     Case(
-        "etcd leader stands still again and again",
+        "etcd leader stands still again and again, as on a slow disk",
         _stutter.begin,
         _stutter.end,
-        r"^etcd quorum is churning",
+        r"^etcd quorum is (at risk|churning)",
+        also="is churning",
         etcd=True,
         within_s=60.0,
     ),
@@ -357,7 +396,8 @@ CASES = (
         "host of an etcd member frozen",
         lambda lab: lab["pi3"].freeze(),
         lambda lab: lab["pi3"].thaw(),
-        r"^pi3 is down, and etcd quorum is at risk",
+        r"^pi3 is down",
+        also="and etcd quorum is at risk",
         etcd=True,
     ),
 )
@@ -370,26 +410,29 @@ class Result:
     delay_s: float | None
     title: str
     why: str
+    told: str
     notices: int
     ok: bool
     once: bool
 
 
-def run(cases: Sequence[Case], quiet_s: float, until: float) -> Iterator[Result]:
+def run(cases: Sequence[Case], quiet_s: float, end: float) -> Iterator[Result]:
     for etcd in (False, True):
         chosen = [case for case in cases if case.etcd is etcd]
-        if (not chosen and not (quiet_s and etcd)) or time.monotonic() > until:
+        if (not chosen and not (quiet_s and etcd)) or time.monotonic() > end:
             continue
         with Lab(_ETCD if etcd else _PLAIN, agent=_AGENT, controller=_CONTROLLER) as lab:
             _start(lab, etcd)
             for number, case in enumerate(chosen):
-                if time.monotonic() > until:
+                if time.monotonic() > end:
                     break
                 try:
+                    _forget(lab, etcd)
                     yield _one(lab, case)
+                    _mended(lab, etcd, 1.0)
                 except TimeoutError as error:
                     # What is left of one fault must not be taken for the next.
-                    left = f"; {len(chosen) - number} faults were not judged on this lab, --missing does them"
+                    left = f"; {len(chosen) - number - 1} faults were not judged on this lab, --missing does them"
                     print(f"  {case.name}: {error}{left}", file=sys.stderr, flush=True)
                     break
             if quiet_s and etcd:
@@ -409,25 +452,31 @@ def _start(lab: Lab, etcd: bool) -> None:
 
 
 def _one(lab: Lab, case: Case) -> Result:
-    _forget(lab, case.etcd)
     before, at = len(_told(lab)), time.time()
     case.do(lab)
     deadline = time.monotonic() + (case.within_s if case.title else 20.0)
-    heard: float | None = None
+    heard = False
     while time.monotonic() < deadline:
-        if case.title and heard is None and any(re.search(case.title, one["title"]) for one in _incidents(lab)):
-            heard = time.monotonic()
-            deadline = heard + _LISTEN_S
+        if case.title and not heard and any(_names(case, one["title"]) for one in _incidents(lab)):
+            heard, deadline = True, time.monotonic() + _LISTEN_S
         time.sleep(0.25)
     incidents = _incidents(lab)
     first = _first(lab, at)
     case.undo(lab)
-    begun = [one for one in _told(lab)[before:] if "] over " not in one and "] resolved " not in one]
-    right = next((one for one in incidents if case.title and re.search(case.title, one["title"])), None)
+    with contextlib.suppress(TimeoutError):
+        _mended(lab, case.etcd)
+    time.sleep(_AFTER_S)
+    begun = [_PREFIX.sub("", one) for one in _told(lab)[before:] if "] over " not in one and "] resolved " not in one]
+    told = begun[0] if begun else ""
+    right = next((one for one in incidents if _names(case, one["title"])), None)
     shown = right or (incidents[0] if incidents else {"title": "", "why": ""})
-    ok = bool(right) and incidents[:1] == [right] if case.title else not incidents and not begun
+    ok = right is not None and bool(re.search(case.title, told)) if case.title else not incidents and not begun
     once = len(begun) == 1 if case.title else not begun
-    return Result(case.name, *first, shown["title"], shown["why"], len(begun), ok, once)
+    return Result(case.name, *first, shown["title"], shown["why"], told, len(begun), ok, once)
+
+
+def _names(case: Case, title: str) -> bool:
+    return bool(case.title and re.search(case.title, title) and re.search(case.also, title))
 
 
 def _quiet(lab: Lab, seconds: float) -> Result:
@@ -436,17 +485,21 @@ def _quiet(lab: Lab, seconds: float) -> Result:
     time.sleep(seconds)
     told = _told(lab)[before:]
     name = f"nothing, for {seconds / 60:.0f} min"
-    return Result(name, *_first(lab, at), "; ".join(told), "", len(told), not told, not told)
+    return Result(name, *_first(lab, at), "; ".join(told), "", "; ".join(told), len(told), not told, not told)
 
 
 def _forget(lab: Lab, etcd: bool) -> None:
     """All well, and a controller that remembers nothing."""
-    until(lambda: _well(lab, etcd), "all well again", _SETTLE_S)
+    _mended(lab, etcd)
     lab.kill_controller()
     for file in (lab.the("controller").directory / "controller").glob("vagus*.db*"):
         file.unlink()
     lab.start_controller()
     until(lambda: _well(lab, etcd) and not _incidents(lab), "a controller that has just begun", _SETTLE_S)
+
+
+def _mended(lab: Lab, etcd: bool, within_s: float = _SETTLE_S) -> None:
+    until(lambda: _well(lab, etcd), "all well again", within_s)
 
 
 def _well(lab: Lab, etcd: bool) -> bool:
@@ -499,7 +552,9 @@ def _told(lab: Lab) -> list[str]:
 
 def _line(result: Result) -> str:
     delay = "" if result.delay_s is None else f" after {result.delay_s:.1f} s"
-    marks = ("right" if result.ok else "WRONG") + ("" if result.once else f", {result.notices} notices")
+    marks = ("right" if result.ok else f"WRONG, first told: {result.told or 'nothing'}") + (
+        "" if result.once else f", {result.notices} notices"
+    )
     return f"{result.name}: {result.first or 'nothing'}{delay}; {result.title or 'no incident'} [{marks}]"
 
 
