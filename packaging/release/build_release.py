@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +46,8 @@ SOURCE: Final = Path(__file__).parents[2]
 def build(house: Wheelhouse, source: Path, out: Path, wanted: Sequence[Target], *, may_compile: bool) -> Path:
     """The finished release directory. What was there under its name is replaced at the end, whole."""
     epoch = epoch_of(source)
-    locks = {target: read(target.lock) for target in wanted}
+    # The oldest Python first: what is compiled for it may do for the others.
+    locks = {target: read(target.lock) for target in sorted(wanted, key=lambda one: PYTHONS.index(one.python))}
     files = {target: house.fetch(target, lock) for target, lock in locks.items()}
     wheels = {target: _wheels(house, target, found, may_compile=may_compile) for target, found in files.items()}
     house.say("building vagus")
@@ -59,7 +61,7 @@ def build(house: Wheelhouse, source: Path, out: Path, wanted: Sequence[Target], 
         "version": version,
         "commit": _commit(source),
         "targets": {
-            str(target): {"glibc": needed_glibc(path.name for path in found.values())}
+            str(target): {"glibc": needed_glibc((path.name for path in found.values()), target.python)}
             for target, found in wheels.items()
         },
     }
@@ -82,8 +84,7 @@ def _wheels(
 ) -> dict[Requirement, Path]:
     """The wheel of each requirement: as it came, or built here."""
     compiled = {each: path for each, path in files.items() if each.build == "compile"}
-    made = {each: house.built(f"{each.sha256}-{target}") for each in compiled}
-    missing = [each for each, wheel in made.items() if wheel is None]
+    missing = [each for each in compiled if compiled_wheel(house, each, target) is None]
     if missing and not (may_compile and target.platform == "armv7l"):
         names = ", ".join(f"{each.name} {each.version}" for each in missing)
         raise Refused(
@@ -97,12 +98,22 @@ def _wheels(
         if each.build == "pure":
             found[each] = house.pure(each, path)
         elif each.build == "compile":
-            wheel = house.built(f"{each.sha256}-{target}")
+            wheel = compiled_wheel(house, each, target)
             assert wheel is not None
             found[each] = wheel
         else:
             found[each] = path
     return found
+
+
+def compiled_wheel(house: Wheelhouse, each: Requirement, target: Target) -> Path | None:
+    """What was compiled here of a source for `target`, or for an older Python where that holds for newer ones too: a
+    release has one file of a name."""
+    for python in PYTHONS[: PYTHONS.index(target.python) + 1]:
+        wheel = house.built(f"{each.sha256}-{target._replace(python=python)}")
+        if wheel is not None and (python == target.python or "-abi3-" in wheel.name):
+            return wheel
+    return None
 
 
 def _own(wheel: Path, version: str) -> Requirement:
@@ -149,23 +160,22 @@ def show(house: Wheelhouse, wanted: Sequence[Target]) -> str:
     lines = []
     for target in wanted:
         lock = read(target.lock)
-        lines.append(f"{target}: {len(lock)} packages, glibc 2.{needed_glibc(_binary(lock))[1]} or newer")
+        glibc = needed_glibc((each.file for each in lock if each.build != "pure"), target.python)
+        lines.append(f"{target}: {len(lock)} packages, glibc 2.{glibc[1]} or newer")
         for each in lock:
             how = ""
             if each.build == "compile":
-                how = "compiled" if house.built(f"{each.sha256}-{target}") else "TO BE COMPILED: --compile-armv7l"
+                how = "compiled" if compiled_wheel(house, each, target) else "TO BE COMPILED: --compile-armv7l"
             elif each.build == "pure":
                 how = "built here, for any machine"
             lines.append(f"  {each.name} {each.version}  {each.file}{f'  ({how})' if how else ''}")
     return "\n".join(lines)
 
 
-def _binary(lock: Sequence[Requirement]) -> list[str]:
-    return [each.file for each in lock if not each.build]
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    # What was registered with the kernel is taken back at SIGTERM too.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     wanted = targets(options.platform or PLATFORMS, options.python or PYTHONS)
     house = Wheelhouse(options.cache, _say)
     try:

@@ -51,7 +51,8 @@ def _compile(root: Path, work: Path, source: Path, target: Target) -> Path:
     tool = next(path for path in work.glob("pip-*.whl"))
     pip = ["CC=gcc", "python3", f"/build/{tool.name}/pip", "--disable-pip-version-check"]
     options = ["--no-deps", "--no-index", "--find-links=/build", "--no-cache-dir", "--wheel-dir=/build/made"]
-    run_in(root, [*pip, "wheel", *options, f"/build/{source.name}"], f"compiling {source.name} for {target}")
+    command = [*pip, "wheel", *options, f"/build/{source.name}"]
+    run_in(root, "armhf", command, f"compiling {source.name} for {target}")
     made = [path for path in (work / "made").glob("*.whl") if path.name.endswith("_armv7l.whl")]
     if len(made) != 1:
         raise Refused(

@@ -11,7 +11,7 @@ import re
 import sys
 import tarfile
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -21,6 +21,8 @@ from install_release import PARTS, TOOL, Refused, Requirement
 from wheelhouse import LOCKS, PYTHONS, Target, Wheelhouse, run
 
 BUILD_TOOLS: Final = ("pip", "hatchling>=1.25", "setuptools", "wheel")
+# What a build backend asks for only while it builds, where the machine has none.
+_ASKED_LATER: Final = {"scikit_build_core.build": ("cmake", "ninja")}
 _HEADER: Final = (
     "# Written by scripts/build-release --lock: requirement, hash, parts: file (how a wheel is made of a source)."
 )
@@ -106,9 +108,13 @@ def write(house: Wheelhouse, source: Path, wanted: Sequence[Target]) -> None:
     locks = {target: [_how(each, pure) for each in sorted(lock)] for target, lock in locks.items()}
     for target, lock in locks.items():
         target.lock.write_text("\n".join([_HEADER, *map(line_of, lock)]) + "\n")
+    write_compile(house, {each for lock in locks.values() for each in lock if each.build == "compile"})
+
+
+def write_compile(house: Wheelhouse, sources: Iterable[Requirement]) -> None:
+    """What builds the sources that are compiled here, as wheels."""
     with house.scratch() as folder:
         wishes = folder / "compile.in"
-        sources = {each for lock in locks.values() for each in lock if each.build == "compile"}
         wishes.write_text(
             "\n".join(["pip", *(wish for each in sources for wish in build_requires(house, each))]) + "\n"
         )
@@ -125,8 +131,9 @@ def build_requires(house: Wheelhouse, source: Requirement) -> list[str]:
         except KeyError:
             member = None
         project = tomllib.loads(member.read().decode()) if member is not None else {}
-    found: list[str] = project.get("build-system", {}).get("requires", ["setuptools", "wheel"])
-    return found
+    system = project.get("build-system", {})
+    found: list[str] = system.get("requires", ["setuptools", "wheel"])
+    return [*found, *_ASKED_LATER.get(system.get("build-backend", ""), ())]
 
 
 def _extra(part: str) -> list[str]:

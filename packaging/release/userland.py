@@ -14,16 +14,31 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from install_release import Refused
 from wheelhouse import run
 
-# Debian's name → qemu's.
-PROCESSORS: Final = {"arm64": "aarch64", "armhf": "arm"}
+
+class Processor(NamedTuple):
+    """As qemu calls it, and the oldest core that the release is for: what a Pi cannot run does not run here either.
+
+    (qemu's own choice is a core that has everything, of which it takes ten times as long over what Debian 13 uses.)
+    """
+
+    name: str
+    core: str
+
+
+# By Debian's name: those of a Pi 4, and of a Pi 2.
+PROCESSORS: Final = {"arm64": Processor("aarch64", "cortex-a72"), "armhf": Processor("arm", "cortex-a7")}
 # Debian's release with this Python.
 SUITES: Final = {"3.11": "bookworm", "3.13": "trixie"}
 _BINFMT: Final = Path("/proc/sys/fs/binfmt_misc")
+# The release alone, without its updates: nothing here is a system that runs, and one index less can be amiss.
+_MIRROR: Final = "http://deb.debian.org/debian"
+# Debian 13 keeps the links of its root, such as /lib, in there.
+_ALWAYS: Final = ("base-files",)
 
 
 def check_machine() -> None:
@@ -37,7 +52,8 @@ def check_machine() -> None:
 
 def unpack(arch: str, suite: str, packages: Sequence[str], cache: Path, folder: Path) -> None:
     """A root with `packages` into `folder`. Packages are unpacked, not set up: no service, no cache of libraries."""
-    key = hashlib.sha256(" ".join(sorted(packages)).encode()).hexdigest()[:16]
+    names = sorted({*packages, *_ALWAYS})
+    key = hashlib.sha256(" ".join(names).encode()).hexdigest()[:16]
     tar = cache / f"userland-{arch}-{suite}-{key}.tar"
     if not tar.exists():
         cache.mkdir(parents=True, exist_ok=True)
@@ -46,7 +62,7 @@ def unpack(arch: str, suite: str, packages: Sequence[str], cache: Path, folder: 
             run(
                 [
                     *("mmdebstrap", "--quiet", "--variant=extract", f"--architectures={arch}", "--format=tar"),
-                    *(f"--include={','.join(packages)}", suite, partial),
+                    *(f"--include={','.join(names)}", suite, partial, _MIRROR),
                 ],
                 f"making a userland of Debian {suite} for {arch}",
             )
@@ -61,7 +77,7 @@ def unpack(arch: str, suite: str, packages: Sequence[str], cache: Path, folder: 
 @contextmanager
 def emulated(arch: str) -> Iterator[None]:
     """The kernel starts programs of `arch` by qemu-user. One at a time; the system's own registration stays."""
-    processor = PROCESSORS[arch]
+    processor = PROCESSORS[arch].name
     name = f"vagus-{processor}"
     with Path(f"/usr/bin/qemu-{processor}-static").open("rb") as qemu:
         fcntl.flock(qemu, fcntl.LOCK_EX)
@@ -100,15 +116,12 @@ def _forget(name: str) -> None:
         (_BINFMT / name).write_text("-1")
 
 
-def command_in(root: Path, command: Sequence[object]) -> list[str]:
-    """The command line that runs `command` inside `root`, with /proc, /sys and /dev, in namespaces that end with it."""
+def run_in(root: Path, arch: str, command: Sequence[object], what: str) -> str:
+    """What `command` printed inside `root`, with /proc, /sys and /dev, in namespaces that end with it."""
+    core = f"QEMU_CPU={PROCESSORS[arch].core}"
     script = (
         'mount -t proc proc "$0/proc" && mount --rbind /sys "$0/sys" && mount --rbind /dev "$0/dev" && '
         'exec chroot "$0" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 HOME=/root TMPDIR=/tmp "$@"'
     )
-    inside = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, str(root)]
-    return inside + [str(each) for each in command]
-
-
-def run_in(root: Path, command: Sequence[object], what: str) -> str:
-    return run(command_in(root, command), what)
+    inside = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, root, core]
+    return run([*inside, *command], what)

@@ -28,7 +28,7 @@ NEWEST_GLIBC: Final = 36
 _OLDEST_GLIBC: Final = {"x86_64": 5, "aarch64": 17, "armv7l": 17}
 _MANYLINUX: Final = re.compile(r"manylinux(?:_2_(\d+)|(2014|2010|1))_")
 # Of the Debian that has this Python: what compiled wheels need.
-_GLIBC_OF: Final = {"cp311": 36, "cp313": 41}
+_GLIBC_OF: Final = {"3.11": 36, "3.13": 41}
 _LEGACY: Final = {"2014": 17, "2010": 12, "1": 5}
 _EPOCH_OF_ZIP: Final = 315532800
 
@@ -59,13 +59,13 @@ def targets(platforms: Iterable[str], pythons: Iterable[str]) -> list[Target]:
     return [Target(platform, python) for platform in platforms for python in pythons]
 
 
-def needed_glibc(wheels: Iterable[str]) -> tuple[int, int]:
-    """The oldest glibc under which all these wheels load."""
-    return (2, max((_glibc(wheel) for wheel in wheels), default=0))
+def needed_glibc(wheels: Iterable[str], python: str) -> tuple[int, int]:
+    """The oldest glibc under which all these wheels, which this Python gets, load."""
+    return (2, max((_glibc(wheel, python) for wheel in wheels), default=0))
 
 
-def _glibc(wheel: str) -> int:
-    _, python, _, tags = wheel.removesuffix(".whl").rsplit("-", 3)
+def _glibc(wheel: str, python: str) -> int:
+    tags = wheel.removesuffix(".whl").rsplit("-", 1)[1]
     if tags == "any":
         return 0
     found = [int(new) if new else _LEGACY[old] for new, old in _MANYLINUX.findall(tags)]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 import tomllib
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement as Wish
 from packaging.utils import canonicalize_name
 
+from build_release import compiled_wheel
 from install_release import PARTS, TOOL, Refused, Requirement, read_lock
-from lock_release import Pin, environment, line_of, read_pins
-from wheelhouse import PLATFORMS, PYTHONS, Target, needed_glibc, read, targets
+from lock_release import Pin, build_requires, environment, line_of, read_pins
+from wheelhouse import LOCKS, PLATFORMS, PYTHONS, Target, Wheelhouse, needed_glibc, read, targets
 
 REPOSITORY = Path(__file__).parents[2]
 ALL = targets(PLATFORMS, PYTHONS)
@@ -109,13 +113,64 @@ def test_markers_are_those_of_the_target_and_not_of_this_machine() -> None:
         # Several tags: the oldest that it claims.
         (["a-1-cp311-cp311-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl"], (2, 27)),
         (["a-1-cp36-abi3-manylinux2010_x86_64.whl", "b-1-cp39-abi3-manylinux_2_34_x86_64.whl"], (2, 34)),
-        # Compiled here, on the Debian that has this Python.
+        # Compiled here, on a Debian that has Python 3.11, whatever else the wheel is good for.
         (["a-1-cp311-cp311-linux_armv7l.whl"], (2, 36)),
-        (["a-1-cp313-cp313-linux_armv7l.whl"], (2, 41)),
+        (["a-1-cp36-abi3-linux_armv7l.whl"], (2, 36)),
     ],
 )
 def test_the_c_library_that_wheels_need(wheels: list[str], glibc: tuple[int, int]) -> None:
-    assert needed_glibc(wheels) == glibc
+    assert needed_glibc(wheels, "3.11") == glibc
+
+
+def test_what_is_compiled_needs_the_c_library_of_its_debian() -> None:
+    assert needed_glibc(["a-1-cp36-abi3-linux_armv7l.whl"], "3.13") == (2, 41)
+
+
+def test_what_was_compiled_for_an_older_python_is_taken_where_it_holds_for_newer_ones(tmp_path: Path) -> None:
+    """Else two targets have wheels of one name and different bytes, and the lock of one of them asks for a file that
+    the release does not hold."""
+    house = Wheelhouse(tmp_path / "cache", lambda text: None)
+    old, new = Target("armv7l", "3.11"), Target("armv7l", "3.13")
+
+    def compiled(name: str, target: Target, wheel: str) -> tuple[Requirement, Path]:
+        source = Requirement(name, "1", sha256(name.encode()).hexdigest(), ("agent",), f"{name}-1.tar.gz", "compile")
+        (tmp_path / wheel).write_text(f"{name} {target}")
+        house.note(f"{source.sha256}-{target}", tmp_path / wheel)
+        return source, tmp_path / wheel
+
+    psutil, _ = compiled("psutil", new, "psutil-1-cp36-abi3-linux_armv7l.whl")
+    assert compiled_wheel(house, psutil, old) is None
+    newer = compiled_wheel(house, psutil, new)
+    assert newer is not None
+    assert newer.read_text() == "psutil armv7l-cp313"
+    compiled("psutil", old, "psutil-1-cp36-abi3-linux_armv7l.whl")
+    assert compiled_wheel(house, psutil, old) == (both := compiled_wheel(house, psutil, new))
+    assert both is not None
+    assert both.read_text() == "psutil armv7l-cp311"
+
+    msgspec, _ = compiled("msgspec", old, "msgspec-1-cp311-cp311-linux_armv7l.whl")
+    assert compiled_wheel(house, msgspec, old) is not None
+    assert compiled_wheel(house, msgspec, new) is None
+
+
+def test_what_a_backend_asks_for_while_it_builds_is_locked_too(tmp_path: Path) -> None:
+    """Nothing is fetched while something is compiled."""
+    house = Wheelhouse(tmp_path / "cache", lambda text: None)
+    for backend, more in (("scikit_build_core.build", ["cmake", "ninja"]), ("setuptools.build_meta", [])):
+        project = f'[build-system]\nrequires = ["wanted"]\nbuild-backend = "{backend}"\n'
+        with tarfile.open(tmp_path / "a-1.tar.gz", "w:gz") as archive:
+            member = tarfile.TarInfo("a-1/pyproject.toml")
+            member.size = len(project)
+            archive.addfile(member, io.BytesIO(project.encode()))
+        source = Requirement("a", "1", house.keep(tmp_path / "a-1.tar.gz"), ("agent",), "a-1.tar.gz", "compile")
+        assert build_requires(house, source) == ["wanted", *more]
+
+
+def test_all_that_compiling_needs_is_locked_for_each_target_that_needs_it() -> None:
+    pins = read_pins((LOCKS / "compile.txt").read_text())
+    for target in ALL:
+        if any(each.build == "compile" for each in read(target.lock)):
+            assert {"pip", "setuptools", "cmake", "ninja"} <= {pin.name for pin in pins if pin.holds(target)}
 
 
 def test_pip_is_not_asked_for_wheels_that_debian_12_cannot_load() -> None:
