@@ -20,6 +20,7 @@ from vagus_agent.config_file import load
 from vagus_inventory import hosts, plan, secrets, table
 from vagus_inventory import settings as made
 from vagus_protocol.topics import is_name
+from wheelhouse import PLATFORMS, PYTHONS
 
 
 def test_the_example_is_sound() -> None:
@@ -133,6 +134,41 @@ def test_the_example_is_sound() -> None:
             id="an endpoint with its port",
         ),
         pytest.param(
+            {"austin": {"vagus_backup_endpoint": "100.64.0.2"}},
+            "austin: vagus_backup_endpoint: 100.64.0.2 is in 100.64.0.0/10 of vagus_overlay_networks: the backup would",
+            id="a backup inside the overlay",
+        ),
+        pytest.param(
+            {"austin": {"vagus_backup_endpoint": "fd88::2"}},
+            "austin: vagus_backup_endpoint: fd88::2 is in fd88::/64 of vagus_backup_networks: the backup would",
+            id="a backup inside itself",
+        ),
+        pytest.param(
+            {"tokyo": {"vagus_rollout_batches": ["1", "0"]}},
+            "tokyo: vagus_rollout_batches: '0' is neither a number of nodes, such as 3, nor a share, such as 50%",
+            id="a batch that Ansible takes for all at once",
+        ),
+        pytest.param(
+            {"tokyo": {"vagus_rollout_batches": ["1", "few"]}},
+            "tokyo: vagus_rollout_batches: 'few' is neither a number of nodes",
+            id="a batch of no number",
+        ),
+        pytest.param(
+            {"tokyo": {"vagus_rollout_batches": ["101%"]}},
+            "tokyo: vagus_rollout_batches: '101%' is neither a number of nodes",
+            id="more than all",
+        ),
+        pytest.param(
+            {"tokyo": {"vagus_rollout_batches": []}},
+            "tokyo: vagus_rollout_batches: is empty: all nodes would go at once, without a canary",
+            id="no batches",
+        ),
+        pytest.param(
+            {"tokyo": {"vagus_rollout_steady_s": -1}},
+            "tokyo: vagus_rollout_steady_s: -1 is no time: seconds, 0 or more",
+            id="no time",
+        ),
+        pytest.param(
             {"austin": {"vagus_backup_manage": False}},
             "vps: vagus_backup_manage: is true, and false on austin",
             id="half a mesh",
@@ -242,6 +278,9 @@ def test_a_fit_host_has_no_problem() -> None:
         ("python=3.11", "python=3.9", "tokyo: Python 3.9 is too old: 3.11 or newer is needed"),
         ("python=3.11", "python=", "tokyo: /usr/bin/python3 is not there"),
         ("venv=yes", "venv=", "tokyo: Python has no venv module: apt-get install python3-venv"),
+        ("python=3.11", "python=3.12", "tokyo: Python 3.12 is none that releases are for (3.11, 3.13): vagus_python"),
+        ("machine=aarch64", "machine=riscv64", "tokyo: its processor is riscv64; releases are for x86_64, aarch64,"),
+        ("machine=aarch64", "machine=armv6l", "tokyo: its processor is armv6l; releases are for"),
         ("python=3.11", "python=3.13", "tokyo: is aarch64-cp313, and the release is for aarch64-cp311, armv7l-cp311"),
         ("bits=64", "bits=32", ""),
         ("user=0", "user=1000", "tokyo: is not reached as root"),
@@ -253,6 +292,10 @@ def test_a_fit_host_has_no_problem() -> None:
 def test_an_unfit_host_is_told(was: str, now: str, told: str) -> None:
     problems = _problems(FIT.replace(was, now, 1))
     assert [problem[: len(told)] for problem in problems] == ([told] if told else [])
+
+
+def test_a_release_is_asked_for_what_can_be_made() -> None:
+    assert (hosts.PLATFORMS, hosts.PYTHONS) == (PLATFORMS, PYTHONS)
 
 
 def test_an_unreachable_host_is_told() -> None:
@@ -368,6 +411,13 @@ def test_the_certificate_is_for_every_address_of_the_broker() -> None:
     assert set(plan.certificate_hosts(sound()) or ()) == {
         *("127.0.0.1", "::1", "localhost", "203.0.113.7", "10.88.0.4", "fd88::4", "100.64.0.4", "10.99.0.4", "fd99::4")
     }
+
+
+def test_a_certificate_that_is_given_is_for_wherever_anybody_looks_for_the_broker() -> None:
+    assert made.sought_brokers(sound()) == {"127.0.0.1", "10.88.0.4", "fd88::4", "203.0.113.7", "100.64.0.4"}
+    elsewhere = {"mqtt": {"brokers": [{"host": "broker.example.org", "port": 8883, "tls": True}]}}
+    given = {name: {"vagus_agent_settings": elsewhere} for name in ("vps", "tokyo", "austin", "berlin")}
+    assert made.sought_brokers(sound(given)) == {"127.0.0.1", "broker.example.org"}
 
 
 def test_a_user_may_set_whatever_the_agent_can(tmp_path: Any) -> None:

@@ -14,6 +14,12 @@ from typing import Any
 import pytest
 import yaml
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from vagus_controller import __main__ as controller
 from vagus_inventory import certificates, secret_file, secrets
@@ -122,6 +128,67 @@ def test_a_clock_of_the_past_still_believes_it() -> None:
 
 def test_no_certificate_is_for_nobody() -> None:
     assert certificates.hosts_of("rubbish") == []
+
+
+NOW = datetime.datetime(2027, 1, 1, tzinfo=datetime.UTC)
+
+
+def judged(given: dict[str, str], hosts: list[str] = HOSTS, **changes: str) -> list[str]:
+    """What is said of a certificate with its key and authority; those that are not `given` fit."""
+    whole, _ = made()
+    texts = {**whole["broker"], "ca": whole["ca"]["certificate"]} | given | changes
+    return certificates.mistakes(**texts, hosts=hosts, now=NOW)
+
+
+def encrypted(key: str) -> str:
+    loaded = load_pem_private_key(key.encode(), None)
+    return loaded.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")).decode()
+
+
+def test_a_given_certificate_that_fits_is_not_spoken_of() -> None:
+    assert judged({}) == []
+    assert judged({}, ["BROKER.example.org"]) == []
+
+
+def test_a_chain_is_judged_by_its_last_certificate() -> None:
+    whole, _ = made()
+    chain = whole["broker"]["certificate"] + whole["ca"]["certificate"]
+    assert judged({"certificate": chain, "key": whole["broker"]["key"], "ca": whole["ca"]["certificate"]}) == []
+
+
+def test_a_star_is_for_one_label() -> None:
+    ca = certificates.authority()
+    given = {**certificates.server(ca, ["*.example.org"]), "ca": ca["certificate"]}
+    assert judged(given, ["a.example.org"]) == []
+    for other in ("example.org", "a.b.example.org", "203.0.113.7"):
+        assert judged(given, [other])[0].startswith(f"vagus_broker_certificate_file: is not for {other}, where agents")
+
+
+def test_what_is_wrong_with_a_given_certificate_is_told_by_its_variable() -> None:
+    other, _ = made()
+    assert judged({}, certificate="x") == ["vagus_broker_certificate_file: holds no certificate in PEM"]
+    assert judged({}, key="x", ca="x") == [
+        "vagus_broker_ca_file: holds no certificate in PEM",
+        "vagus_broker_key_file: holds no key in PEM",
+    ]
+    assert judged({}, key=encrypted(other["broker"]["key"]))[0].startswith("vagus_broker_key_file: is encrypted")
+    assert judged({}, key=other["broker"]["key"]) == [
+        "vagus_broker_key_file: is not the key of vagus_broker_certificate_file"
+    ]
+    assert judged({}, ca=other["ca"]["certificate"])[0].startswith("vagus_broker_ca_file: did not sign")
+    assert judged({}, [*HOSTS, "10.88.0.4"]) == [
+        "vagus_broker_certificate_file: is not for 10.88.0.4, where agents or controllers look for the broker; it is "
+        "for 203.0.113.7, broker.example.org, fd88::4"
+    ]
+
+
+def test_a_given_certificate_that_has_ended_is_told() -> None:
+    whole, _ = made()
+    texts = {**whole["broker"], "ca": whole["ca"]["certificate"]}
+    late = datetime.datetime(2100, 1, 1, tzinfo=datetime.UTC)
+    assert certificates.mistakes(**texts, hosts=HOSTS, now=late) == [
+        "vagus_broker_certificate_file: ended on 2099-12-31"
+    ]
 
 
 # --- a change of keys ------------------------------------------------------------------------------------------------

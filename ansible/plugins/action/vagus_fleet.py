@@ -1,6 +1,7 @@
 """Action `vagus_fleet`, on the control machine: the edge of vagus_inventory, which does the thinking.
 
-do: check     judge inventory, release, secrets file and what the hosts said; every problem at once; changes nothing
+do: read      judge the inventory alone, and with `what: [secrets]` whether the secrets file can be read; shows none
+    check     judge inventory, release, secrets file and what the hosts said; every problem at once; changes nothing
     secrets   make what is missing in the secrets file
     stage     put the keys to come into the secrets file, beside those in force
     promote   make `what` of the keys to come those in force
@@ -12,16 +13,18 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.parsing.vault import AnsibleVaultError, is_encrypted
 from ansible.plugins.action import ActionBase
+from ansible.utils.vars import load_extra_vars
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 try:
-    from vagus_inventory import hosts, plan, secret_file, secrets, settings, variables
+    from vagus_inventory import certificates, hosts, plan, secret_file, secrets, settings, variables
     from vagus_inventory.fleet import GROUPS, Fleet, read
     from vagus_inventory.secret_file import Unusable
 except ModuleNotFoundError as error:
@@ -31,6 +34,8 @@ except ModuleNotFoundError as error:
     ) from error
 finally:
     sys.path.pop(0)
+
+_BATCHES = "vagus_rollout_batches"
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -42,7 +47,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         assert task_vars is not None
         _, arguments = self.validate_argument_spec(
             {
-                "do": {"choices": ["check", "secrets", "stage", "promote", "plan"], "required": True},
+                "do": {"choices": ["read", "check", "secrets", "stage", "promote", "plan"], "required": True},
                 "what": {"type": "list", "elements": "str", "default": []},
             }
         )
@@ -50,6 +55,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         fleet, problems = self._fleet(task_vars)
         if do == "check" and fleet is not None:
             problems += settings.mistakes(fleet) if not problems else []
+            problems += self._given(fleet) if not problems else []
             problems += self._outside(fleet, task_vars, rotates="rotation" in what)
         if problems or fleet is None:
             count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
@@ -57,6 +63,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 f"{count}; nothing was changed anywhere.\n" + "\n".join(f"  - {problem}" for problem in problems),
                 result={"problems": problems},
             )
+        if do == "read" and "secrets" not in what:
+            return result | {"changed": False, "hosts": list(fleet.hosts)}
         file = self._file(fleet, task_vars)
         try:
             kept, vault = self._kept(file)
@@ -107,7 +115,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                     problems.append(f"{name}: {variable}: {error.message}")
         if problems:
             return None, problems
-        return read(groups, given, variables.declared())
+        fleet, problems = read(groups, given, variables.declared())
+        # The batches of a play are counted before any host's variables are known.
+        if any(_BATCHES in theirs for theirs in given.values()) and _BATCHES not in load_extra_vars(self._loader):
+            problems.append(f"{_BATCHES}: has no effect in the inventory: give it on the command line, by -e")
+        return fleet, problems
 
     def _outside(self, fleet: Fleet, task_vars: Mapping[str, Any], *, rotates: bool) -> list[str]:
         """Problems of the release, the secrets file and the hosts."""
@@ -120,11 +132,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         release = self._path(next(iter(fleet.hosts.values()))["release_dir"])
         targets, wrong = hosts.release_in(release)
         problems += [*wrong, *hosts.problems(seen, fleet, hosts.release_version(str(release)), targets)]
-        for host in fleet.brokers:
-            for name in ("certificate", "key", "ca"):
-                given = host[f"broker_{name}_file"]
-                if given and not self._path(given).is_file():
-                    problems.append(f"{host.name}: vagus_broker_{name}_file: {given} is not there")
         file = self._file(fleet, task_vars)
         try:
             kept, _ = self._kept(file)
@@ -155,6 +162,23 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                     "one"
                 ) from None
         return secret_file.parsed(file, text), vault
+
+    def _given(self, fleet: Fleet) -> list[str]:
+        """What is wrong with a certificate that was given."""
+        problems = []
+        for host in fleet.brokers:
+            texts = {}
+            for name in ("certificate", "key", "ca"):
+                if file := host[f"broker_{name}_file"]:
+                    try:
+                        texts[name] = self._path(file).read_text()
+                    except (OSError, UnicodeDecodeError) as error:
+                        why = error.strerror if isinstance(error, OSError) else "it is no text; PEM is wanted"
+                        problems.append(f"{host.name}: vagus_broker_{name}_file: {file} cannot be read: {why}")
+            if len(texts) == 3:
+                wrong = certificates.mistakes(**texts, hosts=settings.sought_brokers(fleet), now=datetime.now(UTC))
+                problems += [f"{host.name}: {what}" for what in wrong]
+        return problems
 
     def _given_ca(self, fleet: Fleet) -> str:
         for host in fleet.brokers:

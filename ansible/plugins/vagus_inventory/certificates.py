@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
@@ -57,6 +58,60 @@ def hosts_of(certificate: str) -> list[str]:
     except (ValueError, x509.ExtensionNotFound):
         return []
     return sorted_hosts(str(name.value) for name in names)
+
+
+def mistakes(certificate: str, key: str, ca: str, hosts: Iterable[str], now: datetime) -> list[str]:
+    """What is wrong with a broker's certificate that was given, for `hosts`, in the words of its variables."""
+    found = []
+    chain, authorities = _certificates(certificate), _certificates(ca)
+    if not chain:
+        found.append("vagus_broker_certificate_file: holds no certificate in PEM")
+    if not authorities:
+        found.append("vagus_broker_ca_file: holds no certificate in PEM")
+    try:
+        private = load_pem_private_key(key.encode(), None)
+    except TypeError:
+        found.append("vagus_broker_key_file: is encrypted, and a broker that starts by itself has nobody to ask")
+    except (ValueError, UnsupportedAlgorithm):
+        found.append("vagus_broker_key_file: holds no key in PEM")
+    if found:
+        return found
+    own = chain[0]
+    if private.public_key() != own.public_key():
+        found.append("vagus_broker_key_file: is not the key of vagus_broker_certificate_file")
+    if own.not_valid_after_utc <= now:
+        found.append(f"vagus_broker_certificate_file: ended on {own.not_valid_after_utc:%Y-%m-%d}")
+    if not any(chain[-1] == one or _issued(chain[-1], one) for one in authorities):
+        found.append(
+            "vagus_broker_ca_file: did not sign vagus_broker_certificate_file, nor the last certificate of its chain"
+        )
+    names = hosts_of(certificate)
+    if missing := [host for host in sorted_hosts(hosts) if not any(_is_for(name, host) for name in names)]:
+        found.append(
+            f"vagus_broker_certificate_file: is not for {', '.join(missing)}, where agents or controllers look for the "
+            f"broker; it is for {', '.join(names) or 'nothing'}"
+        )
+    return found
+
+
+def _certificates(text: str) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(text.encode())
+    except ValueError:
+        return []
+
+
+def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _is_for(name: str, host: str) -> bool:
+    """A name in a certificate may begin with a star, for one label."""
+    return name == host or (name.startswith("*.") and host.partition(".")[2] == name[2:])
 
 
 def sorted_hosts(hosts: Iterable[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -22,6 +23,7 @@ _NAME: Final = f"{NAME_RULE}: it is part of MQTT topics and unit names"
 _RESERVED: Final = (secrets.CONTROLLER, secrets.HOME_ASSISTANT)
 # Linux dev_valid_name().
 _LONGEST_INTERFACE: Final = 15
+_BATCH: Final = re.compile(r"[1-9][0-9]*|([1-9][0-9]?|100)%")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,12 @@ def judge(fleet: Fleet) -> list[str]:
         problems += [f"{host.name}: {what}" for what in _of_host(host, fleet)]
     for node in fleet.nodes:
         problems += [f"{node.host.name}: {what}" for what in _of_node(node)]
+    # Of all hosts when it comes by -e: told once.
+    told: dict[str, str] = {}
+    for host in fleet.hosts.values():
+        for what in _of_rollout(host):
+            told.setdefault(what, host.name)
+    problems += [f"{name}: {what}" for what, name in told.items()]
     problems += _names(fleet)
     problems += _owners(fleet.nodes)
     problems += _tunnels(fleet.nodes)
@@ -175,6 +183,18 @@ def _of_host(host: Host, fleet: Fleet) -> Iterator[str]:
             yield f"vagus_{variable}: differs from that of other hosts; put it into group_vars/all"
     if host["keep_releases"] < 2:
         yield "vagus_keep_releases: must be 2 at least: the active release, and the one to go back to"
+
+
+def _of_rollout(host: Host) -> Iterator[str]:
+    """What Ansible would take for "all hosts at once" (an empty list, 0), or stumble over halfway."""
+    if not host["rollout_batches"]:
+        yield "vagus_rollout_batches: is empty: all nodes would go at once, without a canary"
+    for batch in host["rollout_batches"]:
+        if not _BATCH.fullmatch(batch):
+            yield f"vagus_rollout_batches: {batch!r} is neither a number of nodes, such as 3, nor a share, such as 50%"
+    for variable in ("rollout_steady_s", "rollout_timeout_s"):
+        if host[variable] < 0:
+            yield f"vagus_{variable}: {host[variable]} is no time: seconds, 0 or more"
 
 
 def _of_node(node: Node) -> Iterator[str]:
@@ -225,6 +245,20 @@ def _of_node(node: Node) -> Iterator[str]:
         yield f"vagus_backup_keepalive: {host['backup_keepalive']} is not between 0 and 65535"
     if any(c in host["backup_endpoint"] for c in "/@[] ") or _with_port(host["backup_endpoint"]):
         yield f"vagus_backup_endpoint: {host['backup_endpoint']!r} must be an address or a name, without a port"
+    for variable, networks in (("overlay", overlay), ("backup", backup)):
+        for network in networks:
+            if _lies_in(host["backup_endpoint"], network):
+                yield (
+                    f"vagus_backup_endpoint: {host['backup_endpoint']} is in {network} of vagus_{variable}_networks: "
+                    "the backup would run inside what it stands in for; it needs an address that the internet knows"
+                )
+
+
+def _lies_in(endpoint: str, network: Network) -> bool:
+    try:
+        return _inside(ip_address(endpoint), network)
+    except ValueError:
+        return False  # a name
 
 
 def _with_port(endpoint: str) -> bool:

@@ -12,12 +12,15 @@ from vagus_inventory.fleet import Fleet
 from vagus_inventory.variables import declared
 
 OLDEST_PYTHON: Final = (3, 11)
+# What scripts/build-release can make a release for.
+PLATFORMS: Final = ("x86_64", "aarch64", "armv7l")
+PYTHONS: Final = ("3.11", "3.13")
 _BACKS_OFF: Final = 254
 # Run by any shell, with nothing installed: a line for each fact. %s: the host's Python.
 _LOOK: Final = (
     "echo user=$(id -u); echo machine=$(uname -m); echo bits=$(getconf LONG_BIT);"
     " echo python=$('%s' -c 'import sys; print(*sys.version_info[:2], sep=\".\")' 2>/dev/null);"
-    " echo venv=$('%s' -c 'import venv, ensurepip; print(\"yes\")' 2>/dev/null);"
+    " echo venv=$('%s' -c 'import venv; print(\"yes\")' 2>/dev/null);"
     " echo systemd=$(test -d /run/systemd/system && echo yes);"
     r" echo systemd_version=$(systemctl --version 2>/dev/null | sed -n '1s/systemd \([0-9]*\).*/\1/p');"
     " echo apt=$(command -v apt-get);"
@@ -56,11 +59,18 @@ def problems(
             yield f"{name}: is not reached as root: set ansible_user, or ansible_become with its password"
         python = said.get("python", "")
         if not python:
-            yield f"{name}: {host['python']} is not there: apt-get install python3 python3-venv, or set vagus_python"
+            yield f"{name}: {host['python']} is not there: apt-get install python3, or set vagus_python"
         elif _version(python) < OLDEST_PYTHON:
             yield f"{name}: Python {python} is too old: 3.11 or newer is needed (Debian 12); vagus_python names another"
         elif said.get("venv") != "yes":
             yield f"{name}: Python has no venv module: apt-get install python3-venv"
+        elif python not in PYTHONS:
+            yield (
+                f"{name}: Python {python} is none that releases are for ({', '.join(PYTHONS)}): vagus_python names "
+                "another one that the host has"
+            )
+        elif platform(said) not in PLATFORMS:
+            yield f"{name}: its processor is {platform(said)}; releases are for {', '.join(PLATFORMS)}"
         elif targets and target(said) not in targets:
             yield (
                 f"{name}: is {target(said)}, and the release is for {', '.join(targets)}: scripts/build-release with "
@@ -83,12 +93,15 @@ def fleet_is_running(seen: Mapping[str, Mapping[str, str]]) -> list[str]:
     return [name for name, said in seen.items() if said.get("active")]
 
 
+def platform(said: Mapping[str, str]) -> str:
+    """As a release calls it. A 32-bit system on a 64-bit kernel is armv7l."""
+    machine = said.get("machine", "")
+    return "armv7l" if said.get("bits") == "32" and machine in ("aarch64", "armv8l") else machine
+
+
 def target(said: Mapping[str, str]) -> str:
-    """What wheels a host needs, as a release calls it. A 32-bit system on a 64-bit kernel is armv7l."""
-    machine, digits = said.get("machine", ""), said.get("python", "").replace(".", "")
-    if said.get("bits") == "32" and machine in ("aarch64", "armv8l"):
-        machine = "armv7l"
-    return f"{machine}-cp{digits}"
+    """What wheels a host needs, as a release calls it."""
+    return f"{platform(said)}-cp{said.get('python', '').replace('.', '')}"
 
 
 def has_parts(slurped: Mapping[str, Any], parts: Sequence[str]) -> bool:

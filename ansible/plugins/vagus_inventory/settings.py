@@ -97,6 +97,13 @@ def _brokers(fleet: Fleet, host: Host, *, agent: bool) -> Iterator[dict[str, Any
                 yield {"host": str(address), **base, **by}
 
 
+def sought_brokers(fleet: Fleet) -> set[str]:
+    """Where agents and controllers look for the broker."""
+    told = [agent(fleet, node) for node in fleet.nodes]
+    told += [controller(fleet, fleet.hosts[name]) for name in fleet.controllers]
+    return {broker["host"] for settings in told for broker in settings["mqtt"]["brokers"]}
+
+
 def broker_hosts(fleet: Fleet, host: Host) -> list[str] | None:
     """What the broker's certificate must be for; None: the certificate is given."""
     if host["broker_certificate_file"]:
