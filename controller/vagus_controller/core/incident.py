@@ -21,7 +21,7 @@ _BADNESS: Final = (
 _LINK_WORDS: Final = {
     "down": "is dead",
     "one-way": "works one way only",
-    "direct-but-dead": "is dead, though Tailscale calls it direct",
+    "direct-but-dead": "is dead",
     "degraded": "is degraded",
     "relayed": "is relayed",
     "riding-backup": "rides the backup network",
