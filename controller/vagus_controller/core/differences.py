@@ -81,6 +81,9 @@ class Differences:
         what was told makes the whole picture."""
         names = tuple(islice((name for name in canvas.names if name not in self._nodes), most))
         pairs = tuple(islice((pair for pair in canvas.pairs if pair not in self._pairs), most))
+        if self._head is None:
+            # All of it is drawn now: the next look begins a round, and need not draw it once more.
+            self._looked_at = now
         # While more is to come, the head that was told last will do: a new one costs a look at every node.
         head = self._head if self._head is not None and (names or pairs) else canvas.head
         return self._compare(canvas, head, names, pairs, self._take_leave(canvas), now)
