@@ -431,14 +431,14 @@ class Prober:
             return [self._echo(peer, path, packet, hold)]
         if packet.kind is Kind.PROBE:
             sends = [self._echo(peer, path, packet, hold)]
+            # Of another life than the known one, numbers say nothing yet of their order.
+            known = packet.boot == peer.boot
             if packet.interval_ms:
                 # Not one that goes by the kernel's own route.
                 link = peer.links[path]
-                # Of another life than the known one, numbers say nothing yet of their order.
-                known = packet.boot == peer.boot
                 late = known and not _newer(packet.seq, link.heard_seq)
                 link.take_probe(late=late, seq=packet.seq if known else link.heard_seq)
-            if packet.boot == peer.boot and _newer(packet.seq, peer.last_seq):
+            if known and _newer(packet.seq, peer.last_seq):
                 peer.answers_wide = packet.hold_us == ANSWERS_WIDE
                 peer.last_seq = packet.seq
                 self._align(peer, packet.interval_ms, arrived, now)

@@ -22,6 +22,7 @@ from litestar.response import Response
 from vagus_controller.api.page import shell
 from vagus_controller.chart_views import Charts
 from vagus_controller.config import PublicStatus, StatusGroup
+from vagus_controller.core.detect.link import DEAD
 from vagus_controller.views import FleetView, NodeView, Operator, PairView
 
 FRESH_S: Final = 5.0
@@ -30,7 +31,6 @@ _HOUR_S: Final = 3600
 _DAY_S: Final = 86400
 # No report comes, and no peer reaches it.
 _GONE: Final = "node down"
-_DEAD: Final = ("down", "one-way", "direct-but-dead")
 # It ended its agent, or nobody can tell. One that is cut off is reached by its peers: it works.
 _UNTOLD: Final = ("offline", "unknown")
 
@@ -89,7 +89,7 @@ def standing(fleet: FleetView, nodes: tuple[NodeView, ...]) -> Standing:
 
 def _is_dark(pair: PairView) -> bool:
     """Its traffic goes by a path that carries nothing."""
-    dead = {path.path for path in pair.paths if path.verdict.state in _DEAD}
+    dead = {path.path for path in pair.paths if path.verdict.state in DEAD}
     return bool(dead & set(pair.observed))
 
 

@@ -84,8 +84,9 @@ class Differences:
         if self._head is None:
             # All of it is drawn now: the next look begins a round, and need not draw it once more.
             self._looked_at = now
-        # While more is to come, the head that was told last will do: a new one costs a look at every node.
-        head = self._head if self._head is not None and (names or pairs) else canvas.head
+        # While more is to come, a head that was just told will do: a new one costs a look at every node.
+        just_told = self._head if now - self._head_at < _CALM_S and (names or pairs) else None
+        head = just_told or canvas.head
         return self._compare(canvas, head, names, pairs, self._take_leave(canvas), now)
 
     def _compare(

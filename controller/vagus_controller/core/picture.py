@@ -43,7 +43,7 @@ class Sources(Struct, frozen=True, kw_only=True):
     nodes: Mapping[str, Verdict]
     loads: Mapping[str, Verdict]
     links: Mapping[tuple[Pair, str], Verdict]
-    # pairs with a path that is down or one-way
+    # pairs with a path that is dead
     dead: list[Pair]
     # pairs with a path that is unproven, or that an end knows an obstacle of
     hindered: list[Pair] = []
