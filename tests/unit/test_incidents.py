@@ -609,19 +609,17 @@ def test_a_full_quota_is_no_consequence_of_a_dead_link_or_a_load() -> None:
     assert len(world.open) == 3
 
 
-def test_a_member_that_ends_is_no_consequence_of_another_ones_load() -> None:
+@pytest.mark.parametrize(
+    ("busy", "titles"),
+    [
+        ("a", ["load spike on a, and etcd quorum is at risk"]),
+        ("b", ["etcd quorum is at risk", "load spike on b"]),
+    ],
+)
+def test_a_member_that_ends_is_a_consequence_of_its_own_load_alone(busy: str, titles: list[str]) -> None:
     world = IncidentWorld(THREE, members=("a", "b", "c"))
-    world.busy = {"b"}
+    world.busy = {busy}
     world.run(30)
     world.etcd = {"a": "fails"}
     world.run(30)
-    assert sorted(world.titles) == ["etcd quorum is at risk", "load spike on b"]
-
-
-def test_a_member_that_ends_under_its_own_load_is() -> None:
-    world = IncidentWorld(THREE, members=("a", "b", "c"))
-    world.busy = {"a"}
-    world.run(30)
-    world.etcd = {"a": "fails"}
-    world.run(30)
-    assert world.titles == ["load spike on a, and etcd quorum is at risk"]
+    assert sorted(world.titles) == titles
