@@ -38,13 +38,15 @@ AGENT: Settings = {
     "tailscale": {"interval_s": 0.5},
 }
 # Tests share a lab: what one of them did to a pair must not hold it in the next. And what a busy machine does to round
-# trips must neither move nor recommend anything in a test that is about something else.
+# trips must neither move nor recommend anything in a test that is about something else; nor may its load, which every
+# host takes for its own, be an incident.
 CONTROLLER: Settings = {
     "failover": {
         "failback_hold_s": FAILBACK_HOLD_S,
         "damping": {"half_life_s": 1.0, "longest_hold_s": FAILBACK_HOLD_S},
         "quality": {"mode": "off", "members": "off"},
-    }
+    },
+    "load": {"enter_per_core": 1000.0},
 }
 # How long anything may take on a machine that is busy with something else.
 PATIENCE_S = 40.0
