@@ -72,7 +72,7 @@ class Probe(Section, frozen=True, kw_only=True):
     timeout_cap_s: float = 1.0
     # The burst that confirms: all of `burst` probes lost → down. P(false down) ≈ loss ** burst, at each end.
     burst: int = 5
-    burst_interval_s: float = 0.012
+    burst_interval_s: float = 0.008
     # How long the last burst probe is waited for; raising it tolerates a larger RTT step, and delays detection by it.
     confirm_floor_s: float = 0.08
     # Successes in a row before a link that was down is up again.

@@ -5,7 +5,7 @@ meets the failure within about half an idle interval (at worst 0.65 of it, since
 suspects after its timeout and tells the other end over every other path, which then looks at once; both end their burst
 together.
 
-    worst = 0.65 × idle + timeout + (burst - 1) × burst_interval + confirm wait   (defaults on a short path: 311 ms)
+    worst = 0.65 × idle + timeout + (burst - 1) × burst_interval + confirm wait   (defaults on a short path: 295 ms)
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ Nothing routes the service addresses: that is the agent's work (or `static_route
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import secrets
@@ -666,9 +667,13 @@ def sweep() -> list[str]:
             continue  # another lab is writing it, or gone just now
         if who["start"] == start_time(who["pid"]):
             continue
-        if (root := cpu_cgroups()) is not None and (root / owner.parent.name).is_dir():
-            for cgroup in [*(root / owner.parent.name).glob("*/"), root / owner.parent.name]:
-                remove_cgroup(cgroup)
+        if (root := cpu_cgroups()) is not None:
+            cgroup = root / owner.parent.name
+            with contextlib.suppress(FileNotFoundError):  # there is none, or a sweep of another run was faster
+                for child in os.listdir(cgroup):
+                    if (cgroup / child).is_dir():
+                        remove_cgroup(cgroup / child)
+            remove_cgroup(cgroup)
         shutil.rmtree(owner.parent, ignore_errors=True)
         swept.append(owner.parent.name)
     return swept
