@@ -239,6 +239,31 @@ def test_what_stirred_is_told_before_its_turn() -> None:
     assert page.pairs[last.name].assigned == "backup"
 
 
+def test_what_stirred_before_a_picture_was_drawn_is_not_drawn_again_and_what_stirs_after_is() -> None:
+    fleet = samples.large(60, dead=0)
+    # One after another, each at its own count.
+    counts = {node.name: count for count, node in enumerate(fleet.nodes, 1)}
+
+    class Stirring(Counting):
+        def stirred(self, since: int) -> tuple[Iterable[str], Iterable[tuple[str, str]], int]:
+            found = [name for name, count in counts.items() if count > since]
+            return found, (), max(counts.values())
+
+    differences, page = Differences(), Page()
+    canvas = Stirring(Whole(fleet))
+    page.take(differences.rest(canvas, 0.0, _ALL))
+    drawn = canvas.drawn
+    assert drawn == len(fleet.nodes) + len(fleet.pairs)
+    differences.look(canvas, 0.01)
+    share = canvas.drawn - drawn
+    assert share < drawn / 2
+    last = fleet.nodes[-1]
+    counts[last.name] = len(counts) + 1
+    online = replace(fleet, nodes=(*fleet.nodes[:-1], replace(last, online=not last.online)))
+    page.take(differences.look(Stirring(Whole(online)), 0.02))
+    assert page.nodes[last.name].online is not last.online
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(["calm", "bad", "stuck", "risk", "blind"]), st.floats(0.01, 3.0)), max_size=12)

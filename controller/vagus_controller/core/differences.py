@@ -27,6 +27,8 @@ _ROUND_S: Final = 5.0
 _MOST: Final = 300
 # A fleet of so many pairs and nodes is looked at whole.
 _FEW: Final = 60
+# More than ever stirred.
+_ALL_ALONG: Final = 2**63
 # Steps of figures that a person would see.
 _RTT_SHARE: Final = 0.1
 _RTT_S: Final = 0.001
@@ -84,6 +86,7 @@ class Differences:
         if self._head is None:
             # All of it is drawn now: the next look begins a round, and need not draw it once more.
             self._looked_at = now
+            *_, self._stirs = canvas.stirred(_ALL_ALONG)
         # While more is to come, a head that was just told will do: a new one costs a look at every node.
         just_told = self._head if now - self._head_at < _CALM_S and (names or pairs) else None
         head = just_told or canvas.head
