@@ -109,7 +109,9 @@ class UdpStream(_Measure):
 
     def gap(self, at: float, until: float | None = None) -> Gap:
         """The worst gap that overlaps [at, until] (until: now). A stream that is still dead counts up to `until`."""
-        return worst_gap(self.arrivals(), at, time.monotonic() if until is None else until)
+        # The moment before the file is read: reading a long one takes tens of milliseconds, which are no silence.
+        until = time.monotonic() if until is None else until
+        return worst_gap(self.arrivals(), at, until)
 
 
 def worst_gap(arrivals: Sequence[Arrival], at: float, until: float) -> Gap:
@@ -171,8 +173,8 @@ class TcpStream(_Measure):
 
     def stall(self, at: float, until: float | None = None) -> Gap:
         """The worst time without a receipt that overlaps [at, until] (until: now)."""
-        arrivals = [Arrival(one.seq, one.received, one.sent) for one in self.receipts()]
-        return worst_gap(arrivals, at, time.monotonic() if until is None else until)
+        until = time.monotonic() if until is None else until
+        return worst_gap([Arrival(one.seq, one.received, one.sent) for one in self.receipts()], at, until)
 
 
 class Reading(NamedTuple):
