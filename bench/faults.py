@@ -5,7 +5,7 @@ that is not well and how long after the fault, the incident's title and whether 
 notices a real Apprise channel delivered to a web hook, until all was well again; the one that it is over is not
 counted. A fault is right when the first notice and the incident name its cause. One of which nothing should be said (a
 restart, an election) is right when nothing was. Settings are as shipped, but for the failback, which is soon, so that a
-run is minutes.
+run is minutes, and the load that is a spike, since all nodes are one machine.
 
 `--json FILE` adds to what FILE has, fault by fault; `--missing` leaves out those that FILE has, and `--for S` begins
 none after so many seconds, so that it can be run in pieces. `--table` prints the table of what FILE has, and runs
@@ -46,6 +46,8 @@ _AGENT = {"report": {"processes": ["tailscaled", "wireguard-go", "etcd", "hog", 
 _CHANNEL = {"name": "ops", "url": f"json://127.0.0.1:{_HOOK_PORT}/hook", "severities": ["critical", "warning"]}
 _CONTROLLER = {
     "failover": {"failback_hold_s": 2.0, "max_moves": 100_000, "damping": {"half_life_s": 1.0, "longest_hold_s": 2.0}},
+    # One kernel: what all the lab's daemons do at one moment is the load of every node.
+    "load": {"enter_per_core": 4.0},
     "http": {"url": "https://vagus.example"},
     "notify": {"channel": [_CHANNEL]},
 }
