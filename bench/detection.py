@@ -43,12 +43,14 @@ _MEMORY: Final = 4 << 30
 
 
 class Found(NamedTuple):
-    """Of one node: each spike with its delay (None: missed) and what was told first; alerts about nothing."""
+    """Of one node: each spike with its delay (None: missed) and what was told first; alerts about nothing; how long
+    after a spike's end the one that told it was over."""
 
     busy: bool
     days: float
     spikes: list[tuple[Spike, float | None, str]]
     false: list[float]
+    over: tuple[float, ...] = ()
 
 
 def reports(node: Node, *, counts: bool) -> Iterable[tuple[float, Report]]:
@@ -107,16 +109,30 @@ def _parts(spike: Spike | None) -> _Parts:
 
 def vagus(node: Node, *, counts: bool) -> list[tuple[float, str]]:
     """Alerts, with the kind told first and its words."""
+    return [(at, words) for at, words, _ in lasting(node, counts=counts)]
+
+
+def lasting(node: Node, *, counts: bool) -> list[tuple[float, str, float]]:
+    """Alerts, and until when they lasted."""
     detector = LoadDetector(build.config())
-    alerts = []
-    was = False
+    alerts: list[tuple[float, str, float]] = []
+    began, words = None, ""
+    at = 0.0
     for at, report in reports(node, counts=counts):
-        is_now = detector.on_report("pi", report, at).state == "spike"
-        if is_now and not was:
+        spike = detector.on_report("pi", report, at).state == "spike"
+        if spike and began is None:
             first = detector.found["pi"][0]
-            alerts.append((at, f"{first.kind}: {first.words}"))
-        was = is_now
-    return alerts
+            began, words = at, f"{first.kind}: {first.words}"
+        elif began is not None and not spike:
+            alerts.append((began, words, at))
+            began = None
+    return alerts if began is None else [*alerts, (began, words, at)]
+
+
+def ends(node: Node, alerts: Sequence[tuple[float, str, float]]) -> tuple[float, ...]:
+    """Of each alert that lasted until after its spike had ended: for how long."""
+    over = [spike.at + spike.lasts_s for spike in node.spikes]
+    return tuple(until - end for end in over for began, _, until in alerts if began <= end < until)
 
 
 def judge(node: Node, alerts: Sequence[tuple[float, str]], days: float) -> Found:
@@ -143,7 +159,9 @@ def run_node(number: int, seed: int, days: float, only: str = "") -> dict[str, F
     found = {}
     for name, counts in OURS.items():
         if only in ("", name):
-            found[name] = judge(node, vagus(node, counts=counts), days)
+            alerts = lasting(node, counts=counts)
+            judged = judge(node, [(at, words) for at, words, _ in alerts], days)
+            found[name] = judged._replace(over=ends(node, alerts))
     for name, rival in RIVALS.items():
         if only in ("", name):
             found[name] = judge(node, [(at, "") for at in rival(node)], days)
@@ -167,6 +185,7 @@ def summary(found: list[Found]) -> dict[str, float]:
     large = [delay for spike, delay in delays.items() if not spike.rise_s and spike.tasks >= _LARGE]
     ramps = [delay for spike, delay in delays.items() if spike.rise_s]
     kinds = [_right(spike, told) for spike, delay, told in spikes if delay is not None]
+    over = [after for node in found for after in node.over]
     days = {busy: sum(node.days for node in found if node.busy is busy) for busy in (False, True)}
     false = {busy: sum(len(node.false) for node in found if node.busy is busy) for busy in (False, True)}
     return {
@@ -182,6 +201,8 @@ def summary(found: list[Found]) -> dict[str, float]:
         "false_idle": false[False] / max(1e-9, days[False]),
         "false_busy": false[True] / max(1e-9, days[True]),
         "right_kind": sum(kinds) / max(1, len(kinds)),
+        "over_median_s": statistics.median(over or [float("nan")]),
+        "over_p95_s": _percentile(over, 0.95),
     }
 
 
@@ -206,6 +227,8 @@ def show_loads(figures: dict[str, dict[str, float]]) -> None:
         "idle",
         "busy",
         "right kind",
+        "over after",
+        "95 %",
     ]
     rows = []
     for name, each in figures.items():
@@ -214,8 +237,9 @@ def show_loads(figures: dict[str, dict[str, float]]) -> None:
             for key in ("steps_median_s", "steps_p95_s", "large_p95_s", "ramps_median_s", "ramps_p95_s")
         ]
         false = [f"{each[key]:.4f}" for key in ("false_per_node_day", "false_idle", "false_busy")]
-        kind = f"{each['right_kind']:.3f}" if name in OURS else ""
-        rows.append([name, f"{each['recall']:.3f}", *times, *false, kind])
+        kind = [f"{each['right_kind']:.3f}"] if name in OURS else []
+        kind += [f"{each[key]:.1f} s" for key in ("over_median_s", "over_p95_s")] if name in OURS else [""] * 3
+        rows.append([name, f"{each['recall']:.3f}", *times, *false, *kind])
     table.show(
         f"Load spikes: {first['spikes']:.0f} in {first['node_days']:.0f} node-days, a quarter of the nodes busy",
         columns,

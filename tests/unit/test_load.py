@@ -105,6 +105,30 @@ def test_a_spike_that_was_there_before_the_controller_is_still_one() -> None:
     assert machine.run(10.0, runnable=25, load15=25.0)[-1] == "spike"
 
 
+def test_a_spike_that_was_there_before_the_controller_is_one_by_what_the_kernel_remembers() -> None:
+    """Not so high that it is nobody's usual work: load1 says that it is new, load15 what was before."""
+    machine, steady = Machine(), Machine()
+    assert machine.run(30.0, runnable=10, load1=9.6, load15=1.5)[-1] == "spike"
+    assert set(steady.run(3600.0, runnable=8, load1=8.0, load15=7.5)) == {"normal"}
+
+
+def test_a_spike_that_ended_as_the_controller_came_does_not_hide_the_next() -> None:
+    machine = Machine()
+    machine.run(60.0, runnable=1, load1=30.0, load15=8.0)
+    machine.run(600.0, runnable=1, load1=1.0, load15=6.0)
+    assert machine.run(28.0, runnable=10, load15=4.0)[-1] == "spike"
+    assert machine.run(60.0, runnable=1, load15=4.0)[-1] == "normal"
+
+
+def test_agents_that_count_at_each_others_moments_are_at_no_load_once_they_have_started() -> None:
+    """Four of them on one kernel with two cores: each sees the others, and the load averages do not."""
+    machine = Machine()
+    figures = {"cores": 2, "load15": 1.0, "runnable": 3}
+    machine.run(24.0, **figures, active_mean=9.0, load1=3.0)
+    states = [machine.sample(**figures, active_mean=3.2 - turn % 3 * 0.3, load1=1.2).state for turn in range(450)]
+    assert set(states[20:]) == {"normal"}
+
+
 def test_a_noisy_spike_is_found() -> None:
     machine = Machine()
     machine.run(30.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tracemalloc
 from random import Random
 
@@ -154,6 +155,98 @@ def test_always_busy_is_at_load_above_the_bound_only() -> None:
     assert not below.surge.active
     above.run(6.0, 12 * 3600.0)
     assert above.surge.active
+
+
+# --- a node that was met a moment ago ---------------------------------------------------------------------------------
+
+
+def tasks(per_core: float, seconds: float, rng: Random, cores: int = 2) -> list[float]:
+    """What an agent reports of tasks that come at random and stay for a second or two: the mean of four counts."""
+    ends: list[float] = []
+    now, counts = -20.0, []
+    while now < seconds:
+        now += 0.5
+        coming = sum(rng.random() < per_core * cores / 150.0 for _ in range(50))
+        ends = [end for end in ends if end > now] + [now + rng.expovariate(1 / 1.5) for _ in range(coming)]
+        counts.append(len(ends))
+    steady = counts[-round(seconds) * 2 :]
+    return [sum(steady[at : at + 4]) / 4 / cores for at in range(0, len(steady) - 3, 4)]
+
+
+@pytest.mark.parametrize("per_core", [1.0, 1.5, 2.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_node_that_is_met_at_steady_work_is_no_surge(per_core: float, seed: int) -> None:
+    node = Node(0.1)
+    found = set()
+    for level in tasks(per_core, 1800.0, Random(seed)):
+        found.add(node.run(level, STEP_S))
+    assert found == {None}
+
+
+def test_a_node_that_is_met_far_above_what_is_anybodys_usual_work_is_one() -> None:
+    assert Node(0.1).run(6.0, 10.0) is not None
+
+
+def test_a_rise_that_is_seen_soon_after_it_was_met_is_one() -> None:
+    for before, within in ((10.0, 10.0), (60.0, 10.0)):
+        node = Node(0.1)
+        assert node.run(0.5, before) is None
+        assert node.run(0.5 + 4.0, within) is not None
+        assert node.surge.usual < 1.0
+
+
+def test_what_was_known_to_be_a_rise_when_it_was_met_is_not_usual() -> None:
+    met, rose = Node(0.1), Node(0.1)
+    found = []
+    for node, before in ((met, 2.5), (rose, 0.3)):
+        for _ in range(15):
+            node.now += STEP_S
+            node.surge.update(node.settings, 2.5, STEP_S, node.now, before=before)
+        found.append(node.surge.active)
+    assert found == [False, True]
+
+
+@given(
+    st.floats(0.0, 0.5),
+    st.floats(0.0, 2.0),
+    st.floats(0.0, 900.0),
+    st.floats(3.0, 20.0),
+    st.floats(4.0, 600.0),
+    st.floats(0.0, 0.5),
+    st.integers(0, 1000),
+)
+def test_it_leaves_after_the_condition_does_also_when_it_was_just_met(
+    guess: float, before: float, met_s: float, more: float, lasts_s: float, noise: float, seed: int
+) -> None:
+    """Whatever was there before, seen for long or never, and whatever was guessed of it."""
+    node = Node(guess)
+    node.run(before, met_s, noise=noise, seed=seed)
+    node.run(before + more, lasts_s, noise=noise, seed=seed)
+    node.run(before, 60.0, noise=noise, seed=seed)
+    assert not node.surge.active
+    assert node.run(before, 600.0, noise=noise, seed=seed) is None
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_it_leaves_soon_among_tasks_that_come_at_random(seed: int) -> None:
+    for before, met_s in itertools.product((0.5, 1.5, 2.0), (0.0, 20.0, 300.0)):
+        rng, node = Random(seed), Node(0.1)
+        for level in (*tasks(before, met_s, rng), *tasks(before + 6.0, 60.0, rng)):
+            node.run(level, STEP_S)
+        assert node.surge.active
+        for level in tasks(before, 120.0, rng):
+            node.run(level, STEP_S)
+        assert not node.surge.active
+
+
+def test_what_only_hovers_for_ten_minutes_is_over_and_is_not_told_again() -> None:
+    node = Node()
+    node.run(0.25, 3600.0)
+    assert node.run(4.0, 60.0) is not None
+    assert node.run(1.4, 540.0) is not None
+    assert node.run(1.4, 120.0) is None
+    assert node.run(1.4, 3600.0) is None
+    assert node.run(1.4 + 4.0, 20.0) is not None
 
 
 LEVELS = st.one_of(st.floats(0.0, 20.0), st.floats(0.0, 1e6))

@@ -172,7 +172,9 @@ class LoadDetector:
         level = min(tasks / system.cores, _LEVEL_MOST)
         moment = min(((system.runnable or 0) + (system.blocked or 0)) / system.cores, _LEVEL_MOST)
         ripe = system.uptime_s >= _BOOT_S
-        return surge.update(self._config.load, level, step, now, moment=moment, ripe=ripe)
+        # The kernel saw what was before us: what its load1 has risen by is new.
+        before = max(system.load15, tasks - max(0.0, system.load1 - system.load15)) / system.cores
+        return surge.update(self._config.load, level, step, now, moment=moment, before=before, ripe=ripe)
 
     def _spike(self, series: _Series, node: str, report: Report, system: System, now: float) -> Verdict:
         surge, storm = series.surge, series.retransmits

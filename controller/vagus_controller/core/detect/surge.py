@@ -11,6 +11,9 @@ what comes at this minute of every hour on top of it, as cron's jobs do. All fol
 in the first minutes of a surge, so that none becomes usual; together they never excuse more than a bound. The small
 allowance is learned: how high this node's own short bursts go, which end by themselves; and it grows with noise.
 
+A node that is met is taken as it is, up to a bound, but for what its kernel saw rise. A surge is over when the level is
+back near usual, and also when it has only hovered for long: too high for that, and too low to be told.
+
 Time of day is the monotonic clock's, modulo a day: where its day begins does not matter, and no wall clock can jump.
 """
 
@@ -43,6 +46,11 @@ _MINUTE_CLIP: Final = 2.0
 _MINUTE_UNIT: Final = 0.01
 # What has been so for ten minutes without being a surge is usual.
 _NEAR_TAU_S: Final = 600.0
+# Until a node was seen without a surge for so long, what is usual is learned by this time constant, upwards in steps of
+# at most so much, also in a surge.
+_MET_S: Final = 30.0
+_MET_TAU_S: Final = 20.0
+_MET_CLIP: Final = 0.5
 # A surge of so long may be the node's new work: it begins to become usual.
 _LASTS_S: Final = 900.0
 # How much of a day's difference at that hour is remembered: two days make it three quarters usual.
@@ -79,9 +87,9 @@ class Surge:
     """`level`, `usual`: tasks per core. `began`: since when there is evidence; None: there is none."""
 
     __slots__ = (
-        "_burst", "_day", "_due", "_habit", "_hour", "_hour_s", "_hour_sum", "_long", "_minute", "_minute_s",
-        "_minute_sum", "_minutes", "_near", "_noise", "_peak", "_slow", "_steep", "_today", "active", "began", "level",
-        "recent", "rest", "usual",
+        "_burst", "_day", "_due", "_habit", "_hour", "_hour_s", "_hour_sum", "_hovers_s", "_long", "_minute",
+        "_minute_s", "_minute_sum", "_minutes", "_near", "_noise", "_peak", "_seen_s", "_slow", "_steep", "_today",
+        "active", "began", "level", "recent", "rest", "usual",
     )  # fmt: skip
 
     def __init__(self, settings: Load, usual: float) -> None:
@@ -98,6 +106,8 @@ class Surge:
         self._hour = -1
         self._today = 0.0
         self._near = self.usual
+        # for how long it was seen without a surge, an hour at most; and for how long a surge only hovers
+        self._seen_s = self._hovers_s = 0.0
         self._hour_sum = self._hour_s = 0.0
         # in fractions of _MINUTE_UNIT
         self._minutes = array("B", [0] * _MINUTES)
@@ -116,11 +126,22 @@ class Surge:
         self.rest.forget()
 
     def update(
-        self, settings: Load, level: float, step: float, now: float, *, moment: float = 0.0, ripe: bool = True
+        self,
+        settings: Load,
+        level: float,
+        step: float,
+        now: float,
+        *,
+        moment: float = 0.0,
+        before: float = _GUESS_MOST,
+        ripe: bool = True,
     ) -> bool:
         """Take a sample that stands for the last `step` seconds; `moment`: what it was at their end, if it is known
-        apart, which tells a steep one sooner; `ripe`: whether evidence may become a surge."""
+        apart, which tells a steep one sooner; `before`: how much of it is not new, by somebody who saw what was before
+        us; `ripe`: whether evidence may become a surge."""
         self.level = level
+        if self._seen_s < _MET_S and ripe:
+            self._meet(min(level, before, _GUESS_MOST), step)
         minute = int(now // _MINUTE_S) % _MINUTES
         if minute != self._minute:
             self._turn(minute, now, settings)
@@ -134,7 +155,8 @@ class Surge:
         if not self.active or (self.began is not None and now - self.began > _LASTS_S):
             pull = level - self.recent
             pull = _CLIP if pull > _CLIP else -_CLIP if pull < -_CLIP else pull
-            self.recent = min(self.recent + pull * min(step / _USUAL_TAU_S, 1.0), _USUAL_MOST)
+            tau = min(max(self._seen_s, _NEAR_TAU_S), _USUAL_TAU_S)
+            self.recent = min(self.recent + pull * min(step / tau, 1.0), _USUAL_MOST)
             most = usual + _CLIP
             self._hour_sum += step * (level if level < most else most)
             self._hour_s += step
@@ -142,17 +164,20 @@ class Surge:
             more = level - around
             self._minute_sum += step * (more if more < _MINUTE_CLIP else _MINUTE_CLIP)
             self._minute_s += step
-        if self.active:
-            return self._ends(settings, above, now)
-        self._near += (level - self._near) * min(step / _NEAR_TAU_S, 1.0)
-        enter, for_s, allowed = settings.enter_per_core, settings.enter_for_s, self._habit
         self._burst += (above - self._burst) * min(step / _BURST_S, 1.0)
-        if self._burst > self._peak:
-            self._peak = self._burst
-        away = above if above > 0.0 else -above
-        self._noise += ((away if away < _CLIP else _CLIP) - self._noise) * min(step / _USUAL_TAU_S, 1.0)
+        if not self.active:
+            if self._seen_s < _USUAL_TAU_S and ripe:
+                self._seen_s += step
+            self._near += (level - self._near) * min(step / _NEAR_TAU_S, 1.0)
+            if self._burst > self._peak:
+                self._peak = self._burst
+            away = above if above > 0.0 else -above
+            self._noise += ((away if away < _CLIP else _CLIP) - self._noise) * min(step / _USUAL_TAU_S, 1.0)
         noisy = max(1.0, min(max(self._noise / _CALM, _BUSY_LEAST + _BUSY * usual), _NOISIEST))
-        allowed *= 1.0 + _NOISE_ALLOWED * (noisy - 1.0)
+        if self.active:
+            return self._ends(settings, above, noisy, step, now)
+        enter, for_s = settings.enter_per_core, settings.enter_for_s
+        allowed = self._habit * (1.0 + _NOISE_ALLOWED * (noisy - 1.0))
         enough = allowed * for_s * noisy
         more, most = (above - allowed) * step, _SAMPLE_SHARE * enough
         slow = self._slow = max(0.0, self._slow + (most if more > most else more))
@@ -172,6 +197,7 @@ class Surge:
         if slow >= enough or steep >= steep_enough or long >= long_enough:
             if ripe:
                 self.active = True
+                self._hovers_s = 0.0
                 self.rest = Hysteresis(settings.exit_for_s, settings.exit_for_s)
             else:
                 self._slow = min(slow, enough)
@@ -179,10 +205,25 @@ class Surge:
                 self._long = min(long, long_enough)
         return self.active
 
-    def _ends(self, settings: Load, above: float, now: float) -> bool:
+    def _meet(self, level: float, step: float) -> None:
+        """Nothing is known of it yet but what is there."""
+        if self._seen_s == 0.0:
+            self._near = max(self._near, level)
+        # What is less than was thought counts at once, what is more may be a surge.
+        pull = min(level - self._near, _MET_CLIP)
+        self.recent = self._near = self._near + pull * min(step / _MET_TAU_S, 1.0)
+
+    def _ends(self, settings: Load, above: float, noisy: float, step: float, now: float) -> bool:
+        grown = 1.0 + _NOISE_ALLOWED * (noisy - 1.0)
+        most = settings.exit_per_core * grown
         # Hysteresis that is not active yet: its condition is rest.
-        if self.rest.update(above <= settings.exit_per_core, above > settings.exit_per_core, now):
+        rests = self.rest.update(above <= most, above > most, now)
+        self._hovers_s = max(0.0, self._hovers_s + (step if above <= self._habit * grown else -step))
+        hovers = self._hovers_s >= (settings.exit_for_s if self._seen_s < _MET_S else _NEAR_TAU_S)
+        if rests or hovers:
             self.active = False
+            if not rests:
+                self._near = max(self._near, self.usual + self._burst)
             began, self.began = self.began, None
             if began is None or now - began > _SHORT_S:
                 # That was no burst of its own.
