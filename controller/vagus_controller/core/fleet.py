@@ -2,7 +2,8 @@
 
 Two rules decide what is believed. Within one session (one life of an agent process) the higher sequence number wins. Of
 two sessions the one that was seen later wins, and an older one is taken again only when the newer has gone silent: so a
-late report never undoes a newer one, and two machines with one name are found by their sessions' taking turns.
+late report never undoes a newer one, and two machines with one name are found by their sessions' taking turns
+(`rivals.py`).
 
 `on_report` is the hot path: it keeps a report's bytes, to decode when asked; thousands of decoded ones fit no cache.
 
@@ -18,14 +19,13 @@ from msgspec.structs import replace
 
 from vagus_controller.config import Config
 from vagus_controller.core.node import DEFAULT_INTERVAL_S, LAST_WILL, NO_SEQ, LinkSeen, NodeState
+from vagus_controller.core.rivals import Rivals
 from vagus_controller.views import Severity
 from vagus_protocol.messages import Event, EventKind, Observed, Presence, Report
 
 NoticeKind = Literal["joined", "offline", "restart", "reboot", "gap", "dropped", "duplicate", "refused", "session"]
 Pair = tuple[str, str]
 
-# Reports of a replaced session before it counts as a second machine: one or two may have been on their way.
-_RIVAL_REPORTS: Final = 3
 # The same notice about the same node is not repeated sooner.
 _REPEAT_S: Final = 60.0
 _OLD_SESSIONS: Final = 8
@@ -148,6 +148,8 @@ class Fleet:
         if state is None:
             return tuple(notices)
         before = state.presence
+        if state.rivals is not None and presence.online and presence.session == state.session:
+            state.rivals.spoke = False
         if before == presence:
             return tuple(notices)
         if presence.session in state._old_sessions and not presence.online:
@@ -327,26 +329,16 @@ class Fleet:
         self, state: NodeState, session: str, seq: int, boot_id: str, now: float, notices: list[Notice]
     ) -> bool:
         """Whether a message of `session` is the node's newest word; moves the node to a newer session."""
-        if session != state.session and session in state._old_sessions:
-            if seq > state._old_sessions[session]:
-                state._old_sessions[session] = seq
-                state._rival_reports += 1
-                if state._rival_reports >= _RIVAL_REPORTS:
-                    state.rival_at = now
-                    state.rival = (
-                        "two machines: a cloned SD card, or a copied configuration"
-                        if boot_id and state.boot_id and boot_id != state.boot_id
-                        else "two agents on one machine"
-                    )
-                    self._stir(state.name)
-                    if self._is_due("duplicate", state.name, now):
-                        text = (
-                            f"two agents report as {state.name} (sessions {state.session} and {session}; "
-                            f"{state.rival}): give one of them another name"
-                        )
-                        notices.append(Notice("duplicate", state.name, text, Severity.CRITICAL))
+        back = session != state.session and session in state._old_sessions
+        if back:
+            new = seq > state._old_sessions[session]
+            if new or seq == NO_SEQ:
+                self._hear_rival(state, session, boot_id, now, notices)
             if not self._silent(state, now):
+                state._old_sessions[session] = max(seq, state._old_sessions[session])
                 return False
+            if new and state.rivals is not None:
+                state.rivals.believed()
             del state._old_sessions[session]
         if session != state.session:
             known = state.session != ""
@@ -354,19 +346,20 @@ class Fleet:
                 state._old_sessions[state.session] = state.seq
                 while len(state._old_sessions) > _OLD_SESSIONS:
                     del state._old_sessions[next(iter(state._old_sessions))]
-            state.session = session
+            state.session, state.session_at = session, now
             state.seq = NO_SEQ
             state.dropped_events = state.event_seq = 0
             state.known_peers = {}
             state._events = {}
-            state._rival_reports = 0
             if state._rival_presence is not None and state._rival_presence.session == session:
                 state.presence, state.presence_at, state._rival_presence = state._rival_presence, now, None
             self._place(state)
-            if known and (not boot_id or boot_id == state.boot_id):
+            if known and not back and (not boot_id or boot_id == state.boot_id):
                 notices.append(Notice("restart", state.name, "the agent restarted", Severity.INFO))
         if boot_id and boot_id != state.boot_id:
-            if state.boot_id:
+            # A machine's earlier boot does not come back.
+            state.rebooted_at = None
+            if state.boot_id and not back:
                 clean, away_s = state.said_goodbye, now - max(state.report_at or 0.0, state.presence_at or 0.0)
                 text = f"the machine rebooted, {'after a goodbye' if clean else 'without a goodbye'}"
                 notices.append(Notice("reboot", state.name, text, Severity.INFO if clean else Severity.WARNING))
@@ -375,6 +368,20 @@ class Fleet:
                     state.rebooted_at, state.away_s = now, away_s
             state.boot_id = boot_id
         return True
+
+    def _hear_rival(self, state: NodeState, session: str, boot_id: str, now: float, notices: list[Notice]) -> None:
+        """A session that was replaced has something new to say."""
+        if state.rivals is None:
+            state.rivals = Rivals()
+        other_boot = bool(boot_id and state.boot_id and boot_id != state.boot_id)
+        if state.rivals.heard(state.session_at, other_boot, now):
+            self._stir(state.name)
+            if self._is_due("duplicate", state.name, now):
+                text = (
+                    f"two agents report as {state.name} (sessions {state.session} and {session}; "
+                    f"{state.rivals.words}): give one of them another name"
+                )
+                notices.append(Notice("duplicate", state.name, text, Severity.CRITICAL))
 
     def _silent(self, state: NodeState, now: float) -> bool:
         heard = max(state.report_at or 0.0, state.presence_at or 0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from vagus_controller.core.rivals import Rivals
 from vagus_protocol.codec import decode
 from vagus_protocol.messages import Link, Observed, PathOffer, Presence, Report
 
@@ -35,7 +36,6 @@ class NodeState:
         "_old_sessions",
         "_report",
         "_rival_presence",
-        "_rival_reports",
         "away_s",
         "boot_id",
         "dropped_events",
@@ -51,10 +51,10 @@ class NodeState:
         "presence_at",
         "rebooted_at",
         "report_at",
-        "rival",
-        "rival_at",
+        "rivals",
         "seq",
         "session",
+        "session_at",
     )
 
     def __init__(self, name: str) -> None:
@@ -66,6 +66,8 @@ class NodeState:
         # None: configured, never heard
         self.first_seen: float | None = None
         self.session = ""
+        # since when it is believed
+        self.session_at = 0.0
         self.boot_id = ""
         # of the newest report of `session`
         self.seq = NO_SEQ
@@ -78,10 +80,8 @@ class NodeState:
         self._old_sessions: dict[str, int] = {}
         # the newest birth of a replaced session, for when that one is believed again
         self._rival_presence: Presence | None = None
-        self._rival_reports = 0
-        # when another agent last reported under this name, and what it is, in words
-        self.rival_at: float | None = None
-        self.rival = ""
+        # once a session that was replaced has spoken again
+        self.rivals: Rivals | None = None
         # when its machine was found rebooted soon and without a goodbye, and how long nothing was heard of it then
         self.rebooted_at: float | None = None
         self.away_s = 0.0
@@ -167,6 +167,8 @@ class NodeState:
         self.payload = payload
         self._report = None if payload else report
         self.report_at = now
+        if self.rivals is not None:
+            self.rivals.spoke = False
         self.seq = report.seq
         self._index = None
         self.event_seq = report.event_seq

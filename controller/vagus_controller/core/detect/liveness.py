@@ -8,7 +8,8 @@
 | node down | silent | all that probe it say down, on every path |
 | unknown | silent | none can tell, or the controller is in doubt about itself |
 | rebooted | in time, of another boot than before, and it had not said goodbye | not asked |
-| duplicate, cloned | of two agents of this name; of two machines with one machine id | not asked |
+| duplicate | of two agents of this name, by turns; or each silent for a while | not asked |
+| cloned | in time, of two machines with one machine id | not asked |
 
 Patience follows evidence, as in Lifeguard (memberlist): the more sites from which no path reaches a silent node, the
 sooner it is down; and a controller that is late with its own work waits longer for others (`Fleet.patience`).
@@ -35,11 +36,10 @@ _REACHED_WITHIN_S: Final = 5.0
 _AT_ONCE_INTERVALS: Final = 2.0
 # From so many sites, patience is the shortest: that of being late.
 _MOST_WITNESSES: Final = 3
-# A rival needs three reports to be told from a reboot; so long, in report intervals, a new boot is not judged.
+# For so long, in report intervals, a new boot is not judged, nor after the earlier one has spoken again: two agents of
+# one name are told from a reboot by their turns.
 _REBOOT_INTERVALS: Final = 3.5
 _REBOOTED_S: Final = 20.0
-# A second agent of the same name was heard within so many report intervals.
-_RIVAL_INTERVALS: Final = 4.0
 
 _SEVERITY: Final = {
     "fresh": Severity.OK,
@@ -166,7 +166,13 @@ class Liveness:
     def _judge(self, fleet: Fleet, state: NodeState, previous: Verdict | None, doubt: Verdict, now: float) -> Verdict:
         name = state.name
         found, reason, evidence = "fresh", "reports in time", some([])
-        if fleet.is_fresh(state, now):
+        if state.rivals is not None and state.rivals.last(state.interval_s, now):
+            # Each is heard seldom, and what the last one says of itself is not what the other's peers see.
+            found, reason = (
+                "duplicate",
+                f"two agents report as {name}, {state.rivals.words}: give one of them another name",
+            )
+        elif fleet.is_fresh(state, now):
             odd = _odd(fleet, state, now)
             if odd is not None:
                 found, reason = odd
@@ -257,11 +263,10 @@ def _heard(state: NodeState) -> float:
 
 def _odd(fleet: Fleet, state: NodeState, now: float) -> tuple[str, str] | None:
     """(state, reason) of a node that reports in time, and yet is not as it should be."""
-    if state.rival_at is not None and now - state.rival_at <= _RIVAL_INTERVALS * state.interval_s:
-        return "duplicate", f"two agents report as {state.name}, {state.rival}: give one of them another name"
     if state.rebooted_at is not None:
-        since = now - state.rebooted_at - _REBOOT_INTERVALS * state.interval_s
-        if 0.0 <= since <= _REBOOTED_S:
+        told_at = state.rebooted_at + _REBOOT_INTERVALS * state.interval_s
+        heard = state.rebooted_at if state.rivals is None else max(state.rebooted_at, state.rivals.heard_at)
+        if heard + _REBOOT_INTERVALS * state.interval_s <= now <= told_at + _REBOOTED_S:
             return "rebooted", (
                 f"its machine rebooted without a goodbye, and was away for {seconds(state.away_s)}: power, watchdog, "
                 "or a kernel that stopped"
