@@ -324,6 +324,60 @@ def test_what_is_left_over_is_named() -> None:
     ]
 
 
+def quorum_that_outlives_its_cause() -> IncidentWorld:
+    world = IncidentWorld(THREE, members=("a", "b", "c"))
+    world.busy = {"a"}
+    world.run(40)
+    world.etcd = {"a": "stuck"}
+    world.run(40)
+    assert world.titles == ["load spike on a, and etcd quorum is at risk"]
+    world.busy = set()
+    world.run(60)
+    world.etcd = dict.fromkeys("abc", "stuck")
+    world.run(40)
+    assert world.titles == ["etcd quorum is lost, left over when this had ended: load spike on a"]
+    return world
+
+
+def test_what_is_over_is_called_by_its_cause_though_something_worse_was_left_of_it() -> None:
+    world = quorum_that_outlives_its_cause()
+    world.heal()
+    world.run(60)
+    assert world.open == ()
+    assert world.told[-1].state == "over"
+    assert world.told[-1].title == "load spike on a, and etcd quorum is at risk"
+    assert world.told[-1].why.startswith("load 40 on a")
+
+
+def test_what_a_person_resolved_is_called_by_its_cause_when_it_is_over() -> None:
+    world = quorum_that_outlives_its_cause()
+    found = world.the_one()
+    world.incidents.resolve(found.id, "known", "ann", world.now, 0.0)
+    world.heal()
+    world.run(60)
+    assert world.incidents.find(found.id, world.now).title == "load spike on a, and etcd quorum is at risk"
+    assert world.told[-1].title == "load spike on a, and etcd quorum is at risk"
+
+
+def test_what_is_over_is_not_called_by_how_much_was_left_of_it() -> None:
+    world = IncidentWorld(CITIES)
+    peers = [pair for pair in world.pairs if "tokyo-1" in pair]
+    world.sick = {(pair, "overlay"): "degraded" for pair in peers}
+    world.run(60)
+    assert world.titles == ["overlay of tokyo-1 is degraded"]
+    world.sick = {}
+    world.dead = {(pair, "overlay") for pair in peers[:2]}
+    world.run(60)
+    assert world.titles == ["overlay of tokyo-1 is dead (2 of 5 are left)"]
+    world.dead = {(peers[0], "overlay")}
+    world.run(20)
+    assert "left over when this had ended" in world.titles[0]
+    world.heal()
+    world.run(120)
+    assert world.told[-1].state == "over"
+    assert world.told[-1].title == "overlay of tokyo-1 is dead"
+
+
 # --- persons --------------------------------------------------------------------------------------------------------
 
 

@@ -153,13 +153,23 @@ class Incident:
                 kept.doubts = chain.doubts(fleet, self.cause, bad, self.is_cause)
             causes = [RANK.index(trouble.severity) for trouble in bad if self.is_cause(trouble)]
             height = (RANK.index(self.severity), max(causes, default=0), len(bad))
-            if height >= kept.peak:
-                kept.peak, kept.peak_title = height, kept.title
+            # What is left when its cause is over may be worse, and is not what it is remembered by.
+            if (bool(causes), *height) >= (kept.peak[1] > 0, *kept.peak):
+                kept.peak, kept.peak_title = height, self._title(bad, whole=bool(causes))
                 kept.peak_why, kept.peak_doubts = kept.why, kept.doubts
+
+    def conclude(self) -> None:
+        """It is over, and is called what it was."""
+        kept = self.kept
+        kept.title, kept.why = kept.peak_title or kept.title, kept.peak_why or kept.why
+        kept.doubts = kept.peak_doubts
+        self.changed = True
 
     def become(self, other: Incident) -> None:
         """Go on as the other one, which people know, with our own cause."""
         ours, self.kept = self.kept, msgspec.structs.replace(other.kept, cause=self.kept.cause)
+        if ours.cause != other.cause:
+            self.kept.peak = (0, 0, 0)
         self.kept.worst = max(ours.worst, self.kept.worst, key=RANK.index)
         other.kept = msgspec.structs.replace(other.kept, id=0)
         self.opened = min(self.opened, other.opened)
@@ -283,12 +293,13 @@ class Incident:
             is_cause=self.is_cause(trouble),
         )
 
-    def _title(self, bad: list[Trouble]) -> str:
+    def _title(self, bad: list[Trouble], *, whole: bool = False) -> str:
+        """`whole`: as if nothing of its cause were over."""
         causes = [trouble for trouble in bad if self.is_cause(trouble)]
         of = sum(map(self.is_cause, self.troubles.values()))
-        if len(causes) > 1 or of == len(causes) > 0:
+        if whole or len(causes) > 1 or of == len(causes) > 0:
             title = words(self.cause, causes)
-            if len(causes) < SHARE * of:
+            if not whole and len(causes) < SHARE * of:
                 title += f" ({len(causes)} of {of} are left)"
         else:
             worst = max(bad, key=lambda trouble: RANK.index(trouble.severity))

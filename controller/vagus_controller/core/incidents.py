@@ -249,6 +249,7 @@ class Incidents:
                 self._close(incident, "over", now - quiet_s, at - quiet_s)
             else:
                 self._ended[kept.id] = incident
+                incident.conclude()
         if incident.changed and kept.id:
             incident.tell()
             self._changed[kept.id] = incident
@@ -306,8 +307,7 @@ class Incidents:
     def _close(self, incident: Incident, state: State, now: float, at: float) -> None:
         kept = incident.kept
         kept.state, kept.ended_at, incident.ended = state, at, now
-        kept.title, kept.why = kept.peak_title or kept.title, kept.peak_why or kept.why
-        kept.doubts = kept.peak_doubts
+        incident.conclude()
         incident.tell()
         incident.changed = False
         self._ended[incident.kept.id] = self._changed[incident.kept.id] = incident
