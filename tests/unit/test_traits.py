@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from typing import Any
 
 import pytest
@@ -81,6 +82,32 @@ def test_loss_in_one_direction_is_named_with_it(wire: Wire) -> None:
 
 def test_loss_in_both_directions_has_none(wire: Wire) -> None:
     assert wire.pass_for(60, there=0.2, back=0.2, state="degraded").state == "degraded"
+
+
+@pytest.mark.parametrize(("back", "most", "least"), [(0.25, 1, 0), (0.0, 40, 40)])
+def test_loss_by_chance_is_not_named_one_way_and_loss_one_way_is_in_time(back: float, most: int, least: int) -> None:
+    """Every probe is lost by itself, as a wire does it; somebody is told some 12 s after it began."""
+    named = in_time = 0
+    for seed in range(40):
+        wire, rng, found = Wire(), random.Random(seed), set[str]()
+        wire.pass_for(60)
+        for second in range(0, 60, 2):
+            there, back_ = (sum(rng.random() < share for _ in range(10)) / 10 for share in (0.25, back))
+            found.add(wire.pass_for(2, there=there, back=back_, state="degraded").state)
+            in_time += second == 10 and "one-way-loss" in found
+        named += "one-way-loss" in found
+    assert least <= named <= most
+    assert in_time <= most
+    assert in_time >= 0.9 * least
+
+
+def test_an_end_that_lost_a_whole_burst_on_a_wire_that_loses_both_ways_is_not_one_way(wire: Wire) -> None:
+    wire.pass_for(10, there=0.3, back=0.3, state="degraded", reason="15 of 40 lost")
+    wire.says[A] = {"state": "down", "reason": "5 of 5 burst probes lost", "since_s": 4.0}
+    verdict = wire.pass_for(8, there=0.3, back=0.3, state="degraded", reason="15 of 40 lost")
+    assert verdict.state == "degraded"
+    assert "tokyo sees it degraded: 15 of 40 lost" in verdict.reason
+    assert "5 of 5 burst probes lost" in verdict.reason
 
 
 def test_an_agent_that_does_not_count_is_judged_without(wire: Wire) -> None:

@@ -256,6 +256,11 @@ class Links:
             # Not yet known to be more than the moment between two ends' words: the verdict stays.
             before = "unknown" if memory.verdict is None else memory.verdict.state
             return before, f"{seen}; waiting for {other}'s word"
+        if there.link.state is LinkState.DEGRADED and there.at > began + self._confirm_within_s:
+            # It carries, and loses so much that one end lost all of a burst.
+            lossy = f"{seen}, {other} sees it degraded{_because(there.link)}"
+            direction = memory.traits.one_way_loss(pair)
+            return ("one-way-loss", f"{direction}; {lossy}") if direction else ("degraded", lossy)
         if there.link.state in _ALIVE and there.at > began + self._confirm_within_s:
             return "one-way", (
                 f"{seen}, {other} sees it {there.link.state.value}: {node}'s probes or their replies get lost, "
