@@ -100,6 +100,8 @@ class Fleet:
             "vagus_backup_networks": ["10.60.0.0/16", "fd60::/64"],
             # One kernel: what a host sees of load is all that this machine does, and no incident of the fleet's.
             "vagus_controller_settings": {"load": {"enter_per_core": 1000.0}},
+            # Nor is it a dead path when all tunnels stand still while Ansible works on all hosts at once.
+            "vagus_agent_settings": {"probe": {"confirm_floor_s": 0.5}},
         }
         groups = {
             "vagus_brokers": ["vps"],
