@@ -189,6 +189,23 @@ def test_agents_that_find_a_broker_each_and_meet_once_a_minute_are_told_as_long_
     assert len(told.told) <= 2
 
 
+def test_agents_of_one_name_that_are_started_again_and_again_are_no_reboots() -> None:
+    """As by systemd, of a program that ends: each life is a new session, and each boot has been heard before."""
+    told, place = desk()
+    assert place.brokers is not None
+    first, clone = place.first, place.clone()
+    told.run(10.0)
+    found = []
+    for life in range(2, 30):
+        for agent, boot_id in ((first, f"{NAME}-b1"), (clone, "clone-b1")):
+            place.brokers.kill(agent, place.now)
+            again = place.brokers.start(f"{boot_id}-s{life}", boot_id, place.now)
+            first, clone = (again, clone) if agent is first else (first, again)
+            found += states(place, told, 3.0)
+    assert set(found) == {"duplicate"}
+    assert whats(told.told) == ["began"]
+
+
 @pytest.mark.parametrize("away_s", [1.0, 3.0, 6.0])
 def test_a_fast_reboot_is_told_soon_and_once(away_s: float) -> None:
     told, place = desk()

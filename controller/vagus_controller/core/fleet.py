@@ -357,15 +357,19 @@ class Fleet:
             if known and not back and (not boot_id or boot_id == state.boot_id):
                 notices.append(Notice("restart", state.name, "the agent restarted", Severity.INFO))
         if boot_id and boot_id != state.boot_id:
-            # A machine's earlier boot does not come back.
             state.rebooted_at = None
-            if state.boot_id and not back:
+            if boot_id in state._old_boots:
+                # A machine's earlier boot does not come back.
+                if not back:
+                    self._hear_rival(state, session, boot_id, now, notices)
+            elif state.boot_id:
                 clean, away_s = state.said_goodbye, now - max(state.report_at or 0.0, state.presence_at or 0.0)
                 text = f"the machine rebooted, {'after a goodbye' if clean else 'without a goodbye'}"
                 notices.append(Notice("reboot", state.name, text, Severity.INFO if clean else Severity.WARNING))
                 if not clean and away_s <= self.silent_after(state):
                     # Else it was known to be away.
                     state.rebooted_at, state.away_s = now, away_s
+            state._old_boots = (*state._old_boots, state.boot_id)[-_OLD_SESSIONS:]
             state.boot_id = boot_id
         return True
 

@@ -33,6 +33,7 @@ class NodeState:
         "_before",
         "_events",
         "_index",
+        "_old_boots",
         "_old_sessions",
         "_report",
         "_rival_presence",
@@ -78,6 +79,7 @@ class NodeState:
         self.known_peers: dict[str, tuple[str, ...]] = {}
         # sessions that were replaced → the last report's seq
         self._old_sessions: dict[str, int] = {}
+        self._old_boots: tuple[str, ...] = ()
         # the newest birth of a replaced session, for when that one is believed again
         self._rival_presence: Presence | None = None
         # once a session that was replaced has spoken again

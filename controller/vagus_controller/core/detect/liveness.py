@@ -168,10 +168,8 @@ class Liveness:
         found, reason, evidence = "fresh", "reports in time", some([])
         if state.rivals is not None and state.rivals.last(state.interval_s, now):
             # Each is heard seldom, and what the last one says of itself is not what the other's peers see.
-            found, reason = (
-                "duplicate",
-                f"two agents report as {name}, {state.rivals.words}: give one of them another name",
-            )
+            found = "duplicate"
+            reason = f"two agents report as {name}, {state.rivals.words}: give one of them another name"
         elif fleet.is_fresh(state, now):
             odd = _odd(fleet, state, now)
             if odd is not None:
