@@ -118,8 +118,9 @@ def _clone(lab: Lab) -> None:
     settings = lab.agent_settings(lab["pi2"])
     settings["addresses"] = lab.agent_settings(lab["pi3"])["addresses"]
     settings["peers"] = [peer for peer in settings["peers"] if peer["name"] != "pi3"]
-    # The routes there are pi3's own agent's.
-    settings |= {"state_dir": "/run/clone", "probe": {"port": 5199}, "steering": {"enabled": False}}
+    # On a machine of its own it would not meet pi3's agent, nor the routes that are in that one's name.
+    steering = {"enabled": False, "table": 5181, "priority": 5181, "protocol": 119}
+    settings |= {"state_dir": "/run/clone", "probe": {"port": 5199}, "steering": steering}
     target = lab["pi3"].directory / "clone.toml"
     services.write_private(target, services.to_toml(settings))
     lab["pi3"].run(["mkdir", "-p", "/run/clone"])
