@@ -35,6 +35,10 @@ def _python() -> str:
     return ".".join(done.stdout.split()[1].split(".")[:2])
 
 
+# It is no dead path when all tunnels stand still while Ansible works on all hosts, which are one machine, at once.
+PATIENT = {"confirm_floor_s": 0.5}
+
+
 class Fleet:
     """Hosts with an inventory. `vps` has broker and controller; all others, and the vps with `whole`, are nodes."""
 
@@ -100,8 +104,7 @@ class Fleet:
             "vagus_backup_networks": ["10.60.0.0/16", "fd60::/64"],
             # One kernel: what a host sees of load is all that this machine does, and no incident of the fleet's.
             "vagus_controller_settings": {"load": {"enter_per_core": 1000.0}},
-            # Nor is it a dead path when all tunnels stand still while Ansible works on all hosts at once.
-            "vagus_agent_settings": {"probe": {"confirm_floor_s": 0.5}},
+            "vagus_agent_settings": {"probe": PATIENT},
         }
         groups = {
             "vagus_brokers": ["vps"],

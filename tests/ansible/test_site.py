@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from hosts import Hosts
-from site_fleet import Fleet, build_release, changed, proven, words
+from site_fleet import PATIENT, Fleet, build_release, changed, proven, words
 from snapshot import Snapshot, differences
 
 
@@ -127,7 +127,7 @@ def test_a_threshold_is_taken_up_without_a_restart(fleet: Fleet) -> None:
         return [host.ssh(f"systemctl show -P MainPID {units}").stdout for host in fleet.nodes]
 
     born = lives()
-    fleet.write({"vagus_agent_settings": {"probe": {"up_after": 6}}})
+    fleet.write({"vagus_agent_settings": {"probe": PATIENT | {"up_after": 6}}})
     done = fleet.play("site.yml", "--check", "--diff")
     assert "+up_after = 6" in done.stdout
     fleet.play("site.yml")
