@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,17 @@ def no_audit(*_who: Any, **_more: Any) -> None:
     pass
 
 
+# A hash takes its time, on purpose: once is enough.
+_hashed = cache(hash_password)
+
+
+def _with_users(book: Book) -> Book:
+    for name, role, password in (("operator", "operator", PASSWORD), (VIEWER, "viewer", VIEWER_PASSWORD)):
+        about = {"name": name, "role": role, "password": _hashed(password), "serial": name, "made_at": 1e9}
+        book = books.add_user(book, msgspec.convert(about, User))
+    return book
+
+
 def door(
     directory: Path,
     token: str,
@@ -35,16 +47,7 @@ def door(
     settings = Http(token_file=str(directory / "token"), **http)
     file = AccountsFile(settings.accounts)
     if not file.exists():
-        users = (("operator", "operator", PASSWORD), (VIEWER, "viewer", VIEWER_PASSWORD))
-        for name, role, password in users:
-            user = msgspec.convert(
-                {"name": name, "role": role, "password": hash_password(password), "serial": name, "made_at": 1e9}, User
-            )
-
-            def add(book: Book, user: User = user) -> Book:
-                return books.add_user(book, user)
-
-            file.change(add)
+        file.change(_with_users)
     access = Access(settings, token, audit, clock)
     access.start()
     return access, settings
