@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from msgspec.structs import replace
-from playwright.sync_api import Page
+from playwright.sync_api import BrowserContext, Page
 
 from browser import incident_samples, samples
 from browser.waves import Waves
@@ -172,10 +172,21 @@ class Site:
         self._told_at = time.monotonic()
 
     def start(self) -> None:
-        self._ready = threading.Event()
+        """It is there when its port answers."""
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
         self._thread.start()
-        assert self._ready.wait(15), "the application did not start within 15 s"
+        deadline = time.monotonic() + 15
+        while not self._answers():
+            assert self._thread.is_alive(), "the application ended as it started"
+            assert time.monotonic() < deadline, "the application did not start within 15 s"
+            time.sleep(0.01)
+
+    def _answers(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
+        except ConnectionRefusedError:
+            return False
+        return True
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -200,7 +211,6 @@ class Site:
         while True:
             self._show()
             await asyncio.sleep(0.5)
-            self._ready.set()
 
     @property
     def streams(self) -> int:
@@ -228,6 +238,12 @@ class Site:
             self._loop.call_soon_threadsafe(self._show)
         elif topic != "fleet":
             self._loop.call_soon_threadsafe(self._feed.publish, Change(next(self._ids), topic, data))
+
+    def let_in(self, context: BrowserContext) -> None:
+        """Signs in as the form does, without drawing it; the browser has the cookies then."""
+        form = {"user": "operator", "password": PASSWORD}
+        answer = context.request.post(self.url + "/login", form=form, max_redirects=0)
+        assert answer.status == 303, answer.text()
 
     def sign_in(self, page: Page, user: str = "operator", password: str = PASSWORD) -> None:
         page.goto(self.url + "/login")

@@ -53,13 +53,21 @@ def complaints(site: Site) -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def page(context: BrowserContext, site: Site, complaints: list[str]) -> Page:
-    """A page that is signed in; it fails the test on any console error and any request to another host."""
+def stranger(context: BrowserContext, site: Site, complaints: list[str]) -> Iterator[Page]:
+    """A page of nobody yet; it fails the test on any console error and any request to another host."""
     page = context.new_page()
     page.on(
         "console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None
     )
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda request: None if request.url.startswith(site.url) else complaints.append(request.url))
-    site.sign_in(page)
-    return page
+    yield page
+    # Before its site: a page that lost its controller has much to do.
+    page.close()
+
+
+@pytest.fixture
+def page(stranger: Page, site: Site) -> Page:
+    """The same, signed in; it shows nothing yet."""
+    site.let_in(stranger.context)
+    return stranger

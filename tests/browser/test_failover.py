@@ -13,6 +13,7 @@ from vagus_controller.views import PlanAsk
 
 
 def test_what_waits_for_a_person_is_first_and_is_approved(page: Page, site: Site, board: Board) -> None:
+    site.open(page, "/")
     site.tell("fleet", samples.recommended())
     link = page.get_by_role("navigation", name="Pages").get_by_role("link", name="Failover 1")
     link.click()
@@ -135,6 +136,7 @@ def test_pause_and_resume(page: Page, site: Site, board: Board) -> None:
 
 
 def test_a_viewer_sees_everything_and_is_offered_no_command(page: Page, site: Site) -> None:
+    site.open(page, "/")
     page.get_by_label("Account and appearance").click()
     expect(page.locator("#me")).to_have_text("operator, operator")
     page.get_by_role("button", name="Sign out").click()

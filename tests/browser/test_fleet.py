@@ -18,6 +18,13 @@ from vagus_controller.views import FleetView, Severity
 BERLIN_OSAKA = f"{BERLIN}--{OSAKA}"
 
 
+@pytest.fixture
+def page(page: Page, site: Site) -> Page:
+    """At the fleet."""
+    site.open(page, "/")
+    return page
+
+
 def cell(page: Page, pair: str, path: str) -> Locator:
     return page.locator(f'#links tr[data-key="{pair}"] td[data-path="{path}"]')
 

@@ -13,6 +13,7 @@ from vagus_controller.views import NoteView
 
 
 def test_open_ones_come_first_then_those_that_are_past(page: Page, site: Site) -> None:
+    site.open(page, "/")
     open_now = overlay_of_osaka()
     site.tell("fleet", replace(samples.bad_hour(), incidents=(brief(open_now),)))
     page.get_by_role("navigation", name="Pages").get_by_role("link", name="Incidents 1").click()

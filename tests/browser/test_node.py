@@ -188,8 +188,9 @@ def test_charts_follow_the_appearance(osaka: Page) -> None:
     )
 
 
-def test_what_comes_later_is_appended(page: Page) -> None:
+def test_what_comes_later_is_appended(page: Page, site: Site) -> None:
     """`joined`: old slots, then new ones, with nulls where one of them has no such column."""
+    site.open(page, "/")
     found = page.evaluate(
         """async () => {
           const { joined } = await import('/static/any/overtime.js');

@@ -19,6 +19,7 @@ PAGES = ("/", "/nodes/pi-osaka", f"/pairs/{LISBON}--{OSAKA}", "/incidents", "/in
 
 
 def test_a_lost_stream_is_said_and_heals_by_itself(page: Page, site: Site, complaints: list[str]) -> None:
+    site.open(page, "/")
     expect(page.get_by_role("alert")).to_have_count(0)
     site.stop()
     lost = page.get_by_role("alert").filter(
@@ -38,6 +39,7 @@ def test_a_lost_stream_is_said_and_heals_by_itself(page: Page, site: Site, compl
 def test_a_controller_that_gives_no_stream_says_why(
     page: Page, context: BrowserContext, site: Site, complaints: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    site.open(page, "/")
     monkeypatch.setattr(stream, "MAX_SUBSCRIBERS", 1)
     second = context.new_page()
     second.goto(site.url + "/")
@@ -70,6 +72,7 @@ def test_many_tabs_of_one_browser_leave_each_other_connections(
     page: Page, context: BrowserContext, site: Site, board: Board
 ) -> None:
     """A browser makes six to a host, and each stream keeps one."""
+    site.open(page, "/")
     tabs = [page]
     for _ in range(8):
         tabs[-1].evaluate(HIDE, True)
@@ -89,6 +92,7 @@ def test_many_tabs_of_one_browser_leave_each_other_connections(
 
 
 def test_a_controller_without_its_broker_is_said(page: Page, site: Site) -> None:
+    site.open(page, "/")
     site.tell("fleet", samples.blind())
     told = page.get_by_role("alert")
     expect(told).to_contain_text(re.compile(r"The controller lost the broker 4\d s ago and moves nothing\."))
@@ -109,6 +113,7 @@ def test_a_controller_that_stands_by_says_so_on_every_page(page: Page, site: Sit
 
 
 def test_every_page_is_one_click_away_and_says_how_the_fleet_is(page: Page, site: Site) -> None:
+    site.open(page, "/")
     site.tell("fleet", samples.bad_hour())
     pages = page.get_by_role("navigation", name="Pages")
     pages.get_by_role("link", name="Events").click()
@@ -119,7 +124,8 @@ def test_every_page_is_one_click_away_and_says_how_the_fleet_is(page: Page, site
     expect(page).to_have_url(site.url + "/")
 
 
-def test_the_keyboard_reaches_the_content_first(page: Page) -> None:
+def test_the_keyboard_reaches_the_content_first(page: Page, site: Site) -> None:
+    site.open(page, "/")
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
     page.keyboard.press("Enter")
@@ -127,6 +133,7 @@ def test_the_keyboard_reaches_the_content_first(page: Page) -> None:
 
 
 def test_an_appearance_that_is_chosen_stays(page: Page, site: Site) -> None:
+    site.open(page, "/")
     brightness = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]"
     page.emulate_media(color_scheme="light")
     page.get_by_label("Account and appearance").click()
@@ -172,7 +179,8 @@ def test_an_address_with_a_slip_leads_back(page: Page, site: Site, complaints: l
     complaints.clear()
 
 
-def test_dark_mode_follows_the_system(page: Page) -> None:
+def test_dark_mode_follows_the_system(page: Page, site: Site) -> None:
+    site.open(page, "/")
     brightness = "(() => getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0])()"
     page.emulate_media(color_scheme="light")
     assert page.evaluate(brightness) > 200
@@ -180,12 +188,15 @@ def test_dark_mode_follows_the_system(page: Page) -> None:
     assert page.evaluate(brightness) < 60
 
 
-def test_reduced_motion_stops_every_animation(page: Page) -> None:
+def test_reduced_motion_stops_every_animation(page: Page, site: Site) -> None:
+    site.open(page, "/")
+    assert page.evaluate("document.getAnimations().length") > 0
     page.emulate_media(reduced_motion="reduce")
     assert page.evaluate("document.getAnimations().length") == 0
 
 
-def test_numbers_and_durations_in_words(page: Page) -> None:
+def test_numbers_and_durations_in_words(page: Page, site: Site) -> None:
+    site.open(page, "/")
     said = page.evaluate(
         """async () => {
           const f = await import('/static/any/format.js');
