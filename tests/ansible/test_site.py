@@ -95,12 +95,17 @@ def test_all_of_it_is_there_after_a_boot(fleet: Fleet) -> None:
     fleet.until("/links", proven)
 
 
+def authority(fleet: Fleet) -> Path:
+    """The broker's CA, in a file."""
+    file = fleet.hosts.dir / "ca.pem"
+    file.write_text(fleet.secrets()["ca"]["certificate"])
+    return file
+
+
 def test_the_broker_lets_nobody_in_by_a_wrong_password_or_without_tls(fleet: Fleet) -> None:
     secrets, address = fleet.secrets(), fleet.vps.underlay
-    ca = fleet.hosts.dir / "ca.pem"
-    ca.write_text(secrets["ca"]["certificate"])
     base = ["mosquitto_pub", "-h", address, "-p", "8883", "-t", "vagus/1/proving/nodes/tokyo/report", "-m", "x"]
-    tls = ["--cafile", str(ca)]
+    tls = ["--cafile", str(authority(fleet))]
 
     def publish(*more: str) -> int:
         return fleet.hosts.run([*base, *more], check=False).returncode
@@ -113,8 +118,8 @@ def test_the_broker_lets_nobody_in_by_a_wrong_password_or_without_tls(fleet: Fle
 
 def test_a_node_hears_nothing_of_what_another_is_told(fleet: Fleet) -> None:
     secrets = fleet.secrets()
-    ca = fleet.hosts.dir / "ca.pem"
-    listen = ["mosquitto_sub", "-h", fleet.vps.underlay, "-p", "8883", "--cafile", str(ca), "-W", "3", "-v"]
+    listen = ["mosquitto_sub", "-h", fleet.vps.underlay, "-p", "8883", "--cafile", str(authority(fleet))]
+    listen += ["-W", "3", "-v"]
     listen += ["-u", "austin", "-P", secrets["passwords"]["austin"], "-t", "vagus/1/proving/#"]
     topics = {line.split()[0] for line in fleet.hosts.run(listen, check=False).stdout.splitlines() if line}
     assert "vagus/1/proving/nodes/austin/desired" in topics or "vagus/1/proving/nodes/austin/presence" in topics
