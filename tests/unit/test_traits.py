@@ -101,12 +101,16 @@ def test_loss_by_chance_is_not_named_one_way_and_loss_one_way_is_in_time(back: f
     assert in_time >= 0.9 * least
 
 
-def test_an_end_that_lost_a_whole_burst_on_a_wire_that_loses_both_ways_is_not_one_way(wire: Wire) -> None:
+@pytest.mark.parametrize(("loses_now", "state"), [(0.5, "degraded"), (0.0, "one-way")])
+def test_an_end_that_lost_a_whole_burst_makes_it_one_way_only_while_the_other_loses_nothing(
+    wire: Wire, loses_now: float, state: str
+) -> None:
+    """The other end is degraded in both: by what it loses, or by what it lost a minute ago."""
     wire.pass_for(10, there=0.3, back=0.3, state="degraded", reason="15 of 40 lost")
     wire.says[A] = {"state": "down", "reason": "5 of 5 burst probes lost", "since_s": 4.0}
-    verdict = wire.pass_for(8, there=0.3, back=0.3, state="degraded", reason="15 of 40 lost")
-    assert verdict.state == "degraded"
-    assert "tokyo sees it degraded: 15 of 40 lost" in verdict.reason
+    verdict = wire.pass_for(8, there=0.3, back=0.3, state="degraded", reason="15 of 40 lost", loss_10s=loses_now)
+    assert verdict.state == state
+    assert "tokyo sees it degraded: " in verdict.reason
     assert "5 of 5 burst probes lost" in verdict.reason
 
 

@@ -73,6 +73,8 @@ _LATE_S: Final = 0.1
 _FAULTS: Final = ("degraded", "slow", "one-way-loss")
 _EXCUSED_S: Final = 30.0
 _TASKS_PER_CORE: Final = 3.0
+# Where this much of an end's own probes is lost, the other end's burst may all be, too.
+_LOSES_NOW: Final = 0.1
 _STARVED: Final = 0.6
 # A slow (metered) path is proven by a reply as old as this many of its idle probes.
 _METERED_PROBES: Final = 2.5
@@ -256,9 +258,10 @@ class Links:
             # Not yet known to be more than the moment between two ends' words: the verdict stays.
             before = "unknown" if memory.verdict is None else memory.verdict.state
             return before, f"{seen}; waiting for {other}'s word"
-        if there.link.state is LinkState.DEGRADED and there.at > began + self._confirm_within_s:
-            # It carries, and loses so much that one end lost all of a burst.
-            lossy = f"{seen}, {other} sees it degraded{_because(there.link)}"
+        if (there.link.loss_10s or 0.0) >= _LOSES_NOW and there.at > began + self._confirm_within_s:
+            # It carries, and loses so much that one end lost all of a burst. (An end is called degraded by the loss of
+            # a minute: that may be over.)
+            lossy = f"{seen}, {other} sees it {there.link.state.value}{_because(there.link)}"
             direction = memory.traits.one_way_loss(pair)
             return ("one-way-loss", f"{direction}; {lossy}") if direction else ("degraded", lossy)
         if there.link.state in _ALIVE and there.at > began + self._confirm_within_s:
