@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from functools import cache
@@ -23,6 +24,15 @@ VIEWER, VIEWER_PASSWORD = "vera", "a-password-for-who-looks-on"
 
 def no_audit(*_who: Any, **_more: Any) -> None:
     pass
+
+
+def answers(port: int) -> bool:
+    """Whether somebody listens there."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 # A hash takes its time, on purpose: once is enough.

@@ -15,7 +15,7 @@ from playwright.sync_api import BrowserContext, Page
 
 from browser import incident_samples, samples
 from browser.waves import Waves
-from door import PASSWORD, door
+from door import PASSWORD, answers, door
 from vagus_controller.api.app import create_app, serve
 from vagus_controller.api.stream import ChangeFeed
 from vagus_controller.core.differences import Whole
@@ -176,17 +176,10 @@ class Site:
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
         self._thread.start()
         deadline = time.monotonic() + 15
-        while not self._answers():
+        while not answers(self.port):
             assert self._thread.is_alive(), "the application ended as it started"
             assert time.monotonic() < deadline, "the application did not start within 15 s"
             time.sleep(0.01)
-
-    def _answers(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
-        except ConnectionRefusedError:
-            return False
-        return True
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()

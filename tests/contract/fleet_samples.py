@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 import msgspec
 
 from browser import incident_samples, samples
-from door import door
+from door import answers, door
 from vagus_controller.api.app import create_app, serve
 from vagus_controller.api.stream import ChangeFeed
 from vagus_controller.archive import Archive
@@ -194,7 +194,7 @@ class Running:
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self._thread.start()
         assert self._ready.wait(15), "the server did not start within 15 s"
-        self.until(self._answers, "the server answers")
+        self.until(lambda: answers(self.port), "the server answers")
 
     def stop(self) -> None:
         if self._thread.is_alive():
@@ -207,13 +207,6 @@ class Running:
         self._serving = asyncio.ensure_future(serve(self._app, self._http))
         self._ready.set()
         await asyncio.gather(self._serving, return_exceptions=True)
-
-    def _answers(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
-        except ConnectionRefusedError:
-            return False
-        return True
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + 20
