@@ -402,6 +402,7 @@ class Agent:
                 broker=self._session.name if self._session is not None else "",
             )
             self._uplink.publish_report(report.payload(message))
+            self._announcer.told(self._prober.links)
             self._status(now)
             self._tick()
             due = max(due + interval, now)

@@ -300,6 +300,7 @@ class Member:
             event_seq=self._event_seq,
         )
         self._client.publish(self._topics["report"], encode(message))
+        self._announcer.told(link for links in self._links.values() for link in links)
         self.conduct.tick(now)
         self._work()
         self.process.after(_REPORT_S, self._report)

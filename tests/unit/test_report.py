@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from unit.agent_world import A
+from vagus_agent.config import Probe
 from vagus_agent.core import report
+from vagus_agent.core.link import Link as Probed
 from vagus_protocol.codec import MAX_LINKS, MAX_PAYLOAD, decode, encode
 from vagus_protocol.messages import Link, LinkState, Presence, Relay, Report, Service
 
@@ -53,3 +55,30 @@ def test_a_report_that_would_be_refused_for_its_size_keeps_its_figures() -> None
     # There is room for the machine's own figures.
     assert len(sent) < MAX_PAYLOAD - 4096
     assert decode(sent, Report) == small
+
+
+def probed(peer: str, path: str, state: LinkState) -> Probed:
+    link = Probed(peer, path, 0.25, Probe(), 0.0, [])
+    link.state = state
+    return link
+
+
+def test_a_suspicion_that_was_told_is_news_again_when_it_turns_out_well() -> None:
+    """Whoever decides would hold it against the path until the next report."""
+    up, suspect, down = LinkState.UP, LinkState.SUSPECT, LinkState.DOWN
+    backup, overlay = probed("b", "backup", up), probed("b", "overlay", up)
+    announcer = report.Announcer()
+    assert announcer.news(backup, [backup, overlay])
+    assert announcer.news(overlay, [backup, overlay])
+    backup.state = suspect
+    assert not announcer.news(backup, [backup, overlay])
+    backup.state = up
+    assert not announcer.news(backup, [backup, overlay]), "nobody heard of it"
+    backup.state = suspect
+    announcer.told([backup, overlay])
+    backup.state = up
+    assert announcer.news(backup, [backup, overlay]), "a report told it"
+    backup.state, overlay.state = suspect, down
+    assert announcer.news(overlay, [backup, overlay])
+    backup.state = up
+    assert announcer.news(backup, [backup, overlay]), "the other link's event told it"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -110,14 +110,17 @@ class Announcer:
         self._told: dict[tuple[str, str], LinkState] = {}
 
     def news(self, link: Link, siblings: Sequence[Link]) -> bool:
-        """Whether `link` deserves an event. `siblings`: all links to its peer, which the event tells too: one that is
-        told as suspect is news again when it turns out well."""
+        """Whether `link` deserves an event. `siblings`: all links to its peer, which the event tells too."""
         key = (link.peer, link.path)
         known = self._told.get(key)
         if link.state is LinkState.SUSPECT or known is link.state:
             return False
         self._told[key] = link.state
-        for other in siblings:
-            if other.state is LinkState.SUSPECT:
-                self._told[other.peer, other.path] = LinkState.SUSPECT
+        self.told(siblings)
         return True
+
+    def told(self, links: Iterable[Link]) -> None:
+        """These were told, in an event or a report: what was told as suspect is news again when it turns out well."""
+        for link in links:
+            if link.state is LinkState.SUSPECT:
+                self._told[link.peer, link.path] = LinkState.SUSPECT
