@@ -367,6 +367,20 @@ def test_who_stood_still_hears_the_fleet_before_it_decides() -> None:
     assert floor.word("a", "b").path == "backup", "it is still so"
 
 
+def test_its_doubt_about_itself_ends_in_its_time_and_not_with_the_next_tick() -> None:
+    floor = Floor()
+    floor.brain.on_session(False, "cut off", floor.now)
+    floor.connect()
+    floor.kill("overlay", "a--b")
+    floor.now += 1.9
+    floor.brain.tick(floor.now)
+    assert floor.brain.fleet_view(floor.now).observer.state == "settling"
+    floor.now += 0.2
+    floor.event("a", "b")
+    floor.event("b", "a")
+    assert floor.word("a", "b").path == "backup"
+
+
 def test_who_stands_by_has_no_pair_that_waits() -> None:
     """Nobody evaluates it there any more, so that it would wait, and be an incident, for ever."""
     floor = Floor()

@@ -469,7 +469,7 @@ class Brain:
     def _situation(self, now: float) -> Situation:
         quorum = self._quorum_verdict
         return Situation(
-            controller=self._observer,
+            controller=self._liveness.controller(self.fleet, now),
             quorum=quorum,
             quorum_lost_since=quorum.since if quorum.state == "lost" else None,
             members=self.members(),
