@@ -324,6 +324,9 @@ def test_a_starved_machine_finds_a_cut_later_and_still_finds_it(seed: int) -> No
     downs = network.downs()
     assert {node for node, _ in downs} == {"a", "b"}
     assert max(change.at for _, change in downs) - cut <= 0.295 + 0.4 + 1e-6
+    reasons = {node: change.reason for node, change in downs}
+    assert reasons["b"].endswith(", waited 400 ms longer since this node was late")
+    assert reasons["a"].endswith(", waited 400 ms longer since the peer was late")
 
 
 @pytest.mark.parametrize(

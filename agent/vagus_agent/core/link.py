@@ -176,7 +176,7 @@ class Link:
             if self.state in (SUSPECT, UNKNOWN):
                 unanswered = f"{self._settings.burst} of {self._settings.burst} burst probes lost"
                 why = f" ({self.reason})" if self.state is SUSPECT else ""
-                self._apply(Signal.LOST, now, unanswered + why)
+                self._apply(Signal.LOST, now, unanswered + why + self._patience_words())
         if now < (self.next_send if self._burst_left else self.next_send - early):
             return False
         self.last_sent = now
@@ -221,6 +221,14 @@ class Link:
         patient = 3 * self.rtt + _K * self.rttvar
         patience = max(self.own_lag, self.peer_lag)
         return min(max(patient, settings.confirm_floor_s), settings.timeout_cap_s) + patience
+
+    def _patience_words(self) -> str:
+        patience = max(self.own_lag, self.peer_lag)
+        if not patience:
+            return ""
+        return (
+            f", waited {_ms(patience)} longer since {'this node' if self.own_lag == patience else 'the peer'} was late"
+        )
 
     def retune(self, idle_interval: float, settings: Probe) -> None:
         """Other settings from now on; what is known of the link stays. A burst under way goes on as it began."""

@@ -309,7 +309,7 @@ class Prober:
         grace = min(late, _LAG_CAP_S)
         for probe in self._outstanding.values():
             if not probe.missed:
-                probe.deadline = max(probe.deadline, now) + grace
+                probe.deadline = max(probe.deadline, now + probe.link.timeout)
         for verification in self._verifications.values():
             verification.until += grace
         for link in self.links:
@@ -518,8 +518,7 @@ class Prober:
         self._seq = (self._seq + 1) & 0xFFFFFFFF
         idle = not link.in_burst
         sent_us = int(now * 1e6)
-        deadline = now + link.timeout + (self._lag if self._lag > _ORDINARY_LAG_S else 0.0)
-        self._outstanding[self._seq] = _Outstanding(link, now, sent_us, deadline, idle)
+        self._outstanding[self._seq] = _Outstanding(link, now, sent_us, now + link.timeout, idle)
         link.sent += 1
         return self._packet(Kind.PROBE, link.peer, link.path, self._seq, sent_us, ANSWERS_WIDE, link.idle_interval)
 
