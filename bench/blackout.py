@@ -13,6 +13,7 @@ import random
 import sys
 import time
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parent)]
@@ -30,7 +31,10 @@ THREE_MEMBERS = (TWO[0], *(HostSpec(f"pi-{name}", name, frozenset({"etcd"})) for
 # BGP's own connect back-off can take two minutes to come home.
 _SETTLE_S = 200.0
 _HOME = "everything on the overlay"
+_EVENTS, _LEDGER = "/api/v1/events?limit=200", "/api/v1/ledger?limit=20"
 _HOLD_S = 2.0
+# Of a cut that took longer, all that was said is printed: once it is over, nothing else tells why.
+_SLOW_S = 0.4
 
 
 # Seconds of silence of each cut, and of each way home.
@@ -43,7 +47,7 @@ def vagus(cuts: int, rng: random.Random, *, reflex: str, words: str) -> Silences
         lab.start_agents()
         lab.start_controller()
         until(lambda: _settled(lab, "overlay"), _HOME, _SETTLE_S)
-        return _cuts(lab, cuts, rng, lambda: _settled(lab, "overlay"), words)
+        return _cuts(lab, cuts, rng, lambda: _settled(lab, "overlay"), words, _SLOW_S)
 
 
 def yardstick(cuts: int, rng: random.Random, interval_ms: int) -> Silences:
@@ -53,7 +57,9 @@ def yardstick(cuts: int, rng: random.Random, interval_ms: int) -> Silences:
         return _cuts(lab, cuts, rng, lambda: frr.is_ready(lab), f"FRR {interval_ms} ms × 3")
 
 
-def _cuts(lab: Lab, cuts: int, rng: random.Random, home: Callable[[], bool], words: str) -> Silences:
+def _cuts(
+    lab: Lab, cuts: int, rng: random.Random, home: Callable[[], bool], words: str, slow_s: float = inf
+) -> Silences:
     out, back = [], []
     with UdpStream(lab, A, B) as stream:
         for number in range(cuts):
@@ -61,6 +67,8 @@ def _cuts(lab: Lab, cuts: int, rng: random.Random, home: Callable[[], bool], wor
             cut = lab.cut("overlay")
             time.sleep(3)
             out.append(stream.gap(cut, cut + 2.9).seconds)
+            if out[-1] > slow_s:
+                _tell(lab, cut)
             lab.mend("overlay")
             mended = time.monotonic()
             try:
@@ -74,6 +82,16 @@ def _cuts(lab: Lab, cuts: int, rng: random.Random, home: Callable[[], bool], wor
             silences = f"{table.milliseconds(out[-1])}, going home {table.milliseconds(back[-1])}"
             print(f"  {words}: cut {number + 1}/{cuts}: {silences}", file=sys.stderr, flush=True)
     return out, back
+
+
+def _tell(lab: Lab, cut: float) -> None:
+    """What agents and controller said from the cut on, each with its time since then."""
+    ahead = time.time() - time.monotonic()
+    said = [(each["at"], f"{each['subject']} {each['kind']}: {each['text']}") for each in lab.api(_EVENTS)]
+    said += [(each["at"], f"{each['action']} {each['subject']}: {each['reason']}") for each in lab.api(_LEDGER)]
+    for at, text in sorted(said):
+        if at - ahead >= cut:
+            print(f"    {table.milliseconds(at - ahead - cut)} {text}", file=sys.stderr)
 
 
 def etcd(cuts: int, rng: random.Random) -> dict[str, object]:

@@ -23,6 +23,9 @@ from collections.abc import Callable
 ARRIVAL = struct.Struct("<Idd")
 _DATAGRAM = struct.Struct("!Id")
 _CHUNK = struct.Struct("!Id")
+# Linux's value; Python's socket module lacks it.
+_SO_TIMESTAMPNS = 35
+_TIMESPEC = struct.Struct("@qq")
 _CONNECT_S = 20.0
 
 
@@ -55,12 +58,19 @@ def udp_send(src: str, dst: str, port: int, interval_s: float) -> None:
 
 def udp_recv(address: str, port: int, file: str) -> None:
     with socket.socket(_family(address), socket.SOCK_DGRAM) as sock, open(file, "ab", buffering=0) as out:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         sock.bind((address, port))
         while True:
-            data = sock.recv(64)
+            # When the kernel had it: this process may wait for its disk, or for a CPU, and that is no silence.
+            data, ancillary, _, _ = sock.recvmsg(64, socket.CMSG_SPACE(_TIMESPEC.size))
+            held = 0.0
+            for _, kind, value in ancillary:
+                if kind == _SO_TIMESTAMPNS:
+                    seconds, nanoseconds = _TIMESPEC.unpack(value)
+                    held = time.time() - seconds - nanoseconds / 1e9
             if len(data) == _DATAGRAM.size:
                 seq, sent = _DATAGRAM.unpack(data)
-                out.write(ARRIVAL.pack(seq, time.monotonic(), sent))
+                out.write(ARRIVAL.pack(seq, time.monotonic() - held, sent))
 
 
 def tcp_serve(address: str, port: int) -> None:
