@@ -108,6 +108,7 @@ class Link(Message, frozen=True, kw_only=True):
     reason: Text = ""
     rtt_s: Seconds | None = None
     jitter_s: Seconds | None = None
+    # Of idle probes; of a link that carries, since it came up: an outage that is over is not loss.
     loss_10s: Share | None = None
     loss_60s: Share | None = None
     # Age of the newest reply: the standby's proof.

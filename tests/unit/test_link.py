@@ -438,9 +438,14 @@ def test_an_outage_that_is_over_is_not_loss() -> None:
     network.run(120)
     network.lost = lambda sender, to, path: path == "overlay"
     network.run(15)
+    overlay = next(link for link in network.probers["a"].links if link.path == "overlay")
+    assert (overlay.loss(network.now, 10) or 0.0) > 0.9, "while it lasts it is"
     network.lost = lambda sender, to, path: False
     network.changes.clear()
-    network.run(120)
+    network.run(5)
+    assert overlay.state is UP
+    assert (overlay.loss(network.now, 10), overlay.loss(network.now, 60)) == (0.0, 0.0)
+    network.run(115)
     assert [change.new for _, change in network.changes if change.link.path == "overlay"] == [UP, UP]
 
 

@@ -311,8 +311,7 @@ class Link:
 
     def judge_loss(self, now: float) -> None:
         """Enter or leave `degraded` by the loss of the last minute."""
-        # Since it came up only: an outage that is over is not loss.
-        total, lost = self._loss(now, min(_WINDOW_S, int(now) - int(self._up_since)))
+        total, lost = self._loss(now, _WINDOW_S)
         if total < _LOSS_EVIDENCE:
             return
         share = lost / total
@@ -322,7 +321,7 @@ class Link:
             self._apply(Signal.CLEAN, now, f"{share:.1%} of the last minute's probes lost")
 
     def loss(self, now: float, window: int) -> float | None:
-        """Share of idle probes lost in the last `window` seconds; None without any."""
+        """Share of idle probes lost in the last `window` seconds, or since it came up; None without any."""
         total, lost = self._loss(now, window)
         return lost / total if total else None
 
@@ -406,6 +405,9 @@ class Link:
 
     def _loss(self, now: float, window: int) -> tuple[int, int]:
         start = int(now) - window
+        if self.state not in (DOWN, UNKNOWN):
+            # An outage that is over is not loss.
+            start = max(start, int(self._up_since))
         total = lost = 0
         for second, (probes, gone) in self._buckets.items():
             if second > start:
