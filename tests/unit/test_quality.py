@@ -177,6 +177,14 @@ def test_half_the_loss_is_trouble_between_members() -> None:
         assert bool(world.pass_time(120)) == members
 
 
+def test_of_a_path_that_has_not_carried_for_long_chance_makes_more() -> None:
+    """4.6 points of loss are beyond chance in a minute of probes, and not in half of one."""
+    world = World(quality=AUTO)
+    world.figures = {"overlay": WELL | {"loss_10s": 0.05, "loss_60s": 0.056}, "backup": OTHER | {"loss_60s": 0.01}}
+    assert kinds(world.pass_time(AUTO.for_s + 5)) == []
+    assert kinds(world.pass_time(60)) == ["failover"]
+
+
 def test_equal_loss_on_both_paths_moves_nobody_whatever_chance_makes_of_it() -> None:
     """5 % each way on both paths for two hours, between members: windows of 300 probes differ by chance."""
     world = measured()

@@ -20,7 +20,7 @@ from vagus_controller import config
 from vagus_controller.core.baseline import LEAST_EXCESS_S, Baseline
 from vagus_controller.core.fleet import Fleet, Pair
 from vagus_controller.core.verdict import Hysteresis, ms
-from vagus_protocol.messages import Link, Relay
+from vagus_protocol.messages import Link, LinkState, Relay
 
 # Linux sends again after the round trip and four deviations (RFC 6298), and after 0.2 s at the least.
 _LEAST_RTO_S: Final = 0.2
@@ -34,6 +34,7 @@ _ROUND_TRIPS_IN_ELECTION: Final = 10.0
 _EXIT_SHARE: Final = 0.8
 # Trouble between members counts after this many election timeouts.
 _ELECTIONS: Final = 10.0
+_DEAD: Final = (LinkState.DOWN, LinkState.UNKNOWN)
 _RELAYED: Final = (Relay.DERP, Relay.PEER_RELAY)
 # Two samples that lie further apart say nothing of the time between them.
 _MOST_STEP_S: Final = 60.0
@@ -43,7 +44,7 @@ Mode = str
 
 class Reading(NamedTuple):
     """What both ends measure of a path, the worse of the two; `baseline_s` None: not learned yet. `probes`: the number
-    that the loss of 60 s was counted on."""
+    that the loss of 60 s was counted on, at least."""
 
     rtt_s: float
     jitter_s: float
@@ -87,10 +88,12 @@ class Reading(NamedTuple):
 
 
 class _Path:
-    __slots__ = ("at", "baseline", "better", "kinds", "reading", "than", "trouble")
+    __slots__ = ("at", "baseline", "better", "kinds", "reading", "since", "than", "trouble")
 
     def __init__(self) -> None:
         self.at = -math.inf
+        # from when on it has carried, as far as we heard: what it loses is counted since then
+        self.since = math.inf
         self.reading: Reading | None = None
         self.baseline = Baseline()
         self.trouble: Hysteresis | None = None
@@ -198,7 +201,10 @@ class Quality:
         step = at - memory.at
         if ends and step <= 0 and memory.reading is not None:
             return  # nothing new, most of the time
-        reading = _read([end.link for end in ends], _interval_s(fleet, pair, path))
+        if ends and (memory.since > at or any(end.link.state in _DEAD for end in ends)):
+            memory.since = at
+        counted_s = min(max(at - memory.since, 0.0), 60.0)
+        reading = _read([end.link for end in ends], int(counted_s / _interval_s(fleet, pair, path)))
         if reading is None:
             memory.forget()
             return
@@ -256,13 +262,13 @@ class Quality:
 
 
 def _interval_s(fleet: Fleet, pair: Pair, path: str) -> float:
-    """The longer of the ends' idle intervals on the path."""
+    """Seconds: the longer of the ends' idle intervals on the path."""
     states = [fleet.nodes[node] for node in pair if node in fleet.nodes]
     offers = [offer for state in states if (offer := state.path_offer(path)) is not None]
-    return max((offer.idle_interval_s for offer in offers), default=0.2)
+    return max((offer.idle_interval_s for offer in offers if offer.idle_interval_s), default=0.2)
 
 
-def _read(links: list[Link], interval_s: float) -> Reading | None:
+def _read(links: list[Link], probes: int) -> Reading | None:
     """The worse of what the ends say; None when neither has measured a round trip."""
     trips = [link.rtt_s for link in links if link.rtt_s is not None]
     if not trips:
@@ -273,7 +279,7 @@ def _read(links: list[Link], interval_s: float) -> Reading | None:
         loss_10s=max(link.loss_10s or 0.0 for link in links),
         loss_60s=max(link.loss_60s or 0.0 for link in links),
         relayed=any(link.relay in _RELAYED for link in links),
-        probes=max(int(60 / max(interval_s, 0.01)), 1),
+        probes=max(probes, 1),
     )
 
 
