@@ -185,6 +185,20 @@ def test_of_a_path_that_has_not_carried_for_long_chance_makes_more() -> None:
     assert kinds(world.pass_time(60)) == ["failover"]
 
 
+def test_an_interval_that_no_agent_has_is_survived() -> None:
+    world = Many("a", "b")
+    for node, peer in (PAIR, PAIR[::-1]):
+        offers = tuple(PathOffer(name=path, idle_interval_s=5e-324) for path in ("overlay", "backup"))
+        world.tell(presence(node, peer, paths=offers))
+    policy = Failover(Settings(quality=AUTO))
+    for _ in range(3):
+        world.pass_time(2.0)
+        for node, peer in (PAIR, PAIR[::-1]):
+            world.report(node, links=tuple(link(peer, path, rtt_s=0.01) for path in ("overlay", "backup")))
+        policy.quality.observe(world.fleet, PAIR, ["overlay", "backup"], "overlay", False, world.now)
+    assert policy.quality.reading(PAIR, "overlay") is not None
+
+
 def test_equal_loss_on_both_paths_moves_nobody_whatever_chance_makes_of_it() -> None:
     """5 % each way on both paths for two hours, between members: windows of 300 probes differ by chance."""
     world = measured()

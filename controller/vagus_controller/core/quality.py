@@ -265,7 +265,7 @@ def _interval_s(fleet: Fleet, pair: Pair, path: str) -> float:
     """Seconds: the longer of the ends' idle intervals on the path."""
     states = [fleet.nodes[node] for node in pair if node in fleet.nodes]
     offers = [offer for state in states if (offer := state.path_offer(path)) is not None]
-    return max((offer.idle_interval_s for offer in offers if offer.idle_interval_s), default=0.2)
+    return max(max((offer.idle_interval_s for offer in offers), default=0.2), 0.01)
 
 
 def _read(links: list[Link], probes: int) -> Reading | None:
