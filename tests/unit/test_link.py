@@ -329,6 +329,15 @@ def test_a_starved_machine_finds_a_cut_later_and_still_finds_it(seed: int) -> No
     assert reasons["a"].endswith(", waited 400 ms longer since the peer was late")
 
 
+def test_a_link_that_never_answered_claims_no_patience() -> None:
+    """It waits a second in any case."""
+    network = Network(("a", "b"))
+    network.lost = lambda sender, to, path: path == "overlay"
+    network.probers["a"].starve(True)
+    network.run(5)
+    assert {change.reason for _, change in network.downs()} == {"5 of 5 burst probes lost"}
+
+
 @pytest.mark.parametrize(
     ("psi", "runnable", "expected"),
     [

@@ -175,8 +175,8 @@ class Link:
             self._end_burst()
             if self.state in (SUSPECT, UNKNOWN):
                 unanswered = f"{self._settings.burst} of {self._settings.burst} burst probes lost"
-                why = f" ({self.reason})" if self.state is SUSPECT else ""
-                self._apply(Signal.LOST, now, unanswered + why + self._patience_words())
+                why = f" ({self.reason}){self._patience_words()}" if self.state is SUSPECT else ""
+                self._apply(Signal.LOST, now, unanswered + why)
         if now < (self.next_send if self._burst_left else self.next_send - early):
             return False
         self.last_sent = now
@@ -219,16 +219,7 @@ class Link:
             return _INITIAL_TIMEOUT_S
         settings = self._settings
         patient = 3 * self.rtt + _K * self.rttvar
-        patience = max(self.own_lag, self.peer_lag)
-        return min(max(patient, settings.confirm_floor_s), settings.timeout_cap_s) + patience
-
-    def _patience_words(self) -> str:
-        patience = max(self.own_lag, self.peer_lag)
-        if not patience:
-            return ""
-        return (
-            f", waited {_ms(patience)} longer since {'this node' if self.own_lag == patience else 'the peer'} was late"
-        )
+        return min(max(patient, settings.confirm_floor_s), settings.timeout_cap_s) + self._patience
 
     def retune(self, idle_interval: float, settings: Probe) -> None:
         """Other settings from now on; what is known of the link stays. A burst under way goes on as it began."""
@@ -351,6 +342,14 @@ class Link:
         return max(now - self.wide_since, 0.0)
 
     # --- inside ------------------------------------------------------------------------------------------------
+
+    @property
+    def _patience(self) -> float:
+        return max(self.own_lag, self.peer_lag)
+
+    def _patience_words(self) -> str:
+        late = "this node" if self.own_lag >= self.peer_lag else "the peer"
+        return f", waited {_ms(self._patience)} longer since {late} was late" if self._patience else ""
 
     def _apply(self, signal: Signal, now: float, reason: str) -> None:
         new = TRANSITIONS.get((self.state, signal))
