@@ -169,6 +169,22 @@ def test_leader_after_leader_is_churning_until_it_calms() -> None:
     assert world.view().leader_changes_1h == 3
 
 
+def test_the_election_that_ends_a_loss_of_quorum_is_no_churn() -> None:
+    world = cluster(3)
+    world.verdict()
+    for term in (3, 4, 5, 6):
+        world.pass_time(2.0)
+        for name in DB[1:]:
+            world.silent_etcd(name)
+        world.etcd(DB[0], **TIMED_OUT)
+        assert world.verdict().state == "lost"
+        world.pass_time(2.0)
+        for name in DB:
+            world.etcd(name, leader_id="id-db-2", term=term)
+        assert world.verdict().state == "healthy"
+    assert world.view().leader_changes_1h == 4
+
+
 def test_a_member_that_lags_behind_is_no_leader_change() -> None:
     world = cluster(3)
     world.verdict()

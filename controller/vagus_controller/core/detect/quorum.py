@@ -13,6 +13,8 @@ Whatever the state, alarms, members that follow different leaders for longer tha
 of another cluster, and certificates that expire soon or do not name the service address are told, and are trouble.
 `members.py` says what is behind it.
 
+The election that ends a loss of quorum is the end of that, and no churn.
+
 A linearizable read succeeds only with a quorum behind it, so one is proof that there is one; its absence proves loss
 only where the silent voters could not be a majority of their own.
 """
@@ -107,6 +109,8 @@ class Quorum:
         self._leadership: tuple[str, int] | None = None
         self._leadership_at = 0.0
         self._changes: deque[float] = deque(maxlen=_MAX_CHANGES)
+        # those of them that no loss of quorum explains
+        self._churn: deque[float] = deque(maxlen=_MAX_CHANGES)
         self._leaderless_since: float | None = None
         # since when a member that is needed is electing
         self._electing_since: float | None = None
@@ -190,7 +194,7 @@ class Quorum:
             answering=sum(voter.etcd is not None for voter in found.voters),
             margin=found.margin,
             members=tuple(_member_view(fleet, name, now) for name in found.members),
-            leader_changes_1h=self._changes_since(now - _HISTORY_S),
+            leader_changes_1h=sum(at > now - _HISTORY_S for at in self._changes),
         )
 
     # --- who votes -----------------------------------------------------------------------------------------------
@@ -367,11 +371,10 @@ class Quorum:
         elif term > known[1] or (term == known[1] and (known[1], known[0]) not in views):
             self._leadership, self._leadership_at = (leader, term), now
             self._changes.append(now)
+            if self._verdict is None or self._verdict.state != "lost":
+                self._churn.append(now)
         elif term < known[1] and now - self._leadership_at > _FORGET_TERM_S:
             self._leadership, self._leadership_at = (leader, term), now
-
-    def _changes_since(self, since: float) -> int:
-        return sum(at > since for at in self._changes)
 
     def _is_election(self, voters: list[_Voter], now: float) -> bool:
         """Whether what is missing is but an election, and not for long."""
@@ -408,13 +411,11 @@ class Quorum:
         if reads + len(by["failing"]) + len(by["electing"]) < majority:
             return "unknown", f"a read works through {', '.join(by['reads'])}, but most members are unheard{tail}", None
         margin = max(reads - majority, 0)
-        changes = self._changes_since(now - _CHURN_WINDOW_S)
         leader = self._name(self._leadership[0]) if self._leadership is not None else "unknown"
-        if changes >= _CHURN_CHANGES:
-            recent = [at for at in self._changes if at > now - _CHURN_WINDOW_S]
-            every = (recent[-1] - recent[0]) / (changes - 1)
-            rate = f"one every {seconds(every)}"
-            return "churning", f"{changes} leader changes in 5 min ({rate}), now {leader}{tail}", margin
+        churn = [at for at in self._churn if at > now - _CHURN_WINDOW_S]
+        if len(churn) >= _CHURN_CHANGES:
+            rate = f"one every {seconds((churn[-1] - churn[0]) / (len(churn) - 1))}"
+            return "churning", f"{len(churn)} leader changes in 5 min ({rate}), now {leader}{tail}", margin
         pending = [voter.name for voter in voters if voter.pending]
         if not margin and pending and count > 1:
             heard = f"{reads} of {count} members read; {', '.join(pending)} not heard since the controller connected"
