@@ -166,12 +166,13 @@ class Link:
         """When `poll` must be called next (probe timeouts are the owner's)."""
         if self._burst_deadline is None or self._burst_left:
             return self.next_send
-        return min(self.next_send, self._burst_deadline)
+        return min(self.next_send, self._burst_deadline + self._patience)
 
     def poll(self, now: float, early: float = 0.0) -> bool:
         """Whether a probe is to be sent now; ends a burst whose time is over. An idle probe may go `early` seconds
         before its time."""
-        if self._burst_deadline is not None and now >= self._burst_deadline and not self._burst_left:
+        waited = self._burst_deadline is not None and now >= self._burst_deadline + self._patience
+        if waited and not self._burst_left:
             self._end_burst()
             if self.state in (SUSPECT, UNKNOWN):
                 unanswered = f"{self._settings.burst} of {self._settings.burst} burst probes lost"
@@ -183,7 +184,7 @@ class Link:
         if self._burst_left:
             self._burst_left -= 1
             self.next_send = now + self._settings.burst_interval_s if self._burst_left else self._next_idle(now)
-            self._burst_deadline = now + self.confirm_wait
+            self._burst_deadline = now + self._confirm_wait
         else:
             # Keep the phase, unless we are late by more than a whole interval.
             self.next_send = max(self.next_send + self.idle_interval, now + self.idle_interval / 2)
@@ -212,14 +213,20 @@ class Link:
         return min(self.rtt + margin, settings.timeout_cap_s)
 
     @property
-    def confirm_wait(self) -> float:
-        """Seconds to wait for the last burst probe: three round trips, so that an RTT step is not an outage, and what
-        the slower end says that it needs."""
+    def _confirm_wait(self) -> float:
+        """Seconds to wait for the last burst probe, patience apart: three round trips, so that an RTT step is not an
+        outage."""
         if self.rtt is None:
             return _INITIAL_TIMEOUT_S
         settings = self._settings
-        patient = 3 * self.rtt + _K * self.rttvar
-        return min(max(patient, settings.confirm_floor_s), settings.timeout_cap_s) + self._patience
+        enough = 3 * self.rtt + _K * self.rttvar
+        return min(max(enough, settings.confirm_floor_s), settings.timeout_cap_s)
+
+    @property
+    def _patience(self) -> float:
+        """Seconds more for the last burst probe: what the slower end says that it needs, as it is now. A stall in the
+        middle of the burst counts with it, and a loop that is late every time does not put off the end for ever."""
+        return 0.0 if self.rtt is None else max(self.own_lag, self.peer_lag)
 
     def retune(self, idle_interval: float, settings: Probe) -> None:
         """Other settings from now on; what is known of the link stays. A burst under way goes on as it began."""
@@ -229,11 +236,6 @@ class Link:
             self.wide_due = min(self.wide_due, self.last_sent + _WIDE_EVERY * idle_interval)
             if not self._burst_left:
                 self.next_send = min(self.next_send, self.last_sent + idle_interval)
-
-    def stretch(self, stall: float) -> None:
-        """Time in which this process did not run does not count against the link."""
-        if self._burst_deadline is not None:
-            self._burst_deadline += stall
 
     def meeting(self, heard: float) -> float:
         """When our next idle probe should go, about midway between the peer's: together they look twice as often at no
@@ -343,10 +345,6 @@ class Link:
 
     # --- inside ------------------------------------------------------------------------------------------------
 
-    @property
-    def _patience(self) -> float:
-        return max(self.own_lag, self.peer_lag)
-
     def _patience_words(self) -> str:
         late = "this node" if self.own_lag >= self.peer_lag else "the peer"
         return f", waited {_ms(self._patience)} longer since {late} was late" if self._patience else ""
@@ -374,7 +372,7 @@ class Link:
 
     def _start_burst(self, now: float) -> None:
         self._burst_left = self._settings.burst
-        self._burst_deadline = now + self._settings.burst * self._settings.burst_interval_s + self.confirm_wait
+        self._burst_deadline = now + self._settings.burst * self._settings.burst_interval_s + self._confirm_wait
         self.next_send = now
 
     def _end_burst(self) -> None:

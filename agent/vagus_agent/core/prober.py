@@ -68,6 +68,8 @@ class _Outstanding(Struct):
     deadline: float
     idle: bool
     missed: bool = False
+    # it was given a fresh timeout once, since we were late
+    excused: bool = False
 
 
 class Send(Struct, frozen=True):
@@ -94,6 +96,8 @@ class _Verification(Struct):
     next_send: float
     interval: float
     until: float
+    # how far our own stalls may put that off
+    latest: float
     left: int = _VERIFY_PROBES
     # seq → (sent, sent_us)
     sent: dict[int, tuple[float, int]] = {}
@@ -308,12 +312,11 @@ class Prober:
         self._worst_lag = max(self._worst_lag, late)
         grace = min(late, _LAG_CAP_S)
         for probe in self._outstanding.values():
-            if not probe.missed:
-                probe.deadline = max(probe.deadline, now + probe.link.timeout)
+            # Once: a loop that is late every time must not put off a dead path's first miss for ever.
+            if not (probe.missed or probe.excused):
+                probe.deadline, probe.excused = max(probe.deadline, now + probe.link.timeout), True
         for verification in self._verifications.values():
-            verification.until += grace
-        for link in self.links:
-            link.stretch(grace)
+            verification.until = min(verification.until + grace, verification.latest)
         self._be_patient()
 
     def starve(self, starved: bool) -> None:
@@ -347,7 +350,9 @@ class Prober:
         """
         link = self._peers[peer].links[path]
         whole = max(_VERIFY_S, 3 * link.timeout)
-        self._verifications[peer] = _Verification(link, now, whole / (2 * _VERIFY_PROBES), now + whole)
+        self._verifications[peer] = _Verification(
+            link, now, whole / (2 * _VERIFY_PROBES), now + whole, now + whole + _LAG_CAP_S
+        )
 
     def _verify(self, verification: _Verification, now: float) -> list[Send]:
         link = verification.link
