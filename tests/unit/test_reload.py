@@ -171,7 +171,7 @@ def test_links_that_stay_keep_all_they_know_whenever_the_reload_comes() -> None:
         a.changes.clear()
         b.changes.clear()
         a.reconfigure(node("a", "b", "c", probe=Probe(burst=3, up_after=9)), wire.now, 0.7)
-        wire.run(3)
+        wire.run(8)
         assert a.links[:2] == before, "the same links, and what they know"
         assert [change for change in (*a.changes, *b.changes) if change.link.peer != "c"] == []
         assert all(link.loss(wire.now, 60) == 0 for link in (*before, *b.links))

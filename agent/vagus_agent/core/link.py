@@ -54,6 +54,9 @@ _ALPHA: Final = 1 / 8
 _BETA: Final = 1 / 4
 _K: Final = 4
 _INITIAL_TIMEOUT_S: Final = 1.0
+# A link that has never answered is not called down for so long: where both ends of a WireGuard tunnel begin a handshake
+# at once, neither may succeed, and they try again after 5 s (its REKEY_TIMEOUT) and up to a third of one.
+_FIRST_WAIT_S: Final = 5.5
 # Replies before an unknown link is up: two, so that one stray echo is not proof.
 _FIRST_STREAK: Final = 2
 # The first probe of a link is no later, and one that answers and is not up yet is asked again as soon, also where idle
@@ -217,7 +220,7 @@ class Link:
         """Seconds to wait for the last burst probe, patience apart: three round trips, so that an RTT step is not an
         outage."""
         if self.rtt is None:
-            return _INITIAL_TIMEOUT_S
+            return _FIRST_WAIT_S
         settings = self._settings
         enough = 3 * self.rtt + _K * self.rttvar
         return min(max(enough, settings.confirm_floor_s), settings.timeout_cap_s)

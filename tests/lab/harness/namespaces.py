@@ -23,6 +23,7 @@ from typing import IO
 _CLONE_NEWPID = 0x20000000
 _libc = ctypes.CDLL(None, use_errno=True)
 _spawning = threading.Lock()
+_GONE_S = 60.0
 
 # A host's own /proc, /sys, /run, boot id and machine id, which is kept in its directory: two machines with one id are
 # clones. `/proc/self` is read before the new /proc hides the outer PID. Ports picked at random are never the tunnels'
@@ -312,10 +313,11 @@ class Namespace:
         elif init.poll() is None:
             init.kill()
         # The kernel lets PID 1 go only once our children among its processes are reaped.
-        deadline = time.monotonic() + 10
-        while [one for one in self._children if one.poll() is None] or init.poll() is None:
+        # On a busy machine a tunnel's device may take many seconds to go.
+        deadline = time.monotonic() + _GONE_S
+        while left := [one.pid for one in (*self._children, init) if one.poll() is None]:
             if time.monotonic() > deadline:
-                raise LabError(f"{self.name}: not gone 10 s after SIGKILL")
+                raise LabError(f"{self.name}: {left} not gone {_GONE_S:.0f} s after SIGKILL")
             time.sleep(0.002)
         for child in (*self._children, init):
             for pipe in (child.stdin, child.stdout, child.stderr):
