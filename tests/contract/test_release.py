@@ -21,6 +21,7 @@ from wheelhouse import Target, Wheelhouse, default_cache, sha256_of
 REPOSITORY = Path(__file__).parents[2]
 NODE = install_release.this_node()
 TARGET = Target(NODE.platform, NODE.python)
+AGENT = ("--parts", "agent")
 
 
 def house() -> Wheelhouse:
@@ -55,10 +56,29 @@ def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return made
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of all these tests: an environment works only where it was made."""
+    return tmp_path_factory.mktemp("place") / "opt"
+
+
 @pytest.fixture
-def root(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / "opt"
-    shutil.rmtree(tmp_path / "opt", ignore_errors=True)
+def root(place: Path) -> Iterator[Path]:
+    yield place
+    shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def first(releases: dict[str, Path], place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What there is when the agent of 1.0 was installed and activated: made once, to be copied."""
+    install(place, releases["1.0"], *AGENT, "--activate")
+    return place.rename(tmp_path_factory.mktemp("first") / "opt")
+
+
+@pytest.fixture
+def installed(first: Path, root: Path) -> None:
+    """The agent of 1.0 is active in `root`."""
+    subprocess.run(["cp", "--archive", first, root], check=True, timeout=60)
 
 
 def run(root: Path, release: Path | None, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -110,9 +130,6 @@ def version_of(root: Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.split()[-1]
 
 
-AGENT = ("--parts", "agent")
-
-
 def test_two_versions_side_by_side(releases: dict[str, Path], root: Path) -> None:
     first = install(root, releases["1.0"], *AGENT, "--activate")
     assert first == {"changed": True, "version": "1.0", "active": "1.0", "previous": None}
@@ -129,9 +146,9 @@ def test_two_versions_side_by_side(releases: dict[str, Path], root: Path) -> Non
     assert version_of(root) == "1.0"
 
 
-def test_everybody_may_read_it_and_it_is_compiled(releases: dict[str, Path], root: Path) -> None:
+@pytest.mark.usefixtures("installed")
+def test_everybody_may_read_it_and_it_is_compiled(root: Path) -> None:
     """The agent runs as a user of its own, who cannot write byte code; the test's umask is root's strictest."""
-    install(root, releases["1.0"], *AGENT, "--activate")
     venv = root / "releases/1.0"
     closed = [
         path for path in (root, *root.rglob("*")) if not path.is_symlink() and path.stat().st_mode & 0o044 != 0o044
@@ -142,10 +159,10 @@ def test_everybody_may_read_it_and_it_is_compiled(releases: dict[str, Path], roo
     assert sources == {path.name.split(".")[0] for path in package.rglob("*.pyc")}
 
 
+@pytest.mark.usefixtures("installed")
 def test_an_agent_alone_brings_nothing_of_the_controller_and_what_is_missing_comes_later(
     releases: dict[str, Path], root: Path
 ) -> None:
-    install(root, releases["1.0"], *AGENT, "--activate")
     packages = root / f"releases/1.0/lib/python{NODE.python}/site-packages"
     assert {"msgspec", "psutil", "paho", "pyroute2"} <= {path.name for path in packages.iterdir()}
     assert not (packages / "litestar").exists()
@@ -188,8 +205,8 @@ def test_a_wheel_that_was_changed_along_with_its_sum_is_refused_too(
     assert not (root / "releases").exists()
 
 
+@pytest.mark.usefixtures("installed")
 def test_a_release_whose_agent_does_not_load_is_never_active(releases: dict[str, Path], root: Path) -> None:
-    install(root, releases["1.0"], *AGENT, "--activate")
     said = refusal(root, releases["3.0"], *AGENT, "--activate")
     assert said == "install-release: release 3.0 does not start on this node: ImportError: a part is missing\n"
     assert version_of(root) == "1.0"
@@ -206,10 +223,10 @@ STAGES = {
 
 
 @pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.usefixtures("installed")
 def test_killed_in_the_middle_it_is_half_made_and_run_again_it_is_finished(
     releases: dict[str, Path], root: Path, stage: str
 ) -> None:
-    install(root, releases["1.0"], *AGENT, "--activate")
     program = f"""
 import os, signal, sys
 sys.path.insert(0, {str(REPOSITORY / "packaging/release")!r})
@@ -233,10 +250,10 @@ sys.exit(module.main(sys.argv[1:]))
     assert version_of(root) == "2.0"
 
 
+@pytest.mark.usefixtures("installed")
 def test_other_files_under_the_same_version_do_not_replace_what_is_active(
     releases: dict[str, Path], root: Path, tmp_path: Path
 ) -> None:
-    install(root, releases["1.0"], *AGENT, "--activate")
     source = copy_of_the_tree(tmp_path / "source", "1.0")
     (source / "agent/vagus_agent/extra.py").write_text("CHANGED = True\n")
     other = build(house(), source, tmp_path, [TARGET], may_compile=False)
@@ -247,9 +264,9 @@ def test_other_files_under_the_same_version_do_not_replace_what_is_active(
     assert (root / f"releases/1.0/lib/python{NODE.python}/site-packages/vagus_agent/extra.py").exists()
 
 
+@pytest.mark.usefixtures("installed")
 def test_an_environment_whose_python_is_gone_is_made_anew(releases: dict[str, Path], root: Path) -> None:
     """As after an upgrade of the system."""
-    install(root, releases["1.0"], *AGENT, "--activate")
     python = root / "releases/1.0/bin/python"
     python.unlink()
     python.symlink_to("/nowhere/python3")
@@ -275,7 +292,8 @@ def test_the_lock_also_serves_by_hand(releases: dict[str, Path], tmp_path: Path)
     """As its own first lines say."""
     lock = releases["1.0"] / f"locks/{TARGET}.txt"
     command = lock.read_text().splitlines()[1].removeprefix("# pip ").split()
-    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True, timeout=60)
-    pip = [str(tmp_path / "venv/bin/python"), "-m", "pip", *command]
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=60)
+    pip = [sys.executable, "-m", "pip", f"--python={venv}", *command, "--no-compile"]
     subprocess.run(pip, cwd=lock.parent, check=True, capture_output=True, timeout=300)
-    subprocess.run([tmp_path / "venv/bin/vagusctl", "--help"], capture_output=True, check=True, timeout=60)
+    subprocess.run([venv / "bin/vagusctl", "--help"], capture_output=True, check=True, timeout=60)
