@@ -130,19 +130,22 @@ class Lab:
         atexit.unregister(self.close)
         for url in [*self._forwards]:
             self.unpublish(url)
-        try:
-            for host in (*self.hosts.values(), self.internet):
-                host.close()
+        # Backwards; each of them also where one before fails.
+        with contextlib.ExitStack() as rest:
+            rest.callback(self._forget)
             if self._cgroup is not None:
-                remove_cgroup(self._cgroup)
-        finally:
-            if os.environ.get("VAGUS_LAB_KEEP"):
-                (self.dir / "owner").unlink()
-            else:
-                shutil.rmtree(self.dir, ignore_errors=True)
-            if self._old_sigterm is not None:
-                signal.signal(signal.SIGTERM, self._old_sigterm)
-                self._old_sigterm = None
+                rest.callback(remove_cgroup, self._cgroup)
+            for host in (self.internet, *reversed(self.hosts.values())):
+                rest.callback(host.close)
+
+    def _forget(self) -> None:
+        if os.environ.get("VAGUS_LAB_KEEP"):
+            (self.dir / "owner").unlink()
+        else:
+            shutil.rmtree(self.dir, ignore_errors=True)
+        if self._old_sigterm is not None:
+            signal.signal(signal.SIGTERM, self._old_sigterm)
+            self._old_sigterm = None
 
     def _build(self) -> None:
         keys = hosts.tunnel_keys(2 * len(self._specs))
