@@ -192,6 +192,7 @@ def measure(lab: Lab, seconds: float, count: int) -> dict[str, object]:
     exporter = lab[PLAIN].spawn(
         ["prometheus-node-exporter", f"--web.listen-address=127.0.0.1:{EXPORTER_PORT}"], name="node-exporter"
     )
+    until(lambda: lab[PLAIN].listens(EXPORTER_PORT), "prometheus-node-exporter listens", _SETTLE_S)
     metrics = lab.publish(lab[PLAIN], EXPORTER_PORT) + "/metrics"
     rows = {
         "agent": [lab.process(name, "agent").pid for name in (PLAIN, VPS)],
