@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from unit.test_link import DOWN, Network
+from unit.test_link import DOWN, SUSPECT, Network
 
 
 class Late(Network):
@@ -64,3 +64,22 @@ def test_a_verification_on_a_dead_path_has_an_end() -> None:
     [proof] = network.probers["a"].proofs
     assert not proof.ok
     assert network.state("a", "b", "overlay") is DOWN
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("node", ["a", "b"])
+def test_patience_that_ends_in_the_middle_of_a_burst_is_no_lateness_of_ours(seed: int, node: str) -> None:
+    """Of a starved machine, or of its peer: the end of the burst is in the past at once, and nobody was late for it."""
+    network = late(seed, 0.03, "a")
+    network.probers[node].starve(True)
+    network.run(1)
+    network.late = ()
+    network.run(1)
+    network.lost = lambda sender, to, path: path == "overlay"
+    network.run(0.5)
+    assert network.state("a", "b", "overlay") is SUSPECT, "its patience is over: no test"
+    network.probers["a"].take_worst_lag()
+    network.probers[node].starve(False)
+    network.run(1)
+    assert network.state("a", "b", "overlay") is DOWN
+    assert network.probers["a"].take_worst_lag() < 0.01

@@ -300,7 +300,8 @@ class Prober:
         probe.link.missed(now)
 
     def _notice_lag(self, now: float) -> None:
-        late = now - self.deadline
+        # Patience that ended may move the end of a burst into the past: nobody waited for that moment.
+        late = now - max(self._due, self.deadline)
         self._lag *= 0.5 ** ((now - self._lag_at) / _LAG_HALF_LIFE_S)
         self._lag_at = now
         if late <= _ORDINARY_LAG_S:
