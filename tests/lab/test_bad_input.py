@@ -230,7 +230,8 @@ def test_garbage_on_the_probe_port_is_counted_and_told_once(lab: Lab) -> None:
     until(lambda: since.events("refused", "on the probe port", "pi1"), "it is told")
     unmoved.check()
     assert len(since.events("refused", "on the probe port")) == 1
-    assert not since.events("link"), "a link changed its state"
+    # A machine that is busy with other tests may stand still for long enough to be suspected, for a moment.
+    assert not since.events("link", "is down"), "a link was called down"
 
 
 # --- who may command -----------------------------------------------------------------------------------------------
